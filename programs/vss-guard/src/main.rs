@@ -1,0 +1,2 @@
+//! vss-guard
+fn main() {}

@@ -1,0 +1,2 @@
+//! vss-writers
+fn main() {}

@@ -1,0 +1,2 @@
+//! vssd
+fn main() {}
