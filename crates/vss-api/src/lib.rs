@@ -1,1 +1,19 @@
-//! vss-api
+//! The interface: three Varlink interfaces, their messages, the connection loop and a blocking client (design 2.4).
+//!
+//! Here live the messages as Rust types ([`requester`], [`writer`], [`management`]), their IDL with the meaning and the
+//! errors of every method ([`interface`]), our own loop on zlink's connection with its bounds ([`server`]) and a blocking
+//! client ([`client`]). What a call means is not here: the conductor (`vss-service`) answers, and knows no transport.
+
+pub mod client;
+pub mod error;
+pub mod interface;
+pub mod management;
+pub mod requester;
+pub mod server;
+pub mod writer;
+
+pub use error::ErrorParameters;
+
+/// No parameters, or nothing in the reply: `{}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Empty {}

@@ -1,1 +1,6 @@
 //! vss-linux
+pub mod clock;
+pub mod freeze;
+pub mod hold;
+pub mod loop_device;
+pub mod process;

@@ -1,1 +1,29 @@
-//! vss-model
+//! The words of the house: ids, error codes, contexts, attributes, states, components, limits and records.
+//!
+//! Everything here is plain data with pure functions. No input, no output, no clock, no system call: those live on the
+//! floors above. Numbers are Microsoft's where the concept is Microsoft's; each names its section of the specification
+//! ("spec R" is the requester and writer contract, "spec P" the provider and tools contract).
+
+pub mod backup;
+pub mod component;
+pub mod consistency;
+pub mod context;
+pub mod error;
+pub mod id;
+pub mod involvement;
+pub mod limits;
+pub mod shadow;
+pub mod time;
+pub mod volume;
+pub mod writer;
+
+pub use backup::{BackupState, BackupType};
+pub use component::{Component, ComponentKind, ComponentName, FileSpec, WriterMetadata};
+pub use consistency::Consistency;
+pub use context::{Attributes, Context};
+pub use error::{VssCode, VssError};
+pub use id::{OperationId, ProviderId, SessionId, SetId, ShadowId, WriterClassId, WriterInstanceId};
+pub use shadow::{ComponentRecord, NestedCopy, ShadowCopy, ShadowCopySet, WriterRecord};
+pub use time::Instant;
+pub use volume::{FreezePolicy, Volume, VolumeId};
+pub use writer::{AppLevel, Usage, WriterState, WriterStatus};

@@ -1,0 +1,314 @@
+//! Messages of `org.linuxvss.Requester`: what a backup tool asks (spec R 1).
+//!
+//! One connection carries one session, and the connection is its lease: its end ends the session (design 2.2). Calls whose
+//! reply is [`OperationStarted`] go on after the reply; `Wait`, `QueryStatus` and `Cancel` follow them.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use vss_model::{
+    BackupState, ComponentKind, Context, OperationId, SessionId, SetId, ShadowCopySet, ShadowId, VssError, WriterClassId,
+    WriterInstanceId, WriterMetadata, WriterStatus,
+};
+
+/// The name of the interface.
+pub const INTERFACE: &str = "org.linuxvss.Requester";
+
+/// One call of the interface, as it stands on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "parameters")]
+pub enum Call {
+    /// Begins a backup session on this connection.
+    #[serde(rename = "org.linuxvss.Requester.InitializeForBackup")]
+    InitializeForBackup(InitializeForBackup),
+    /// Chooses what the set is for.
+    #[serde(rename = "org.linuxvss.Requester.SetContext")]
+    SetContext(SetContext),
+    /// Says what kind of backup it is.
+    #[serde(rename = "org.linuxvss.Requester.SetBackupState")]
+    SetBackupState(SetBackupState),
+    /// Lets only these writers take part.
+    #[serde(rename = "org.linuxvss.Requester.EnableWriterClasses")]
+    EnableWriterClasses(WriterClasses),
+    /// Keeps these writers out.
+    #[serde(rename = "org.linuxvss.Requester.DisableWriterClasses")]
+    DisableWriterClasses(WriterClasses),
+    /// Asks every writer what it owns (asynchronous).
+    #[serde(rename = "org.linuxvss.Requester.GatherWriterMetadata")]
+    GatherWriterMetadata,
+    /// What the writers answered.
+    #[serde(rename = "org.linuxvss.Requester.GetWriterMetadata")]
+    GetWriterMetadata,
+    /// Chooses a component.
+    #[serde(rename = "org.linuxvss.Requester.AddComponent")]
+    AddComponent(ComponentReference),
+    /// Can this volume be copied, and by whom?
+    #[serde(rename = "org.linuxvss.Requester.IsVolumeSupported")]
+    IsVolumeSupported(VolumeQuestion),
+    /// Begins a set and takes the machine-wide creation lock.
+    #[serde(rename = "org.linuxvss.Requester.StartSnapshotSet")]
+    StartSnapshotSet,
+    /// Adds a volume to the set.
+    #[serde(rename = "org.linuxvss.Requester.AddToSnapshotSet")]
+    AddToSnapshotSet(VolumeQuestion),
+    /// Tells the writers to get ready (asynchronous).
+    #[serde(rename = "org.linuxvss.Requester.PrepareForBackup")]
+    PrepareForBackup,
+    /// Makes the set (asynchronous).
+    #[serde(rename = "org.linuxvss.Requester.DoSnapshotSet")]
+    DoSnapshotSet(DoSnapshotSet),
+    /// Brings the writers' status up to date (asynchronous).
+    #[serde(rename = "org.linuxvss.Requester.GatherWriterStatus")]
+    GatherWriterStatus,
+    /// The status of every writer in this session.
+    #[serde(rename = "org.linuxvss.Requester.GetWriterStatus")]
+    GetWriterStatus,
+    /// The finished set of this session.
+    #[serde(rename = "org.linuxvss.Requester.GetSnapshotSet")]
+    GetSnapshotSet,
+    /// Shows a shadow copy at a directory.
+    #[serde(rename = "org.linuxvss.Requester.ExposeSnapshot")]
+    ExposeSnapshot(ExposeSnapshot),
+    /// Takes it away from there.
+    #[serde(rename = "org.linuxvss.Requester.UnexposeSnapshot")]
+    UnexposeSnapshot(UnexposeSnapshot),
+    /// Says whether a component was backed up.
+    #[serde(rename = "org.linuxvss.Requester.SetBackupSucceeded")]
+    SetBackupSucceeded(SetBackupSucceeded),
+    /// Tells the writers that the backup is done (asynchronous).
+    #[serde(rename = "org.linuxvss.Requester.BackupComplete")]
+    BackupComplete,
+    /// Tells the writers that the backup will not complete.
+    #[serde(rename = "org.linuxvss.Requester.AbortBackup")]
+    AbortBackup,
+    /// Waits for an operation.
+    #[serde(rename = "org.linuxvss.Requester.Wait")]
+    Wait(Wait),
+    /// Looks at an operation.
+    #[serde(rename = "org.linuxvss.Requester.QueryStatus")]
+    QueryStatus(OperationReference),
+    /// Asks an operation to stop.
+    #[serde(rename = "org.linuxvss.Requester.Cancel")]
+    Cancel(OperationReference),
+}
+
+/// Parameters of `InitializeForBackup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitializeForBackup {
+    /// Who asks, for lists and records: at most 256 bytes, for example `vss run: restic backup /srv`.
+    pub requester: String,
+}
+
+/// Reply to `InitializeForBackup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// The session's id, for logs.
+    pub session_id: SessionId,
+}
+
+/// Parameters of `SetContext`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetContext {
+    /// What the set is for.
+    pub context: Context,
+}
+
+/// Parameters of `SetBackupState`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetBackupState {
+    /// What kind of backup it is.
+    pub state: BackupState,
+}
+
+/// Parameters of `EnableWriterClasses` and `DisableWriterClasses`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriterClasses {
+    /// The kinds of writers.
+    pub class_ids: Vec<WriterClassId>,
+}
+
+/// Reply of the asynchronous calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationStarted {
+    /// What `Wait`, `QueryStatus` and `Cancel` name.
+    pub operation_id: OperationId,
+}
+
+/// Reply to `GetWriterMetadata`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Every writer that answered to Identify.
+    pub writers: Vec<WriterMetadata>,
+}
+
+/// Parameters of `AddComponent`: names one component.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComponentReference {
+    /// The running writer.
+    pub instance_id: WriterInstanceId,
+    /// Its kind.
+    pub class_id: WriterClassId,
+    /// Database or file group.
+    #[serde(rename = "type")]
+    pub kind: ComponentKind,
+    /// Elements separated by `\`; empty at the root.
+    #[serde(default)]
+    pub logical_path: String,
+    /// The component's name.
+    pub name: String,
+}
+
+/// Parameters of `IsVolumeSupported` and `AddToSnapshotSet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeQuestion {
+    /// Any path on the volume.
+    pub volume: PathBuf,
+    /// The provider to use, by name; none: the service chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+}
+
+/// Reply to `IsVolumeSupported`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSupport {
+    /// True when a provider can copy it.
+    pub supported: bool,
+    /// The provider that would; none when none can.
+    pub provider: Option<String>,
+    /// Why not; empty when it can.
+    pub reason: String,
+}
+
+/// Reply to `StartSnapshotSet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetStarted {
+    /// The set's id.
+    pub set_id: SetId,
+}
+
+/// Reply to `AddToSnapshotSet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeAdded {
+    /// The id of the shadow copy to be.
+    pub shadow_id: ShadowId,
+    /// Mount point of the volume that holds the path.
+    pub volume: PathBuf,
+    /// The path inside the volume, relative to its root; empty for the root.
+    pub inner: PathBuf,
+    /// The provider that will make it.
+    pub provider: String,
+}
+
+/// Parameters of `DoSnapshotSet`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoSnapshotSet {
+    /// True: the failure of an involved writer fails the set. False: the requester reads the writers' status and decides
+    /// (spec R 11.1).
+    #[serde(default)]
+    pub strict: bool,
+}
+
+/// Reply to `GetWriterStatus`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statuses {
+    /// Every writer that was identified in this session.
+    pub writers: Vec<WriterStatus>,
+}
+
+/// Reply to `GetSnapshotSet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishedSet {
+    /// The record of the set.
+    pub set: ShadowCopySet,
+}
+
+/// Parameters of `ExposeSnapshot`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExposeSnapshot {
+    /// The shadow copy.
+    pub shadow_id: ShadowId,
+    /// An existing empty directory; none: a directory of the service's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+/// Reply to `ExposeSnapshot`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposed {
+    /// Where it is mounted now.
+    pub path: PathBuf,
+}
+
+/// Parameters of `UnexposeSnapshot`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnexposeSnapshot {
+    /// The shadow copy.
+    pub shadow_id: ShadowId,
+}
+
+/// Parameters of `SetBackupSucceeded`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetBackupSucceeded {
+    /// A component that was added.
+    pub component: ComponentReference,
+    /// True when all its files are in the backup.
+    pub succeeded: bool,
+}
+
+/// Parameters of `QueryStatus` and `Cancel`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationReference {
+    /// The operation.
+    pub operation_id: OperationId,
+}
+
+/// Parameters of `Wait`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Milliseconds to wait at most; the reply comes earlier when the operation ends or its progress changes from
+    /// `seen_progress`.
+    pub timeout_ms: u64,
+    /// The last progress number that the caller saw; 0 at first.
+    #[serde(default)]
+    pub seen_progress: u64,
+}
+
+/// Where an operation stands (spec R 1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// `VSS_S_ASYNC_PENDING`.
+    Pending,
+    /// `VSS_S_ASYNC_FINISHED`.
+    Finished,
+    /// `VSS_S_ASYNC_CANCELLED`.
+    Cancelled,
+    /// Ended with `error`.
+    Failed,
+}
+
+/// Reply to `Wait`, `QueryStatus` and `Cancel`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationStatus {
+    /// Where it stands.
+    pub state: OperationState,
+    /// Why it failed; none unless `state` is `failed`.
+    pub error: Option<VssError>,
+    /// Grows with each step that the operation begins.
+    pub progress: u64,
+    /// What it is doing, for a person, for example `Freeze: postgresql`; empty before the first step.
+    pub step: String,
+}

@@ -1,0 +1,133 @@
+//! What a process does to itself and to others: memory locking, out-of-memory score, signal dispositions, process groups
+//! and pidfds. Starting programs is left to `std::process`.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::mm::MlockAllFlags;
+use rustix::process::{Pid, PidfdFlags};
+
+pub use rustix::process::Signal;
+
+/// Locks all memory that this process has and will have, so that no page fault waits for a disk (mlockall(2)).
+///
+/// # Errors
+/// ENOMEM or EPERM without CAP_IPC_LOCK.
+pub fn lock_memory() -> io::Result<()> {
+    Ok(rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?)
+}
+
+/// Touches 32 KiB of this thread's stack, so that deep calls later need no new page even where [`lock_memory`] failed.
+#[inline(never)]
+pub fn fault_in_stack() {
+    let mut pages = [0u8; 32 * 1024];
+    for byte in pages.iter_mut().step_by(4096) {
+        // A volatile-like use: without it the array would be optimised away.
+        *std::hint::black_box(byte) = 1;
+    }
+    std::hint::black_box(&pages);
+}
+
+/// Tells the kernel how willingly to kill this process when memory is short: -1000 (never) to 1000 (proc(5)).
+///
+/// # Errors
+/// EACCES when it would be lowered without CAP_SYS_RESOURCE.
+pub fn set_oom_score(score: i16) -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", score.to_string())
+}
+
+/// Makes this process the leader of a new process group inside its session (setpgid(2)).
+///
+/// # Errors
+/// EPERM for a session leader, which has a group of its own already.
+pub fn own_process_group() -> io::Result<()> {
+    Ok(rustix::process::setpgid(None, None)?)
+}
+
+/// Makes this process the leader of a new session, without a terminal (setsid(2)).
+///
+/// # Errors
+/// EPERM for a process group leader.
+pub fn own_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Ignores `signals` from now on, in every thread.
+///
+/// # Errors
+/// EINVAL for SIGKILL and SIGSTOP.
+pub fn ignore_signals(signals: &[Signal]) -> io::Result<()> {
+    for signal in signals {
+        // SAFETY: SIG_IGN runs no code of ours; the number comes from a `Signal`, so it is a real one.
+        if unsafe { libc::signal(signal.as_raw(), libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Blocks `signals` in this thread and in every thread that it makes later, and returns a descriptor that is readable
+/// while one of them is pending (signalfd(2)); CLOEXEC and non-blocking.
+///
+/// Call it before any other thread exists: a thread that does not block the signal would receive it.
+///
+/// # Errors
+/// No descriptor left.
+pub fn signal_descriptor(signals: &[Signal]) -> io::Result<OwnedFd> {
+    // SAFETY: `set` is initialised by sigemptyset before anything reads it; every pointer lives through its call; the
+    // descriptor that signalfd returns is new and owned by nobody else.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, signal.as_raw());
+        }
+        let blocked = libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        if blocked != 0 {
+            return Err(io::Error::from_raw_os_error(blocked));
+        }
+        let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// A handle on a process that can never mean another one (pidfd_open(2)).
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Opens process `pid`. Safe from reuse of the number only while the caller knows that the process lives or is an
+    /// unreaped child.
+    ///
+    /// # Errors
+    /// ESRCH when there is no such process; EINVAL for a number that is no pid.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)?;
+        Ok(Self(rustix::process::pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Sends `signal`.
+    ///
+    /// # Errors
+    /// ESRCH when the process has been reaped; EPERM.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(rustix::process::pidfd_send_signal(&self.0, signal)?)
+    }
+
+    /// True when every thread of the process has ended: no system call of it can be running any more. A killed process
+    /// with a thread in an uninterruptible call is *not* gone.
+    pub fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&crate::clock::timespec(0))), Ok(ready) if ready > 0)
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,183 @@
+//! Writer metadata: what a writer owns, as it answers to Identify (spec R 3 and 5).
+//!
+//! Later contracts add fields. A field that this release does not know is kept in `other` and passed on unchanged.
+
+use crate::{AppLevel, Usage, VssCode, VssError, WriterClassId, WriterInstanceId, limits};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, collections::BTreeSet, fmt, path::PathBuf};
+
+/// The type of a component, `VSS_CT_*` (spec R 3.1). Serialised by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComponentKind {
+    /// `VSS_CT_DATABASE` 1.
+    Database,
+    /// `VSS_CT_FILEGROUP` 2. The default.
+    #[default]
+    FileGroup,
+}
+
+/// What names a component within its writer: logical path and name (spec R 3.1).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ComponentName {
+    /// Elements separated by `\`; empty at the root.
+    #[serde(default)]
+    pub logical_path: String,
+    /// Not empty, no `\`.
+    pub name: String,
+}
+
+impl fmt::Display for ComponentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.logical_path.is_empty() { f.write_str(&self.name) } else { write!(f, "{}\\{}", self.logical_path, self.name) }
+    }
+}
+
+/// One file set: where files are and which (spec R 3.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpec {
+    /// The directory: absolute, no wildcards.
+    pub path: PathBuf,
+    /// File name pattern with `?` and `*`, no directory part. `*` when left out.
+    #[serde(default = "any_file")]
+    pub pattern: String,
+    /// True: the directories below too.
+    #[serde(default)]
+    pub recursive: bool,
+    /// Read the files here instead at backup; restore still goes to `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alternate_path: Option<PathBuf>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Json>,
+}
+
+fn any_file() -> String {
+    "*".to_owned()
+}
+
+/// Any JSON value, kept as it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Json {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number that is negative or small.
+    Integer(i64),
+    /// A whole number beyond `i64`.
+    Unsigned(u64),
+    /// Any other number, by its bits so that equality is plain.
+    Float(Float),
+    /// A string.
+    Text(String),
+    /// An array.
+    Array(Vec<Json>),
+    /// An object.
+    Object(BTreeMap<String, Json>),
+}
+
+/// A floating-point number that compares by its bits.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Float(f64);
+
+impl PartialEq for Float {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+
+impl Eq for Float {}
+
+/// One component: a named group of file sets that is backed up and restored as a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// Database or file group.
+    #[serde(rename = "type", default)]
+    pub kind: ComponentKind,
+    /// Logical path and name.
+    #[serde(flatten)]
+    pub name: ComponentName,
+    /// Name for a person; may be localised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
+    /// True when a requester may choose it alone for backup.
+    #[serde(default = "yes")]
+    pub selectable: bool,
+    /// Its files.
+    #[serde(default)]
+    pub files: Vec<FileSpec>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Json>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What one running writer says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterMetadata {
+    /// The kind of writer.
+    pub class_id: WriterClassId,
+    /// This running writer.
+    pub instance_id: WriterInstanceId,
+    /// Its name for people and for `--writer`.
+    pub name: String,
+    /// Unique among the instances of the class on a machine; empty for a class with one instance.
+    #[serde(default)]
+    pub instance_name: String,
+    /// What its data is for.
+    #[serde(default)]
+    pub usage: Usage,
+    /// When it is frozen.
+    #[serde(default)]
+    pub level: AppLevel,
+    /// What it owns.
+    #[serde(default)]
+    pub components: Vec<Component>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Json>,
+}
+
+impl WriterMetadata {
+    /// Checks what the contract says of metadata: names, uniqueness, absolute paths, bounds (spec R 3.1 to 3.3).
+    ///
+    /// # Errors
+    /// `E_INVALIDARG` or `VSS_E_OBJECT_ALREADY_EXISTS`, naming the component.
+    pub fn check(&self) -> Result<(), VssError> {
+        let invalid = |message: String| Err(VssError::new(VssCode::InvalidArgument, format!("Writer {}: {message}", self.name)));
+        if self.components.len() > limits::COMPONENTS_PER_WRITER {
+            return invalid(format!("{} components, at most {}", self.components.len(), limits::COMPONENTS_PER_WRITER));
+        }
+        let mut names = BTreeSet::new();
+        for component in &self.components {
+            let name = &component.name;
+            if name.name.is_empty() || name.name.contains('\\') {
+                return invalid(format!("component name \"{}\" is empty or has a backslash", name.name));
+            }
+            if !names.insert(name) {
+                return Err(VssError::new(
+                    VssCode::ObjectAlreadyExists,
+                    format!("Writer {}: component {name} is listed twice", self.name),
+                ));
+            }
+            if component.files.len() > limits::FILES_PER_COMPONENT {
+                return invalid(format!("component {name} has more than {} file sets", limits::FILES_PER_COMPONENT));
+            }
+            for file in &component.files {
+                if !file.path.is_absolute() || file.alternate_path.as_ref().is_some_and(|path| !path.is_absolute()) {
+                    return invalid(format!("component {name}: path {} is not absolute", file.path.display()));
+                }
+                if file.pattern.is_empty() || file.pattern.contains('/') {
+                    return invalid(format!("component {name}: pattern \"{}\" is empty or has a directory part", file.pattern));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! Which writers a set concerns, and how good the finished copies are (design 3).
+
+use crate::{Component, Consistency, VolumeId};
+use std::path::Path;
+
+/// A mount point and the volume that it shows; the longest one that is a prefix of a path holds the path.
+pub type MountTable<'a> = &'a [(&'a Path, &'a VolumeId)];
+
+/// The volume that holds `path`, by the longest mount point that is a prefix of it.
+#[must_use]
+pub fn volume_of<'a>(path: &Path, mounts: MountTable<'a>) -> Option<&'a VolumeId> {
+    mounts
+        .iter()
+        .filter(|(mount_point, _)| path.starts_with(mount_point))
+        .max_by_key(|(mount_point, _)| mount_point.components().count())
+        .map(|(_, volume)| *volume)
+}
+
+/// The volumes that the files of a component lie on: their directories, and for recursive file sets also what is
+/// mounted below (spec R 1.3, row 13). Each volume once, in order.
+#[must_use]
+pub fn volumes_of<'a>(component: &Component, mounts: MountTable<'a>) -> Vec<&'a VolumeId> {
+    let mut volumes = Vec::new();
+    for file in &component.files {
+        let path = file.alternate_path.as_deref().unwrap_or(&file.path);
+        volumes.extend(volume_of(path, mounts));
+        if file.recursive {
+            volumes.extend(mounts.iter().filter(|(mount_point, _)| mount_point.starts_with(path)).map(|(_, volume)| *volume));
+        }
+    }
+    volumes.sort();
+    volumes.dedup();
+    volumes
+}
+
+/// What is known of one component of a finished set.
+#[derive(Debug, Clone, Copy)]
+pub struct ComponentOutcome<'a> {
+    /// True when its writer reached WAITING_FOR_BACKUP_COMPLETE (or STABLE) without a failure.
+    pub writer_succeeded: bool,
+    /// The levels that the cuts of its volumes alone give.
+    pub cuts: &'a [Consistency],
+}
+
+impl ComponentOutcome<'_> {
+    /// Its level: `application` with its writer, else what the cuts give.
+    #[must_use]
+    pub fn consistency(&self) -> Consistency {
+        if self.writer_succeeded { Consistency::Application } else { Consistency::lowest(self.cuts.iter().copied()).min(Consistency::FileSystem) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ComponentKind, ComponentName, FileSpec};
+    use std::collections::BTreeMap;
+
+    fn component(path: &str, recursive: bool) -> Component {
+        Component {
+            kind: ComponentKind::FileGroup,
+            name: ComponentName { logical_path: String::new(), name: "data".into() },
+            caption: None,
+            selectable: true,
+            files: vec![FileSpec { path: path.into(), pattern: "*".into(), recursive, alternate_path: None, other: BTreeMap::new() }],
+            other: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn longest_mount_point_wins_by_whole_names() {
+        let (root, srv) = (VolumeId::file_system("ext4", "a"), VolumeId::file_system("ext4", "b"));
+        let mounts = [(Path::new("/"), &root), (Path::new("/srv"), &srv)];
+        assert_eq!(volume_of(Path::new("/srv/x"), &mounts), Some(&srv));
+        assert_eq!(volume_of(Path::new("/srv2"), &mounts), Some(&root));
+    }
+
+    #[test]
+    fn recursive_file_sets_reach_what_is_mounted_below() {
+        let (root, srv) = (VolumeId::file_system("ext4", "a"), VolumeId::file_system("ext4", "b"));
+        let mounts = [(Path::new("/"), &root), (Path::new("/data/wal"), &srv)];
+        assert_eq!(volumes_of(&component("/data", true), &mounts), [&root, &srv]);
+        assert_eq!(volumes_of(&component("/data", false), &mounts), [&root]);
+    }
+
+    #[test]
+    fn a_failed_writer_leaves_what_the_cuts_give() {
+        let level = |ok, cuts: &[Consistency]| ComponentOutcome { writer_succeeded: ok, cuts }.consistency();
+        assert_eq!(level(true, &[Consistency::Crash]), Consistency::Application);
+        assert_eq!(level(false, &[Consistency::FileSystem]), Consistency::FileSystem);
+        assert_eq!(level(false, &[Consistency::FileSystem, Consistency::Crash]), Consistency::Crash);
+        assert_eq!(level(false, &[]), Consistency::FileSystem);
+    }
+}

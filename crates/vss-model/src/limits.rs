@@ -1,0 +1,41 @@
+//! The limits of the house, each with the section that it comes from; those without one are ours (spec R 11.16).
+
+use std::time::Duration;
+
+/// Volumes in one shadow copy set (spec P 1.1).
+pub const VOLUMES_PER_SET: usize = 64;
+/// Shadow copies of one volume (spec P 10, row 20).
+pub const SHADOW_COPIES_PER_VOLUME: usize = 512;
+/// Backup sessions open at once (spec P 1.2).
+pub const BACKUP_SESSIONS: usize = 64;
+/// Nested btrfs subvolumes copied with their parent (design 5).
+pub const NESTED_SUBVOLUMES: usize = 4096;
+/// Writers registered at once, in all.
+pub const WRITERS: usize = 1024;
+/// Writers registered at once by one uid that is not root.
+pub const WRITERS_PER_UID: usize = 256;
+/// Components in the metadata of one writer.
+pub const COMPONENTS_PER_WRITER: usize = 10_000;
+/// File specs in one component.
+pub const FILES_PER_COMPONENT: usize = 20_000;
+
+/// Longest time from a writer's Freeze to its Thaw, if it names no shorter one (spec R 2.4).
+pub const WRITER_FREEZE: Duration = Duration::from_secs(60);
+/// Longest time for a writer's Identify.
+pub const WRITER_IDENTIFY: Duration = Duration::from_secs(30);
+/// Longest time for a writer's PrepareBackup and for its PrepareSnapshot: the slow work belongs there.
+pub const WRITER_PREPARE: Duration = Duration::from_secs(600);
+/// Longest time for a writer's PostSnapshot and for its BackupComplete.
+pub const WRITER_FINISH: Duration = Duration::from_secs(600);
+/// Longest time that we wait for a writer to acknowledge Abort or BackupShutdown; nobody reads its answer.
+pub const WRITER_FAREWELL: Duration = Duration::from_secs(5);
+/// Longest time for the first flush of every member, outside the freeze window (design 3).
+pub const FLUSH: Duration = Duration::from_secs(600);
+/// Longest time for the second flush, inside the freeze window (design 3).
+pub const FLUSH_IN_WINDOW: Duration = Duration::from_secs(5);
+/// Longest hold of writes: from the first FIFREEZE to the release (spec R 2.4).
+pub const HOLD: Duration = Duration::from_secs(10);
+/// Longest time for one provider phase inside the freeze window (spec P 1.6 wants 1 to 2 s).
+pub const PROVIDER_IN_WINDOW: Duration = Duration::from_secs(20);
+/// Longest time for one provider phase outside the freeze window.
+pub const PROVIDER_OUTSIDE: Duration = Duration::from_secs(600);

@@ -1,0 +1,35 @@
+//! Instants in the records: wall-clock time for people and documents. Limits are measured elsewhere, in CLOCK_BOOTTIME.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A wall-clock instant, serialised as RFC 3339 in UTC, for example `2026-11-24T09:30:00.123456Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Instant(jiff::Timestamp);
+
+impl Instant {
+    /// Now, by the system's clock.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(jiff::Timestamp::now())
+    }
+
+    /// Milliseconds from `earlier` to this instant; 0 when the clock was set back between them.
+    #[must_use]
+    pub fn milliseconds_since(self, earlier: Self) -> u64 {
+        u64::try_from(self.0.as_millisecond() - earlier.0.as_millisecond()).unwrap_or(0)
+    }
+
+    /// The instant in the machine's time zone, to the second, for a person.
+    #[must_use]
+    pub fn local(self) -> String {
+        self.0.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+}
+
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}

@@ -1,0 +1,3 @@
+//! fake
+/// Fake.
+pub struct FakeProvider;
