@@ -1,1 +1,6 @@
-//! harness
+//! What the tests of the whole house share: file systems of their own, programs under test, loads.
+
+pub mod guard;
+pub mod load;
+pub mod loopfs;
+pub mod programs;

@@ -6,13 +6,16 @@
 
 pub mod client;
 pub mod error;
+mod frames;
 pub mod interface;
 pub mod management;
+mod parameters;
 pub mod requester;
 pub mod server;
 pub mod writer;
 
 pub use error::ErrorParameters;
+pub use frames::{MESSAGE_BYTES, MESSAGE_FDS};
 
 /// No parameters, or nothing in the reply: `{}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]

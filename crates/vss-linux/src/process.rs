@@ -1,9 +1,10 @@
 //! What a process does to itself and to others: memory locking, out-of-memory score, signal dispositions, process groups
 //! and pidfds. Starting programs is left to `std::process`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -18,6 +19,15 @@ pub use rustix::process::Signal;
 /// ENOMEM or EPERM without CAP_IPC_LOCK.
 pub fn lock_memory() -> io::Result<()> {
     Ok(rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?)
+}
+
+/// As [`lock_memory`], but a page is locked when it is first touched: for a program with many threads, whose stacks would
+/// otherwise all be made real at once (mlockall(2), MCL_ONFAULT).
+///
+/// # Errors
+/// As [`lock_memory`].
+pub fn lock_touched_memory() -> io::Result<()> {
+    Ok(rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?)
 }
 
 /// Touches 32 KiB of this thread's stack, so that deep calls later need no new page even where [`lock_memory`] failed.
@@ -129,5 +139,52 @@ impl PidFd {
 impl AsFd for PidFd {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// `/proc/PID/stat`, opened beforehand: tells the death of a process that is not gone yet.
+#[derive(Debug)]
+pub struct ProcessStat(File);
+
+impl ProcessStat {
+    /// Opens it for process `pid`; see [`PidFd::open`] about the number.
+    ///
+    /// # Errors
+    /// There is no such process, or no `/proc`.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        File::open(format!("/proc/{pid}/stat")).map(Self)
+    }
+
+    /// True when the main thread has ended: at once when the process is killed, even while another thread of it is in an
+    /// uninterruptible system call. True too when the process has been reaped.
+    pub fn is_dying(&self) -> bool {
+        // `PID (NAME) STATE ...`; the name has at most 15 bytes (proc_pid_stat(5)).
+        let mut line = [0u8; 64];
+        let Ok(length) = self.0.read_at(&mut line, 0) else { return true };
+        let line = &line[..length];
+        let state = line.iter().rposition(|byte| *byte == b')').and_then(|end| line.get(end + 2));
+        matches!(state, Some(b'Z' | b'X'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_child_is_dying_and_gone_and_this_process_is_neither() -> io::Result<()> {
+        let ours = std::process::id();
+        assert!(!ProcessStat::open(ours)?.is_dying() && !PidFd::open(ours)?.is_gone());
+        let mut child = std::process::Command::new("sleep").arg("60").spawn()?;
+        let (stat, process) = (ProcessStat::open(child.id())?, PidFd::open(child.id())?);
+        assert!(!stat.is_dying() && !process.is_gone());
+        process.signal(Signal::KILL)?;
+        while !process.is_gone() {
+            std::thread::yield_now();
+        }
+        assert!(stat.is_dying(), "a zombie");
+        child.wait()?;
+        assert!(stat.is_dying() && process.is_gone(), "reaped");
+        Ok(())
     }
 }

@@ -43,6 +43,8 @@ macro_rules! codes {
 codes! {
     /// The call is known and not available here.
     NotImplemented = "E_NOTIMPL", 0x8000_4001;
+    /// Stopped because its caller wished so.
+    Aborted = "E_ABORT", 0x8000_4004;
     /// Memory or another resource of the service is used up.
     OutOfMemory = "E_OUTOFMEMORY", 0x8007_000E;
     /// An argument is wrong.

@@ -25,6 +25,8 @@ pub const WRITER_FREEZE: Duration = Duration::from_secs(60);
 pub const WRITER_IDENTIFY: Duration = Duration::from_secs(30);
 /// Longest time for a writer's PrepareBackup and for its PrepareSnapshot: the slow work belongs there.
 pub const WRITER_PREPARE: Duration = Duration::from_secs(600);
+/// Longest wait for one level's answers to Thaw: a silent writer must not keep the next level frozen.
+pub const WRITER_THAW: Duration = Duration::from_secs(5);
 /// Longest time for a writer's PostSnapshot and for its BackupComplete.
 pub const WRITER_FINISH: Duration = Duration::from_secs(600);
 /// Longest time that we wait for a writer to acknowledge Abort or BackupShutdown; nobody reads its answer.

@@ -9,6 +9,7 @@
 pub mod conformance;
 pub mod contract;
 pub mod fake;
+pub mod stage;
 
 pub use contract::{
     Capabilities, CommittedCopy, CopyKind, Deletion, MountedTree, PrepareRequest, Presence, Provider, ProviderProperties,

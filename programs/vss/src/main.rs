@@ -1,2 +1,21 @@
-//! vss
-fn main() {}
+//! `vss`: the command line of shadow copies. A requester like any other: everything is asked of the service through its
+//! public interface; only the view of `vss run` is made here.
+
+mod args;
+mod caller;
+mod commands;
+mod exit;
+mod inside;
+mod json;
+mod output;
+mod progress;
+mod request;
+mod signals;
+mod volumes;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(commands::execute(args::Arguments::parse()))
+}

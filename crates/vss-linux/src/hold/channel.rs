@@ -77,12 +77,7 @@ pub fn receive_prepare(channel: impl AsFd) -> io::Result<Vec<Prepared>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_MEMBERS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = retry(|| {
-        rustix::net::recvmsg(
-            &channel,
-            &mut [IoSliceMut::new(&mut packet)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
+        rustix::net::recvmsg(&channel, &mut [IoSliceMut::new(&mut packet)], &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
     let mut descriptors = Vec::new();
     for message in control.drain() {

@@ -2,67 +2,79 @@
 //! switch on it takes half a millisecond.
 //!
 //! The switch belongs to the whole machine, so it is on only while a FIFREEZE runs, and its old value is in the ledger.
-//! Whoever touches it holds an flock(2) on it: two guards never mistake each other's value for the administrator's.
+//! Whoever turns it holds an flock(2) on it: two guards never mistake each other's value for the administrator's.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::ledger::Ledger;
+
 const SWITCH: &str = "/sys/kernel/rcu_expedited";
 
-/// The switch, open and locked by us, with the value that it had.
+/// The switch, opened before the hold. Every failure with it only makes a freeze slower, so none is reported.
 #[derive(Debug)]
 pub struct Expedite {
     switch: File,
-    old: u8,
+    /// The value before ours, while ours is set.
+    old: Option<u8>,
 }
 
 impl Expedite {
-    /// Opens and locks the switch. `None`: there is none, it may not be written, another guard has it, or grace periods
-    /// are expedited already. All of that only makes a freeze slower or needs nothing from us.
+    /// Opens the switch; `None` where there is none or it may not be written (a container).
     pub fn open() -> Option<Self> {
-        let switch = lock()?;
-        let old = read(&switch)?;
-        (old == b'0').then_some(Self { switch, old })
+        Some(Self { switch: open().ok()?, old: None })
     }
 
-    /// The value before ours, as the character in the file.
-    pub fn old(&self) -> u8 {
-        self.old
-    }
-
-    /// Turns it on.
-    pub fn set(&self) {
-        // A failure only means a slower freeze.
-        let _ = self.switch.write_at(b"1", 0);
-    }
-
-    /// Back to the old value.
-    pub fn restore(&self) {
-        let _ = self.switch.write_at(&[self.old], 0);
-    }
-}
-
-/// Puts back the value `old` that a dead guard left behind. False when a living guard has the switch: try again later.
-pub fn restore_after(old: u8) -> bool {
-    match OpenOptions::new().read(true).write(true).open(SWITCH) {
-        Err(_) => true,
-        Ok(switch) if flock(&switch, FlockOperation::NonBlockingLockExclusive).is_ok() => {
-            let _ = switch.write_at(&[old], 0);
-            true
+    /// Turns it on and writes the old value into `ledger` first. Does nothing when it is on already or another guard
+    /// has it.
+    pub fn set(&mut self, ledger: &Ledger) {
+        if self.old.is_some() || !lock(&self.switch) {
+            return;
         }
-        Ok(_) => false,
+        let mut value = [0u8; 1];
+        let off = self.switch.read_exact_at(&mut value, 0).is_ok() && value == *b"0";
+        if off && ledger.set_expedited(Some(value[0])).is_ok() {
+            self.old = Some(value[0]);
+            let _ = self.switch.write_all_at(b"1", 0);
+        } else {
+            unlock(&self.switch);
+        }
+    }
+
+    /// Puts the old value back, if [`Expedite::set`] changed it.
+    pub fn restore(&mut self, ledger: &Ledger) {
+        if let Some(old) = self.old.take() {
+            let _ = self.switch.write_all_at(&[old], 0);
+            let _ = ledger.set_expedited(None);
+            unlock(&self.switch);
+        }
     }
 }
 
-fn lock() -> Option<File> {
-    let switch = OpenOptions::new().read(true).write(true).open(SWITCH).ok()?;
-    flock(&switch, FlockOperation::NonBlockingLockExclusive).ok()?;
-    Some(switch)
+/// Puts back the value that the dead guard of `ledger` left behind. False when another guard has the switch just now:
+/// try again.
+pub fn restore_after(ledger: &Ledger) -> bool {
+    let (Some(old), Ok(switch)) = (ledger.expedited(), open()) else { return true };
+    if !lock(&switch) {
+        return false;
+    }
+    let _ = switch.write_all_at(&[old], 0);
+    let _ = ledger.set_expedited(None);
+    true
 }
 
-fn read(switch: &File) -> Option<u8> {
-    let mut value = [0u8; 1];
-    (switch.read_at(&mut value, 0).ok()? == 1).then_some(value[0])
+fn open() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(SWITCH)
+}
+
+fn lock(switch: &File) -> bool {
+    flock(switch, FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
+fn unlock(switch: &File) {
+    // Cannot fail on an open file, and closing it unlocks too.
+    let _ = flock(switch, FlockOperation::Unlock);
 }

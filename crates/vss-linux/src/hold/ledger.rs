@@ -28,7 +28,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::MAX_MEMBERS;
-use super::identity::{Identity, UuidText};
+use super::identity::{Identity, parse_uuid};
 use crate::clock;
 
 const MAGIC: &str = "vss-hold 1";
@@ -234,7 +234,7 @@ fn render(boot: &str, guard: u32, members: &[Entry], offsets: &mut Offsets) -> S
         text.push_str("member ");
         offsets.states.push(text.len() as u64);
         let level = level.map_or_else(|| "-".to_owned(), |level| level.to_string());
-        let uuid = identity.uuid.map_or_else(|| "-".to_owned(), |uuid| UuidText(uuid).to_string());
+        let uuid = identity.uuid.map_or_else(|| "-".to_owned(), |uuid| uuid.to_string());
         let (major, minor) = identity.device;
         let path = path.replace(char::is_control, "?");
         // Writing to a String cannot fail.
@@ -274,7 +274,7 @@ fn parse(text: &str) -> Option<Parsed> {
         let level = words.next().map(|level| level.parse().ok())?;
         let (major, minor) = words.next()?.split_once(':')?;
         let mount = words.next()?.parse().ok()?;
-        let uuid = words.next().map(UuidText::parse)?;
+        let uuid = words.next().map(parse_uuid)?;
         let path = words.next()?.to_owned();
         let device = (major.parse().ok()?, minor.parse().ok()?);
         members.push(Entry { identity: Identity { device, mount, uuid }, level, path });
@@ -289,6 +289,7 @@ fn parse(text: &str) -> Option<Parsed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs_uuid::FsUuid;
 
     fn entries() -> Vec<Entry> {
         let entry = |minor, level, uuid, path: &str| Entry {
@@ -297,7 +298,7 @@ mod tests {
             path: path.to_owned(),
         };
         vec![
-            entry(0, Some(0), Some([0xa5; 16]), "/srv/a b"),
+            entry(0, Some(0), Some(FsUuid([0xa5; 16])), "/srv/a b"),
             entry(1, Some(1), None, "/srv/\u{e4}"),
             entry(2, None, None, "/"),
         ]

@@ -206,6 +206,8 @@ impl Answer {
     pub(super) fn decode(packet: &[u8]) -> Option<Self> {
         let packet: &[u8; PACKET] = packet.try_into().ok()?;
         let errno = i32::from_le_bytes(packet[4..8].try_into().ok()?);
+        // The kernel's MAX_ERRNO; rustix takes no other number.
+        let errno = (1..4096).contains(&errno).then(|| Errno::from_raw_os_error(errno));
         let call = Call {
             member: packet[1],
             called_ns: u64::from_le_bytes(packet[8..16].try_into().ok()?),
@@ -216,17 +218,13 @@ impl Answer {
             17 => Self::Refused {
                 refusal: Refusal::from_byte(packet[2])?,
                 member: (packet[1] != NONE).then_some(packet[1]),
-                errno: (errno != 0).then_some(Errno::from_raw_os_error(errno)),
+                errno,
             },
             18 => Self::Synced(call),
             19 => Self::Frozen(call),
             20 => Self::Thawed(call, Cause::from_byte(packet[2])?),
             21 => Self::Lost(call, Cause::from_byte(packet[2])?),
-            22 => Self::Failed {
-                member: packet[1],
-                step: Step::from_byte(packet[2])?,
-                errno: Errno::from_raw_os_error(errno),
-            },
+            22 => Self::Failed { member: packet[1], step: Step::from_byte(packet[2])?, errno: errno? },
             _ => return None,
         })
     }
@@ -269,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_refused() {
-        for packet in [&[][..], &[2], &[0; PACKET], &[255; PACKET], &[20; PACKET], &[2; PACKET + 1]] {
+        for packet in [&[][..], &[2], &[0; PACKET], &[255; PACKET], &[20; PACKET], &[22; PACKET], &[2; PACKET + 1]] {
             assert_eq!(Request::decode(packet), None);
             assert_eq!(Answer::decode(packet), None);
         }

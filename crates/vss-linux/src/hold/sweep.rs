@@ -4,9 +4,12 @@
 //!
 //! - *Written in another boot, or cut short*: nothing can be frozen by it. Removed.
 //! - *Not locked*: its guard is gone. What is marked as ours is thawed at once.
+//! - *Locked, but its guard was killed*: a thread of it sits in the kernel. What is marked as ours is thawed at once, and
+//!   again and again until the lock is free.
 //! - *Locked*: a guard without a vssd lives; it is about to thaw by itself. Only when it has not ended 1 s after its
-//!   deadline it gets SIGCONT and SIGTERM, 1 s later SIGKILL, and everything marked as ours is thawed again and again
-//!   until the lock is free, which it is when no thread of the guard is in the kernel any more.
+//!   deadline it gets SIGCONT and SIGTERM, 1 s later SIGKILL, and then as above.
+//!
+//! The lock is free when no thread of the guard is in the kernel any more: only then FITHAW's EINVAL is believed.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -23,7 +26,7 @@ use super::ledger::{Ledger, State};
 use super::thaw::{Rescue, rescue};
 use super::{HOLD_LIMIT, LATE_AFTER, LEDGER_DIRECTORY, THAW_PAUSE, expedite, find};
 use crate::clock;
-use crate::process::{PidFd, Signal};
+use crate::process::{PidFd, ProcessStat, Signal};
 
 /// Long enough for the slowest regular way: a guard that was stopped when its hold began, is not woken by SIGCONT and
 /// SIGTERM, and is killed.
@@ -132,16 +135,13 @@ fn sweep_one(path: &Path, name: String) -> Swept {
         Outcome::GuardStopped
     };
     let members = thaw_all(&ledger);
-    if let Some(old) = ledger.expedited() {
-        while !expedite::restore_after(old) {
-            thread::sleep(THAW_PAUSE);
-        }
+    while !expedite::restore_after(&ledger) {
+        thread::sleep(THAW_PAUSE);
     }
     // A member that is mounted nowhere stays named, so that the next start looks for it again.
-    if members.iter().all(|(_, fate)| *fate != Fate::NotFound) {
-        if let Err(error) = ledger.remove() {
-            outcome = Outcome::Failed(error);
-        }
+    let all_found = members.iter().all(|(_, fate)| *fate != Fate::NotFound);
+    if all_found && let Err(error) = ledger.remove() {
+        outcome = Outcome::Failed(error);
     }
     Swept { name, outcome, members }
 }
@@ -153,10 +153,14 @@ fn patience(ledger: &Ledger) -> Duration {
     left.min(HOLD_LIMIT) + LATE_AFTER
 }
 
+/// False when the guard has not ended within `limit`, or never will by itself because it was killed.
 fn wait_for_lock(ledger: &Ledger, limit: Duration) -> bool {
     let started = Instant::now();
+    let guard = ProcessStat::open(ledger.guard);
     while !ledger.try_lock() {
-        if started.elapsed() >= limit {
+        // A number that means somebody else by now has let the lock go: seen in the next round.
+        let dying = guard.as_ref().is_ok_and(ProcessStat::is_dying);
+        if dying || started.elapsed() >= limit {
             return false;
         }
         thread::sleep(LOCK_PAUSE);

@@ -1,0 +1,112 @@
+//! The door: listens on a unix socket, reads calls, hands them to a [`Handler`], and sends its answers back in order.
+//!
+//! ```text
+//!  serve            accepts; Doorkeeper admits or refuses         one task a listener
+//!   └ connection    ended?   the peer's end, seen at any moment   one task a connection, three parts side by side
+//!                   reader   message -> Request -> Handler::call
+//!                   writer   replies in the order of the calls
+//!      └ line       after Register: the service calls, the writer answers
+//! ```
+//!
+//! Every part is bounded (all numbers are in [`Bounds`] and below): a message 4 MiB, 32 unanswered calls a connection, 1 MiB
+//! of unsent replies before reading pauses, 16 long messages under way for one uid, 5 s without progress of a peer that does
+//! not read, 30 s from the first to the last byte of a message. What a call means is not here.
+
+mod bounds;
+mod connection;
+mod handler;
+mod line;
+mod replier;
+mod request;
+mod socket;
+
+pub use bounds::Bounds;
+pub use handler::{Call, ConnectionId, Face, Handler, Peer};
+pub use line::{LineError, WriterLine};
+pub use replier::{PendingReply, Replier, WriterReplier};
+
+use crate::frames::encode_error;
+use bounds::Doorkeeper;
+use connection::Connection;
+use socket::Socket;
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
+use tokio::{net::UnixListener, net::UnixStream, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// How long accepting rests after an error such as EMFILE: connections may end meanwhile.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Serves one socket until `shutdown`, then ends every connection and returns.
+///
+/// Each connection that is let in is announced by [`Handler::connected`] and its end by [`Handler::disconnected`], exactly
+/// once. Errors of accept(2) are logged and waited out: they never end the service.
+pub async fn serve(
+    listener: UnixListener,
+    face: Face,
+    handler: Arc<dyn Handler>,
+    bounds: Bounds,
+    shutdown: CancellationToken,
+) {
+    let doorkeeper = Arc::new(Doorkeeper::new(bounds));
+    let mut connections = JoinSet::new();
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection's task failed");
+                }
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    failing = false;
+                    if let Some(connection) = admit(stream, face, &handler, &doorkeeper) {
+                        connections.spawn(connection.run(shutdown.clone()));
+                    }
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, ?face, "cannot accept a connection; trying again");
+                    }
+                    failing = true;
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Lets a new connection in, or tells it in one line why not and closes it.
+fn admit(
+    stream: UnixStream,
+    face: Face,
+    handler: &Arc<dyn Handler>,
+    doorkeeper: &Arc<Doorkeeper>,
+) -> Option<Connection> {
+    let socket = Socket::new(stream);
+    let peer = match Peer::of(socket.as_fd()) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::debug!(%error, "a connection ended before it began");
+            return None;
+        }
+    };
+    let id = ConnectionId::next();
+    let uid = peer.uid;
+    let admitted = doorkeeper.admit(uid).and_then(|admission| {
+        handler.connected(id, face, peer)?;
+        Ok(admission)
+    });
+    match admitted {
+        Ok(admission) => Some(Connection::new(id, socket, face, handler.clone(), admission)),
+        Err(refusal) => {
+            tracing::debug!(%refusal, uid, "connection refused");
+            socket.say_last(&encode_error(face.interface(), &refusal));
+            None
+        }
+    }
+}

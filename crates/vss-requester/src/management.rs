@@ -1,0 +1,133 @@
+//! Typed calls of `org.linuxvss.Management`.
+
+use crate::{Instance, failure, launch};
+use serde::de::DeserializeOwned;
+use vss_api::client::Client;
+use vss_api::management::{
+    Call, Deleted, GetSet, Limits, ProviderEntry, Providers, RegisteredWriter, Selection, SetLimits, SetRecord,
+    Shadows, Status, VolumeEntry, Volumes, Writers,
+};
+use vss_model::{SetId, ShadowCopy, ShadowCopySet, ShadowId, VssCode, VssError};
+
+/// A connection for questions about the service and for what it keeps. It opens no session.
+///
+/// Every call may fail with what the service answers, and with `VSS_E_UNEXPECTED` when the connection is lost.
+#[derive(Debug)]
+pub struct Management {
+    client: Client,
+}
+
+impl Management {
+    /// Connects, starting the service when needed and allowed.
+    ///
+    /// # Errors
+    /// Those of [`launch::connect`].
+    pub fn connect(instance: &Instance) -> Result<Self, VssError> {
+        Ok(Self { client: launch::connect(instance)? })
+    }
+
+    /// What the service is doing now.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn status(&mut self) -> Result<Status, VssError> {
+        self.call(&Call::GetStatus)
+    }
+
+    /// The limits in force.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn limits(&mut self) -> Result<Limits, VssError> {
+        self.call(&Call::GetLimits)
+    }
+
+    /// Changes limits until the service ends; returns those in force then.
+    ///
+    /// # Errors
+    /// `E_ACCESSDENIED` for others than root; `E_INVALIDARG` out of range.
+    pub fn set_limits(&mut self, limits: SetLimits) -> Result<Limits, VssError> {
+        self.call(&Call::SetLimits(limits))
+    }
+
+    /// The finished shadow copies, newest first.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn shadows(&mut self) -> Result<Vec<ShadowCopy>, VssError> {
+        let reply: Shadows = self.call(&Call::ListShadows)?;
+        Ok(reply.shadows)
+    }
+
+    /// The record of a set.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND`.
+    pub fn set(&mut self, set_id: SetId) -> Result<ShadowCopySet, VssError> {
+        self.get_set(GetSet { set_id: Some(set_id), shadow_id: None })
+    }
+
+    /// The record of the set that a shadow copy belongs to.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND`.
+    pub fn set_of(&mut self, shadow_id: ShadowId) -> Result<ShadowCopySet, VssError> {
+        self.get_set(GetSet { set_id: None, shadow_id: Some(shadow_id) })
+    }
+
+    fn get_set(&mut self, question: GetSet) -> Result<ShadowCopySet, VssError> {
+        let reply: SetRecord = self.call(&Call::GetSet(question))?;
+        Ok(reply.set)
+    }
+
+    /// The registered writers.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn writers(&mut self) -> Result<Vec<RegisteredWriter>, VssError> {
+        let reply: Writers = self.call(&Call::ListWriters)?;
+        Ok(reply.writers)
+    }
+
+    /// The providers, in the order of choice.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn providers(&mut self) -> Result<Vec<ProviderEntry>, VssError> {
+        let reply: Providers = self.call(&Call::ListProviders)?;
+        Ok(reply.providers)
+    }
+
+    /// The volumes that could be members of a set.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn volumes(&mut self) -> Result<Vec<VolumeEntry>, VssError> {
+        let reply: Volumes = self.call(&Call::ListVolumes)?;
+        Ok(reply.volumes)
+    }
+
+    /// Deletes what `selection` names and returns what is gone; stops at the first that cannot be deleted.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND`; `E_ACCESSDENIED` for a copy of somebody else; what its provider says.
+    pub fn delete(&mut self, selection: Selection) -> Result<Vec<ShadowId>, VssError> {
+        let reply: Deleted = self.call(&Call::DeleteShadows(selection))?;
+        Ok(reply.shadow_ids)
+    }
+
+    /// Deletes every shadow copy of a set; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// `E_ACCESSDENIED`; what a provider says.
+    pub fn delete_set(&mut self, set_id: SetId) -> Result<(), VssError> {
+        match self.delete(Selection { set_id: Some(set_id), ..Selection::default() }) {
+            Err(error) if error.code != VssCode::ObjectNotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn call<Reply: DeserializeOwned>(&mut self, call: &Call) -> Result<Reply, VssError> {
+        self.client.call_management(call).map_err(failure::of_call)
+    }
+}

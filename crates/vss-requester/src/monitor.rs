@@ -1,0 +1,27 @@
+//! What a caller hears of work that takes time, and how it asks to stop.
+
+/// Told about progress while an operation runs; every method may do nothing.
+pub trait Monitor {
+    /// The operation began a step, for example `Freeze: postgresql`.
+    fn step(&mut self, step: &str) {
+        let _ = step;
+    }
+
+    /// Another set is being created on this machine and we wait for it; `why` names its requester. Called again only when
+    /// that changes.
+    fn waiting(&mut self, why: &str) {
+        let _ = why;
+    }
+
+    /// How often the user asked to stop so far. From the first time on the running operation is cancelled and its end
+    /// awaited; from the second on it is left alone, and the end of the connection ends the session.
+    fn interruptions(&mut self) -> u32 {
+        0
+    }
+}
+
+/// Hears nothing and never stops.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl Monitor for Quiet {}

@@ -1,0 +1,275 @@
+//! `org.linuxvss.Management`: status, lists, limits, delete. Status and limits are answered from memory, at any time.
+
+use crate::coordinator::Coordinator;
+use crate::environment::Environment;
+use crate::{blocking, removal, rules, volumes};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use vss_api::management::{
+    Call, Deleted, GetSet, Limits, ProviderEntry, Providers, Selection, SetLimits, SetRecord, Shadows, Status, VolumeEntry,
+    Volumes, Writers,
+};
+use vss_api::requester::OperationState;
+use vss_api::server::{ConnectionId, Peer, Replier};
+use vss_api::Empty;
+use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
+
+impl Coordinator {
+    /// Performs one call.
+    pub(crate) fn management_call(&mut self, id: ConnectionId, call: Call, replier: Replier) {
+        let Some(peer) = self.connections.get(&id).map(|connection| connection.peer.clone()) else { return };
+        let environment = Arc::clone(&self.environment);
+        match call {
+            Call::GetStatus => replier.ok(&self.status()),
+            Call::GetLimits => replier.ok(&self.limits()),
+            Call::SetLimits(parameters) => replier.result(self.set_limits(&peer, parameters)),
+            Call::ListWriters => replier.ok(&Writers { writers: self.registry.entries() }),
+            Call::ListProviders => replier.ok(&providers(&environment)),
+            Call::ListShadows => self.answer(async move {
+                let shadows = blocking::run("Reading the mount table", limits::PROVIDER_IN_WINDOW, move || {
+                    Ok(Shadows { shadows: shadows_of(&environment, &peer) })
+                });
+                replier.result(shadows.await);
+            }),
+            Call::GetSet(parameters) => self.answer(async move {
+                let set = blocking::run("Reading the mount table", limits::PROVIDER_IN_WINDOW, move || {
+                    set_record(&environment, &peer, parameters)
+                });
+                replier.result(set.await);
+            }),
+            Call::ListVolumes => self.answer(async move {
+                let work = move || Ok(Volumes { volumes: list_volumes(&environment)? });
+                replier.result(blocking::run("Examining the volumes", limits::PROVIDER_OUTSIDE, work).await);
+            }),
+            Call::DeleteShadows(selection) => {
+                let leased = self.leased_by_others(&peer);
+                self.answer(async move { replier.result(delete(environment, peer, selection, leased).await) });
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let sessions: Vec<_> = self
+            .connections
+            .values()
+            .filter_map(|connection| connection.session.as_ref().map(|session| (session, &connection.peer)))
+            .collect();
+        let creating = sessions.iter().find(|(session, _)| session.lock.is_some());
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.started_at,
+            recovery: self.recovery.clone(),
+            creating: creating.and_then(|(session, _)| session.facts().set_id),
+            holding: sessions.iter().any(|(session, _)| {
+                session.last_operation().map(crate::operation::Operation::status).is_some_and(|status| {
+                    status.state == OperationState::Pending && status.step == "cut"
+                })
+            }),
+            sessions: sessions.iter().map(|(session, peer)| session.status(peer)).collect(),
+            writers: self.registry.writers().len() as u64,
+            shadows: self.environment.catalogue.shadows(),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let (writer_freeze_ms, writers) = self.registry.freeze_limits();
+        Limits {
+            volumes_per_set: limits::VOLUMES_PER_SET as u64,
+            shadow_copies_per_volume: limits::SHADOW_COPIES_PER_VOLUME as u64,
+            backup_sessions: self.backup_sessions as u64,
+            writer_freeze_ms,
+            writer_prepare_ms: crate::writers::registry::milliseconds(self.writer_prepare),
+            hold_ms: crate::writers::registry::milliseconds(limits::HOLD),
+            writers,
+        }
+    }
+
+    fn set_limits(&mut self, peer: &Peer, wanted: SetLimits) -> Result<Empty, VssError> {
+        rules::root(peer, "change limits")?;
+        let within = |name: &str, value: u64, most: u64| {
+            if (1..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(VssError::new(VssCode::InvalidArgument, format!("{name} is 1 to {most}, not {value}")))
+        };
+        let most_freeze = crate::writers::registry::milliseconds(limits::WRITER_FREEZE);
+        if let Some(value) = wanted.backup_sessions {
+            within("backup_sessions", value, limits::BACKUP_SESSIONS as u64)?;
+        }
+        if let Some(value) = wanted.writer_freeze_ms {
+            within("writer_freeze_ms", value, most_freeze)?;
+        }
+        if let Some(value) = wanted.writer_prepare_ms {
+            within("writer_prepare_ms", value, 3_600_000)?;
+        }
+        if let Some(limit) = &wanted.writer {
+            within("writer.freeze_ms", limit.freeze_ms, most_freeze)?;
+        }
+        // Everything is checked: now nothing can be changed half.
+        if let Some(value) = wanted.backup_sessions {
+            self.backup_sessions = usize::try_from(value).unwrap_or(limits::BACKUP_SESSIONS);
+        }
+        if let Some(value) = wanted.writer_freeze_ms {
+            self.registry.set_freeze_limit(None, Duration::from_millis(value));
+        }
+        if let Some(value) = wanted.writer_prepare_ms {
+            self.writer_prepare = Duration::from_millis(value);
+        }
+        if let Some(limit) = wanted.writer {
+            self.registry.set_freeze_limit(Some(limit.name), Duration::from_millis(limit.freeze_ms));
+        }
+        Ok(Empty {})
+    }
+
+    /// The auto-release sets of live sessions of other processes: leased, so not to be deleted (design 2.2).
+    fn leased_by_others(&self, peer: &Peer) -> BTreeSet<SetId> {
+        self.connections
+            .values()
+            .filter(|connection| connection.peer.pid != peer.pid)
+            .filter_map(|connection| connection.session.as_ref()?.state.draft())
+            .filter(|draft| draft.context().is_auto_release())
+            .filter_map(vss_session::Draft::made_set)
+            .collect()
+    }
+}
+
+fn providers(environment: &Environment) -> Providers {
+    let name = |value: serde_json::Value| value.as_str().map(str::to_owned).unwrap_or_default();
+    Providers {
+        providers: environment
+            .providers
+            .iter()
+            .map(|provider| {
+                let properties = provider.properties();
+                ProviderEntry {
+                    id: properties.id,
+                    name: properties.name,
+                    version: properties.version,
+                    provider_type: name(serde_json::json!(properties.provider_type)),
+                    freeze_policy: name(serde_json::json!(properties.freeze_policy)),
+                    kind: name(serde_json::json!(properties.capabilities.kind)),
+                }
+            })
+            .collect(),
+    }
+}
+
+/// What a peer may see: all for root, its own for others.
+fn shadows_of(environment: &Environment, peer: &Peer) -> Vec<vss_model::ShadowCopy> {
+    let sets = environment.catalogue.sets();
+    let visible = sets.into_iter().filter(|entry| peer.uid == 0 || entry.set.owner == peer.uid);
+    let mut shadows: Vec<_> = visible.flat_map(|entry| entry.set.shadows).collect();
+    environment.show_places(&mut shadows);
+    shadows
+}
+
+fn set_record(environment: &Environment, peer: &Peer, wanted: GetSet) -> Result<SetRecord, VssError> {
+    let matches = |entry: &crate::catalogue::SetEntry| {
+        wanted.set_id.is_some_and(|set_id| entry.set.set_id == set_id)
+            || wanted.shadow_id.is_some_and(|shadow_id| entry.set.shadows.iter().any(|shadow| shadow.id == shadow_id))
+    };
+    let entry = environment.catalogue.sets().into_iter().find(matches).ok_or_else(|| {
+        VssError::new(VssCode::ObjectNotFound, "There is no such shadow copy or set")
+            .with_hint("`vss list shadows` shows what there is")
+    })?;
+    rules::owner(peer, entry.set.owner, "see this shadow copy set")?;
+    let mut set = entry.set;
+    environment.show_places(&mut set.shadows);
+    Ok(SetRecord { set })
+}
+
+fn list_volumes(environment: &Environment) -> Result<Vec<VolumeEntry>, VssError> {
+    let sets = environment.catalogue.sets();
+    let volumes = volumes::list()?;
+    Ok(volumes
+        .into_iter()
+        .map(|volume| {
+            let shadows = sets.iter().flat_map(|entry| &entry.copies).filter(|copy| copy.stored.volume.id == volume.id);
+            let shadows = shadows.count() as u64;
+            let (provider, reason) = match environment.providers.choose(&volume, None) {
+                Ok(provider) => (Some(provider.properties().name), String::new()),
+                Err(error) => (None, error.message),
+            };
+            VolumeEntry {
+                volume: volume.mount_point,
+                volume_id: volume.id,
+                fs_type: volume.fs_type,
+                source: volume.source,
+                provider,
+                reason,
+                shadows,
+            }
+        })
+        .collect())
+}
+
+/// DeleteShadows: one after another, stops at the first that cannot be deleted and names it (spec P 10, row 17).
+async fn delete(
+    environment: Arc<Environment>,
+    peer: Peer,
+    selection: Selection,
+    leased: BTreeSet<SetId>,
+) -> Result<Deleted, VssError> {
+    let (chooser, chosen_by) = (Arc::clone(&environment), peer.clone());
+    let all = selection.all;
+    let chosen = blocking::run("Choosing shadow copies", limits::PROVIDER_IN_WINDOW, move || {
+        choose(&chooser, &chosen_by, &selection)
+    })
+    .await?;
+    let mut deleted = Vec::new();
+    for shadow_id in chosen {
+        let (entry, _) = removal::find(&environment, shadow_id)?;
+        rules::owner(&peer, entry.set.owner, &format!("delete shadow copy {shadow_id}"))?;
+        if leased.contains(&entry.set.set_id) {
+            // `--all` means what can be deleted; a copy that a running backup reads cannot.
+            if all {
+                continue;
+            }
+            return Err(VssError::new(
+                VssCode::VolumeInUse,
+                format!("Shadow copy {shadow_id} is in use by a running backup ({})", entry.set.requester),
+            )
+            .with_hint("It goes when that backup ends"));
+        }
+        removal::remove(&environment, shadow_id)
+            .await
+            .map_err(|error| error.while_doing(format!("Shadow copy {shadow_id} was not deleted ({} were)", deleted.len())))?;
+        deleted.push(shadow_id);
+    }
+    Ok(Deleted { shadow_ids: deleted })
+}
+
+fn choose(environment: &Environment, peer: &Peer, selection: &Selection) -> Result<Vec<ShadowId>, VssError> {
+    let ways = [
+        !selection.shadow_ids.is_empty(),
+        selection.set_id.is_some(),
+        selection.oldest_of.is_some(),
+        selection.all,
+    ];
+    if ways.iter().filter(|way| **way).count() != 1 {
+        return Err(VssError::new(
+            VssCode::InvalidArgument,
+            "DeleteShadows takes exactly one of shadow_ids, set_id, oldest_of and all",
+        ));
+    }
+    if let Some(set_id) = selection.set_id {
+        return removal::of_set(environment, set_id);
+    }
+    if let Some(path) = &selection.oldest_of {
+        let volume = volumes::resolve(path)?.volume;
+        let sets = environment.catalogue.sets();
+        let oldest = sets.iter().rev().flat_map(|entry| &entry.copies).find(|copy| copy.stored.volume.id == volume.id);
+        return oldest.map(|copy| vec![copy.stored.shadow_id]).ok_or_else(|| {
+            VssError::new(
+                VssCode::ObjectNotFound,
+                format!("{} has no shadow copy", volume.mount_point.display()),
+            )
+        });
+    }
+    if selection.all {
+        return Ok(shadows_of(environment, peer).into_iter().map(|shadow| shadow.id).collect());
+    }
+    Ok(selection.shadow_ids.clone())
+}

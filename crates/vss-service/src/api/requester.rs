@@ -1,0 +1,356 @@
+//! `org.linuxvss.Requester`: what each call does to its session. Peer credentials were checked at the door.
+
+use crate::coordinator::{Action, Coordinator, broke_off};
+use crate::creation_lock::CreationLock;
+use crate::jobs::{self, Involvement, OperationOutcome};
+use crate::operation::Operation;
+use crate::providers::by_contract;
+use crate::sagas::create_set::Requester;
+use crate::sessions::Session;
+use crate::{blocking, removal, rules};
+use std::sync::Arc;
+use std::time::Duration;
+use vss_api::requester::{
+    self, Call, ComponentReference, Exposed, ExposeSnapshot, FinishedSet, InitializeForBackup, Metadata, OperationReference,
+    OperationStarted, OperationState, OperationStatus, SessionOpened, SetStarted, Statuses, UnexposeSnapshot, VolumeQuestion,
+    Wait,
+};
+use vss_api::server::{ConnectionId, Peer, Replier};
+use vss_model::{ComponentName, VssCode, VssError, limits};
+use vss_session::{Call as Step, Effect, Event, Finished, State};
+
+/// Longest name of a requester, in bytes.
+const LONGEST_REQUESTER: usize = 256;
+/// Longest single Wait; a caller that wants more asks again.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+impl Coordinator {
+    /// Performs one call; the calls of a session come one after another.
+    pub(crate) fn perform(&mut self, id: ConnectionId, call: Call, replier: Replier) {
+        match call {
+            Call::InitializeForBackup(parameters) => replier.result(self.open_session(id, parameters)),
+            Call::SetContext(parameters) => replier.result(self.step(id, Event::SetContext(parameters.context))),
+            Call::SetBackupState(parameters) => replier.result(self.step(id, Event::SetBackupState(parameters.state))),
+            Call::EnableWriterClasses(classes) => {
+                replier.result(self.step(id, Event::EnableWriterClasses(classes.class_ids)));
+            }
+            Call::DisableWriterClasses(classes) => {
+                replier.result(self.step(id, Event::DisableWriterClasses(classes.class_ids)));
+            }
+            Call::GatherWriterMetadata => replier.result(self.begin(id, Event::GatherWriterMetadata)),
+            Call::GetWriterMetadata => replier.result(self.metadata(id)),
+            Call::AddComponent(component) => replier.result(self.step(id, Event::AddComponent(reference(component)))),
+            Call::IsVolumeSupported(question) => self.is_volume_supported(id, question, replier),
+            Call::StartSnapshotSet => replier.result(self.start_set(id)),
+            Call::AddToSnapshotSet(question) => self.take_volume(id, question, replier),
+            Call::PrepareForBackup => replier.result(self.begin(id, Event::PrepareForBackup)),
+            Call::DoSnapshotSet(parameters) => {
+                replier.result(self.begin(id, Event::DoSnapshotSet { strict: parameters.strict }));
+            }
+            Call::GatherWriterStatus => replier.result(self.begin(id, Event::GatherWriterStatus)),
+            Call::GetWriterStatus => replier.result(self.statuses(id)),
+            Call::GetSnapshotSet => replier.result(self.finished_set(id)),
+            Call::ExposeSnapshot(parameters) => self.expose(id, parameters, replier),
+            Call::UnexposeSnapshot(parameters) => self.unexpose(id, parameters, replier),
+            Call::SetBackupSucceeded(parameters) => {
+                let component = reference(parameters.component);
+                replier.result(self.step(id, Event::SetBackupSucceeded { component, succeeded: parameters.succeeded }));
+            }
+            Call::BackupComplete => replier.result(self.begin(id, Event::BackupComplete)),
+            Call::AbortBackup => match self.session(id).and_then(|session| session.state.apply(Event::AbortBackup)) {
+                Ok(effects) => self.carry_out(id, effects, Some(replier)),
+                Err(error) => replier.error(&error),
+            },
+            Call::Wait(parameters) => self.wait(id, parameters, replier),
+            Call::QueryStatus(parameters) => {
+                replier.result(self.operation(id, parameters).map(|operation| operation.status()));
+            }
+            Call::Cancel(parameters) => replier.result(self.cancel(id, parameters)),
+        }
+    }
+
+    fn open_session(&mut self, id: ConnectionId, parameters: InitializeForBackup) -> Result<SessionOpened, VssError> {
+        if parameters.requester.len() > LONGEST_REQUESTER || parameters.requester.chars().any(char::is_control) {
+            return Err(VssError::new(
+                VssCode::InvalidArgument,
+                format!("The requester's name has more than {LONGEST_REQUESTER} bytes, or a control character"),
+            ));
+        }
+        let open = self.connections.values().filter(|connection| connection.session.is_some()).count();
+        let most = self.backup_sessions;
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Err(VssError::new(VssCode::Unexpected, "The connection is gone"));
+        };
+        if let Some(session) = connection.session.as_mut() {
+            // A second InitializeForBackup is the machine's to refuse.
+            session.state.apply(Event::InitializeForBackup)?;
+        } else if open >= most {
+            return Err(VssError::new(VssCode::OutOfMemory, format!("{open} sessions are open, the most there can be"))
+                .with_hint("Wait until another backup has ended; `vss list` commands need no session"));
+        }
+        let mut state = State::default();
+        state.apply(Event::InitializeForBackup)?;
+        let session = Session::new(parameters.requester, state);
+        let session_id = session.id;
+        connection.session = Some(session);
+        Ok(SessionOpened { session_id })
+    }
+
+    /// Steps into an operation.
+    fn begin(&mut self, id: ConnectionId, event: Event) -> Result<OperationStarted, VssError> {
+        self.step(id, event)?;
+        let operation = self.session(id)?.last_operation().map(|operation| operation.id);
+        let operation_id =
+            operation.ok_or_else(|| VssError::new(VssCode::Unexpected, "The operation did not start"))?;
+        Ok(OperationStarted { operation_id })
+    }
+
+    /// Starts the job of an operation.
+    pub(crate) fn start_operation(&mut self, id: ConnectionId, effect: Effect) {
+        let environment = Arc::clone(&self.environment);
+        let writers: Vec<_> = match &effect {
+            Effect::IdentifyWriters(filter) => self
+                .registry
+                .writers()
+                .iter()
+                .filter(|writer| filter.allows(writer.register.class_id))
+                .map(|writer| (Arc::clone(writer), self.registry.freeze_limit(&writer.register)))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let peer = connection.peer.clone();
+        let Some(session) = connection.session.as_mut() else { return };
+        let operation = session.begin_operation();
+        let facts = session.facts();
+        let session_id = session.id;
+        let of_session = session.writers.take().unwrap_or_default();
+        match effect {
+            Effect::IdentifyWriters(_) => {
+                self.run_operation(id, vss_session::Operation::GatherWriterMetadata, jobs::gather_metadata(operation, session_id, writers));
+            }
+            Effect::PrepareWriters => {
+                let involvement = involvement(session);
+                let work = jobs::prepare_for_backup(operation, of_session, facts, involvement);
+                self.run_operation(id, vss_session::Operation::PrepareForBackup, work);
+            }
+            Effect::CreateSet { set_id, strict } => {
+                let requester = Requester { uid: peer.uid, pid: peer.pid, name: session.requester.clone() };
+                let members = session.members.clone();
+                let work =
+                    jobs::create_set(environment, operation, set_id, members, of_session, facts, strict, requester);
+                self.run_operation(id, vss_session::Operation::DoSnapshotSet, work);
+            }
+            Effect::CompleteBackup => {
+                let chosen = session.state.draft().map(|draft| {
+                    draft.components().filter_map(|(component, done)| Some((component.clone(), done?))).collect()
+                });
+                let work = jobs::complete_backup(operation, of_session, facts, chosen.unwrap_or_default());
+                self.run_operation(id, vss_session::Operation::BackupComplete, work);
+            }
+            // Status is kept up to date with every event; there is nothing to gather.
+            _ => {
+                let work = std::future::ready(OperationOutcome {
+                    finished: Finished::GatherWriterStatus(Ok(())),
+                    writers: of_session,
+                });
+                self.run_operation(id, vss_session::Operation::GatherWriterStatus, work);
+            }
+        }
+    }
+
+    fn run_operation(
+        &mut self,
+        id: ConnectionId,
+        kind: vss_session::Operation,
+        work: impl Future<Output = OperationOutcome> + Send + 'static,
+    ) {
+        let work = async move { Action::OperationEnded(id, Box::new(work.await)) };
+        self.spawn(work, move || Action::OperationEnded(id, Box::new(broke_off(kind))));
+    }
+
+    fn metadata(&mut self, id: ConnectionId) -> Result<Metadata, VssError> {
+        let session = self.session(id)?;
+        vss_session::permits(&session.state, Step::GetWriterMetadata)?;
+        let writers = session.state.draft().and_then(vss_session::Draft::writers).unwrap_or_default();
+        Ok(Metadata { writers: writers.to_vec() })
+    }
+
+    fn statuses(&mut self, id: ConnectionId) -> Result<Statuses, VssError> {
+        let session = self.session(id)?;
+        vss_session::permits(&session.state, Step::GetWriterStatus)?;
+        Ok(Statuses { writers: session.statuses.clone() })
+    }
+
+    fn finished_set(&mut self, id: ConnectionId) -> Result<FinishedSet, VssError> {
+        let environment = Arc::clone(&self.environment);
+        let session = self.session(id)?;
+        vss_session::permits(&session.state, Step::GetSnapshotSet)?;
+        let made = session.state.draft().and_then(vss_session::Draft::made_set);
+        let entry = made.and_then(|set_id| environment.catalogue.sets().into_iter().find(|entry| entry.set.set_id == set_id));
+        let mut set = entry
+            .map(|entry| entry.set)
+            .ok_or_else(|| VssError::new(VssCode::ObjectNotFound, "The session has no finished set"))?;
+        environment.show_places(&mut set.shadows);
+        Ok(FinishedSet { set })
+    }
+
+    fn start_set(&mut self, id: ConnectionId) -> Result<SetStarted, VssError> {
+        let path = self.creation_lock.clone();
+        let pid = self.connections.get(&id).map(|connection| connection.peer.pid).unwrap_or_default();
+        let session = self.session(id)?;
+        vss_session::permits(&session.state, Step::StartSnapshotSet)?;
+        let lock = CreationLock::try_take(&path, &format!("{} (process {pid})", session.requester))?;
+        let set_id = vss_model::SetId::random();
+        session.state.apply(Event::StartSnapshotSet(set_id))?;
+        session.lock = Some(lock);
+        Ok(SetStarted { set_id })
+    }
+
+    fn take_volume(&mut self, id: ConnectionId, question: VolumeQuestion, replier: Replier) {
+        let ready = self.session(id).and_then(|session| {
+            vss_session::permits(&session.state, Step::AddToSnapshotSet)?;
+            let facts = session.facts();
+            let none = || VssError::new(VssCode::BadState, "There is no set").with_hint("Call StartSnapshotSet first");
+            Ok((facts.set_id.ok_or_else(none)?, facts.context))
+        });
+        let (set_id, context) = match ready {
+            Ok(ready) => ready,
+            Err(error) => return replier.error(&error),
+        };
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.queue.begin();
+        }
+        let work = jobs::take_volume(Arc::clone(&self.environment), set_id, context, question);
+        let (lost_replier, _) = Replier::detached(requester::INTERFACE);
+        let work = async move { Action::VolumeTaken(id, work.await.map(Box::new), replier) };
+        let lost = || VssError::new(VssCode::Unexpected, "Adding the volume broke off");
+        self.spawn(work, move || Action::VolumeTaken(id, Err(lost()), lost_replier));
+    }
+
+    fn is_volume_supported(&mut self, id: ConnectionId, question: VolumeQuestion, replier: Replier) {
+        if let Err(error) = self.session(id).and_then(|session| vss_session::permits(&session.state, Step::IsVolumeSupported)) {
+            return replier.error(&error);
+        }
+        let work = jobs::is_volume_supported(Arc::clone(&self.environment), question);
+        self.answer(async move { replier.result(work.await) });
+    }
+
+    fn expose(&mut self, id: ConnectionId, parameters: ExposeSnapshot, replier: Replier) {
+        let Some(peer) = self.connections.get(&id).map(|connection| connection.peer.clone()) else { return };
+        let environment = Arc::clone(&self.environment);
+        self.answer(async move {
+            let exposed = blocking::run("Exposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
+                rules::root(&peer, "expose shadow copies")?;
+                let (_, copy) = removal::find(&environment, parameters.shadow_id)?;
+                if let Some(place) = environment.place(parameters.shadow_id)? {
+                    if parameters.path.as_ref().is_none_or(|path| *path == place) {
+                        return Ok(Exposed { path: place });
+                    }
+                    return Err(VssError::new(
+                        VssCode::ObjectAlreadyExists,
+                        format!("Shadow copy {} is exposed at {} already", parameters.shadow_id, place.display()),
+                    )
+                    .with_hint("Use it there, or `vss unexpose` it first"));
+                }
+                let provider = environment.providers.named(&copy.provider)?;
+                let trees = provider.mount(&copy.stored, false).map_err(|error| by_contract(&copy.provider, error))?;
+                let path = environment.exposures.expose(parameters.shadow_id, trees, parameters.path.as_deref())?;
+                if parameters.path.is_some() {
+                    environment.catalogue.set_exposure(parameters.shadow_id, Some(&path))?;
+                }
+                Ok(Exposed { path })
+            });
+            replier.result(exposed.await);
+        });
+    }
+
+    fn unexpose(&mut self, id: ConnectionId, parameters: UnexposeSnapshot, replier: Replier) {
+        let Some(peer) = self.connections.get(&id).map(|connection| connection.peer.clone()) else { return };
+        let environment = Arc::clone(&self.environment);
+        self.answer(async move {
+            let done = blocking::run("Unexposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
+                let (entry, _) = removal::find(&environment, parameters.shadow_id)?;
+                rules::owner(&peer, entry.set.owner, "unexpose this shadow copy")?;
+                let Some(place) = environment.place(parameters.shadow_id)? else {
+                    return Err(VssError::new(
+                        VssCode::ObjectNotFound,
+                        format!("Shadow copy {} is not exposed", parameters.shadow_id),
+                    ));
+                };
+                environment.exposures.unexpose(&place)?;
+                environment.catalogue.set_exposure(parameters.shadow_id, None)?;
+                Ok(vss_api::Empty {})
+            });
+            replier.result(done.await);
+        });
+    }
+
+    /// The operation that a call names: of the caller's own sessions, or of any for root.
+    fn operation(&self, id: ConnectionId, reference: OperationReference) -> Result<Operation, VssError> {
+        let unknown = || {
+            VssError::new(VssCode::ObjectNotFound, format!("There is no operation {}", reference.operation_id))
+                .with_hint("Ended operations are remembered as long as their session, the last 16 of them")
+        };
+        let caller: &Peer = &self.connections.get(&id).ok_or_else(unknown)?.peer;
+        self.connections
+            .values()
+            .filter(|connection| caller.uid == 0 || caller.uid == connection.peer.uid)
+            .filter_map(|connection| connection.session.as_ref())
+            .find_map(|session| session.operation(reference.operation_id))
+            .cloned()
+            .ok_or_else(unknown)
+    }
+
+    fn cancel(&mut self, id: ConnectionId, parameters: OperationReference) -> Result<OperationStatus, VssError> {
+        let operation = self.operation(id, parameters)?;
+        if operation.status().state == OperationState::Pending {
+            let owner = self.connections.iter().find_map(|(owner, connection)| {
+                let session = connection.session.as_ref()?;
+                session.operation(operation.id).map(|_| *owner)
+            });
+            if let Some(owner) = owner {
+                self.step(owner, Event::CancelRequested)?;
+            }
+        }
+        Ok(operation.status())
+    }
+
+    fn wait(&mut self, id: ConnectionId, parameters: Wait, replier: Replier) {
+        let operation = match self.operation(id, OperationReference { operation_id: parameters.operation_id }) {
+            Ok(operation) => operation,
+            Err(error) => return replier.error(&error),
+        };
+        let limit = Duration::from_millis(parameters.timeout_ms).min(LONGEST_WAIT);
+        // Not counted as a job: it must not keep the service alive when its caller is gone.
+        tokio::spawn(async move {
+            let mut status = operation.watch();
+            let moved = status.wait_for(|status| {
+                status.state != OperationState::Pending || status.progress > parameters.seen_progress
+            });
+            // Either way the answer is where it stands now.
+            drop(tokio::time::timeout(limit, moved).await);
+            replier.ok(&operation.status());
+        });
+    }
+}
+
+fn involvement(session: &Session) -> Involvement {
+    let draft = session.state.draft();
+    let chooses = draft.and_then(vss_session::Draft::backup_state).is_some_and(|state| state.select_components);
+    if chooses {
+        let components = draft.map(|draft| draft.components().map(|(component, _)| component.clone()).collect());
+        Involvement::Chosen(components.unwrap_or_default())
+    } else {
+        Involvement::ByVolume(session.members.iter().map(|member| member.volume.id.clone()).collect())
+    }
+}
+
+fn reference(component: ComponentReference) -> vss_session::ComponentReference {
+    vss_session::ComponentReference {
+        instance_id: component.instance_id,
+        class_id: component.class_id,
+        kind: component.kind,
+        name: ComponentName { logical_path: component.logical_path, name: component.name },
+    }
+}

@@ -1,0 +1,171 @@
+//! `vss.toml`: who may ask, who may register, limits and the settings of the in-box parts.
+//!
+//! Read once at start from `vss.toml` in the state directory if it is there (an instance of its own has its own), else from
+//! `/etc/vss/vss.toml`, else the defaults. A key that we do not know is refused: a mistyped limit must not be a limit.
+
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+use vss_model::WriterClassId;
+
+/// Where the administrator keeps the settings of the machine's one instance.
+pub const SYSTEM_FILE: &str = "/etc/vss/vss.toml";
+
+/// Largest file that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who may use the requester socket besides root.
+    pub requesters: Requesters,
+    /// Who may use the writer socket besides root, and the writers' limits.
+    pub writers: Writers,
+    /// Settings of the providers.
+    pub providers: ProviderSettings,
+}
+
+/// Who may use the requester socket besides root.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Requesters {
+    /// By uid.
+    pub uids: Vec<u32>,
+    /// By group name.
+    pub groups: Vec<String>,
+}
+
+impl Default for Requesters {
+    fn default() -> Self {
+        Self { uids: Vec::new(), groups: vec!["vss".to_owned()] }
+    }
+}
+
+/// Who may use the writer socket besides root, and the writers' limits.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Writers {
+    /// By uid.
+    pub uids: Vec<u32>,
+    /// By group name.
+    pub groups: Vec<String>,
+    /// True: every system account (uid below 1000, as login.defs(5) SYS_UID_MAX) may register, so that services can.
+    pub system_accounts: bool,
+    /// Class ids that belong to a uid from the start.
+    pub classes: BTreeMap<WriterClassId, u32>,
+    /// Milliseconds from Freeze to Thaw, by writer name.
+    pub freeze_ms: BTreeMap<String, u64>,
+    /// The script writer's definitions.
+    pub script_directory: PathBuf,
+    /// Plain `freeze` and `thaw` programs.
+    pub freeze_directory: PathBuf,
+}
+
+impl Default for Writers {
+    fn default() -> Self {
+        Self {
+            uids: Vec::new(),
+            groups: vec!["vss".to_owned()],
+            system_accounts: true,
+            classes: BTreeMap::new(),
+            freeze_ms: BTreeMap::new(),
+            script_directory: PathBuf::from("/etc/vss/writers.d"),
+            freeze_directory: PathBuf::from("/etc/vss/freeze.d"),
+        }
+    }
+}
+
+/// Settings of the providers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderSettings {
+    /// The btrfs provider.
+    pub btrfs: BtrfsSettings,
+}
+
+/// Settings of the btrfs provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BtrfsSettings {
+    /// No copy is made when fewer bytes than this are free; none: the provider's own rule.
+    pub min_free_bytes: Option<u64>,
+}
+
+/// The settings could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is there and cannot be read.
+    #[error("Cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is larger than 1 MiB.
+    #[error("{0} is larger than 1 MiB")]
+    TooLarge(PathBuf),
+    /// The file does not say what it should.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        message: String,
+    },
+}
+
+impl Config {
+    /// The settings for an instance with this state directory.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read or understood.
+    pub fn load(state_directory: &Path) -> Result<Self, ConfigError> {
+        for path in [state_directory.join("vss.toml"), PathBuf::from(SYSTEM_FILE)] {
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.len() > LARGEST => return Err(ConfigError::TooLarge(path)),
+                Ok(_) => {
+                    let text = std::fs::read_to_string(&path)
+                        .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                    return Self::parse(&path, &text);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ConfigError::Read { path, source }),
+            }
+        }
+        Ok(Self::default())
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text)
+            .map_err(|error| ConfigError::Parse { path: path.to_path_buf(), message: error.to_string().trim_end().to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(Config::parse(Path::new("x"), "").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = Config::parse(Path::new("x"), "[writers]\nfreeze_sm = {}\n").unwrap_err();
+        assert!(error.to_string().contains("freeze_sm"), "{error}");
+    }
+
+    #[test]
+    fn reads_limits_and_bindings() {
+        let text = "[writers]\nfreeze_ms = { pg = 20000 }\n[writers.classes]\nb5946137-7b9f-4925-af80-51abd60b20d5 = 113\n";
+        let config = Config::parse(Path::new("x"), text).unwrap();
+        assert_eq!(config.writers.freeze_ms["pg"], 20_000);
+        assert_eq!(config.writers.classes.values().copied().collect::<Vec<_>>(), [113]);
+    }
+}

@@ -1,0 +1,79 @@
+//! What every part of the conductor shares: the catalogue, the providers, the exposures and the way to hold writes.
+
+use crate::{catalogue::Catalogue, exposure::Exposures, freeze_window::Hold, providers::Providers};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use vss_model::{Attributes, SetId, ShadowCopy, ShadowId, Volume, VssError};
+
+/// Makes the hold of one set; the guard in the service, a fake in tests.
+pub trait HoldMaker: Send + Sync {
+    /// Gets ready to hold the volumes `held`; holds nothing yet. May block. `others` are the members of the set that must
+    /// not be held; they may not lie on one that is.
+    ///
+    /// # Errors
+    /// `VSS_E_NESTED_VOLUME_LIMIT`, `VSS_E_OBJECT_NOT_FOUND`, `VSS_E_UNEXPECTED`.
+    fn prepare(&self, set_id: SetId, held: &[Volume], others: &[Volume]) -> Result<Box<dyn Hold>, VssError>;
+}
+
+/// Mounts copies; the kernel in the service, a fake in tests.
+pub trait Staging: Send + Sync {
+    /// Mounts these trees, writable and seen by nobody else, and opens their root. May block.
+    ///
+    /// # Errors
+    /// `VSS_E_UNEXPECTED` when the kernel refuses.
+    fn stage(&self, shadow_id: ShadowId, trees: Vec<vss_provider::MountedTree>) -> Result<std::os::fd::OwnedFd, VssError>;
+
+    /// Takes the mounts away again; no harm when there are none. May block.
+    ///
+    /// # Errors
+    /// `VSS_E_VOLUME_IN_USE`.
+    fn unstage(&self, shadow_id: ShadowId) -> Result<(), VssError>;
+}
+
+/// What every part of the conductor shares.
+pub struct Environment {
+    /// What outlives the service.
+    pub catalogue: Catalogue,
+    /// The mechanisms that make copies.
+    pub providers: Providers,
+    /// The mounts of finished copies.
+    pub exposures: Arc<Exposures>,
+    /// How writes are held.
+    pub holds: Arc<dyn HoldMaker>,
+    /// How copies are shown to writers.
+    pub staging: Arc<dyn Staging>,
+    /// One removal of a finished copy at a time.
+    pub removals: tokio::sync::Mutex<()>,
+    /// The boot that we run in.
+    pub boot_id: String,
+}
+
+impl Environment {
+    /// Where a copy is exposed now; none where it is not.
+    ///
+    /// # Errors
+    /// `VSS_E_UNEXPECTED` when the mount table or the catalogue cannot be read.
+    pub fn place(&self, shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
+        self.place_among(&self.exposures.mounted()?, shadow_id)
+    }
+
+    fn place_among(&self, mounted: &BTreeSet<PathBuf>, shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
+        let places = [self.catalogue.exposure(shadow_id)?, Some(self.exposures.own_place(shadow_id))];
+        Ok(places.into_iter().flatten().find(|place| mounted.contains(place)))
+    }
+
+    /// Writes into records where their copies are exposed now, and the attribute bits that follow from it.
+    pub fn show_places(&self, shadows: &mut [ShadowCopy]) {
+        // A record without its place is better than no record.
+        let mounted = self.exposures.mounted().unwrap_or_default();
+        for shadow in shadows {
+            shadow.path = self.place_among(&mounted, shadow.id).unwrap_or_default();
+            shadow.attributes = if shadow.path.is_some() {
+                shadow.attributes.without(Attributes::NOT_SURFACED).with(Attributes::EXPOSED_LOCALLY)
+            } else {
+                shadow.attributes.without(Attributes::EXPOSED_LOCALLY).with(Attributes::NOT_SURFACED)
+            };
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Injected faults, for the tests that fail or kill something at every row of a saga table.
+//!
+//! Without the feature `fault-injection` (any released build) every function here is empty and the environment is not read.
+//! With it, the variable `VSS_FAULT` names one fault as `ROW:DEED`, for example `commit:kill-guard`.
+
+#[cfg(feature = "fault-injection")]
+use std::sync::OnceLock;
+use vss_model::VssError;
+#[cfg(feature = "fault-injection")]
+use vss_model::VssCode;
+
+/// The process ids that a fault may end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Victims {
+    /// The guard of the set.
+    pub guard: Option<u32>,
+    /// The requester.
+    pub requester: Option<u32>,
+    /// The first involved writer.
+    pub writer: Option<u32>,
+}
+
+#[cfg(feature = "fault-injection")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Fail,
+    KillService,
+    KillGuard,
+    KillBoth,
+    KillRequester,
+    KillWriter,
+}
+
+#[cfg(feature = "fault-injection")]
+fn planned() -> Option<&'static (String, Deed)> {
+    static PLAN: OnceLock<Option<(String, Deed)>> = OnceLock::new();
+    PLAN.get_or_init(|| {
+        let text = std::env::var("VSS_FAULT").ok()?;
+        let (row, deed) = text.split_once(':')?;
+        let deed = match deed {
+            "fail" => Deed::Fail,
+            "kill-service" => Deed::KillService,
+            "kill-guard" => Deed::KillGuard,
+            "kill-both" => Deed::KillBoth,
+            "kill-requester" => Deed::KillRequester,
+            "kill-writer" => Deed::KillWriter,
+            _ => return None,
+        };
+        Some((row.to_owned(), deed))
+    })
+    .as_ref()
+}
+
+/// Reads the plan, so that [`at`] allocates nothing later.
+pub fn prepare() {
+    #[cfg(feature = "fault-injection")]
+    let _plan = planned();
+}
+
+/// Does the fault that is planned for this row.
+///
+/// # Errors
+/// `VSS_E_UNEXPECTED` when the plan says `fail`.
+#[cfg(feature = "fault-injection")]
+pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
+    use rustix::process::{Pid, Signal, kill_process};
+    let Some((_, deed)) = planned().filter(|(planned, _)| planned == row) else { return Ok(()) };
+    let end = |pid: Option<u32>| {
+        if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
+            // A victim that is gone already is what the fault wanted.
+            let _gone = kill_process(pid, Signal::KILL);
+        }
+    };
+    let service = Some(std::process::id());
+    match deed {
+        Deed::Fail => return Err(VssError::new(VssCode::Unexpected, "A fault was injected")),
+        Deed::KillService => end(service),
+        Deed::KillGuard => end(victims.guard),
+        Deed::KillBoth => {
+            end(victims.guard);
+            end(service);
+        }
+        Deed::KillRequester => end(victims.requester),
+        Deed::KillWriter => end(victims.writer),
+    }
+    Ok(())
+}
+
+/// Does nothing in this build.
+///
+/// # Errors
+/// None in this build.
+#[cfg(not(feature = "fault-injection"))]
+pub fn at(_row: &'static str, _victims: Victims) -> Result<(), VssError> {
+    Ok(())
+}

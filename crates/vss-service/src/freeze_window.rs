@@ -1,0 +1,211 @@
+//! The freeze window's inner part: flush, hold, commit, release, on one thread of its own (design 3).
+//!
+//! The thread is made for one set and ends with it. While writes are held nothing here logs, opens or waits for anything
+//! but the guard and the providers. A thread that is stuck in a provider past the deadline is abandoned, never reused: the
+//! guard releases the hold by its own deadline, and the requester gets its error.
+//!
+//! The rows themselves stand in `sagas/create_set.rs`; how a hold is made and thawed is the guard's (`guard/`).
+
+use crate::{fault, providers};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::oneshot;
+use vss_model::{FreezePolicy, Instant, SetId, VssCode, VssError, limits};
+use vss_provider::Provider;
+
+/// What holds the writes of the members that need it: the guard, or a fake in tests.
+pub trait Hold: Send {
+    /// The process that holds; none for a fake.
+    fn pid(&self) -> Option<u32>;
+
+    /// Flushes every member (syncfs), nobody blocked.
+    ///
+    /// # Errors
+    /// `VSS_E_FLUSH_WRITES_TIMEOUT` after `limit`.
+    fn flush(&mut self, limit: Duration) -> Result<(), VssError>;
+
+    /// Freezes every member, inner nesting levels first; on an error nothing is frozen.
+    ///
+    /// # Errors
+    /// `VSS_E_VOLUME_IN_USE` for a member that somebody else froze, `VSS_E_FLUSH_WRITES_TIMEOUT`.
+    fn hold(&mut self) -> Result<(), VssError>;
+
+    /// Thaws every member, outer levels first; no harm when nothing is held.
+    ///
+    /// # Errors
+    /// `VSS_E_HOLD_WRITES_TIMEOUT` when a member was thawed before this call: the hold was not whole, the set is void.
+    fn release(&mut self) -> Result<(), VssError>;
+}
+
+/// When things happened in the window.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WindowTimes {
+    /// Before the first FIFREEZE.
+    pub held: Option<Instant>,
+    /// After the last FITHAW.
+    pub released: Option<Instant>,
+}
+
+/// What the window rows work on.
+pub struct Window {
+    /// The set.
+    pub set_id: SetId,
+    /// What holds; none when no member needs a hold.
+    pub hold: Option<Box<dyn Hold>>,
+    /// The providers of the set with their names: those that need the hold first, so that it is short for them.
+    providers: Vec<(String, Arc<dyn Provider>)>,
+    /// How many of them have committed.
+    committed: usize,
+    /// Nothing more is begun after this instant: the first frozen writer's limit.
+    deadline: Option<std::time::Instant>,
+    /// When things happened.
+    pub times: WindowTimes,
+    /// Whom an injected fault may end.
+    pub victims: fault::Victims,
+}
+
+impl Window {
+    /// A window for these providers.
+    #[must_use]
+    pub fn new(set_id: SetId, hold: Option<Box<dyn Hold>>, providers: Vec<Arc<dyn Provider>>) -> Self {
+        let mut providers: Vec<_> =
+            providers.into_iter().map(|provider| (provider.properties().name, provider)).collect();
+        providers.sort_by_key(|(_, provider)| provider.properties().freeze_policy == FreezePolicy::MustNotHold);
+        Self {
+            set_id,
+            hold,
+            providers,
+            committed: 0,
+            deadline: None,
+            times: WindowTimes::default(),
+            victims: fault::Victims::default(),
+        }
+    }
+
+    /// Sets the instant after which no row is begun.
+    pub fn set_deadline(&mut self, deadline: Option<std::time::Instant>) {
+        self.deadline = deadline;
+    }
+
+    /// A row begins.
+    ///
+    /// # Errors
+    /// `VSS_E_WRITERERROR_TIMEOUT` when a writer's limit has passed.
+    pub fn entering(&mut self, row: &'static str) -> Result<(), VssError> {
+        fault::at(row, self.victims)?;
+        // The hold must be released whatever the time is.
+        if row != "release" && self.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
+            return Err(VssError::new(VssCode::WriterErrorTimeout, "A frozen writer's limit ended before the cut")
+                .with_hint("Raise the writer's limit in vss.toml, or look why the volumes flush so slowly"));
+        }
+        Ok(())
+    }
+
+    /// Row: flushes once more, at most 5 s, so that the hold is short.
+    ///
+    /// # Errors
+    /// Those of [`Hold::flush`].
+    pub fn flush(&mut self) -> Result<(), VssError> {
+        self.hold.as_mut().map_or(Ok(()), |hold| hold.flush(limits::FLUSH_IN_WINDOW))
+    }
+
+    /// Row: holds writes on every member that needs it.
+    ///
+    /// # Errors
+    /// Those of [`Hold::hold`].
+    pub fn begin_hold(&mut self) -> Result<(), VssError> {
+        if self.times.held.is_none()
+            && let Some(hold) = self.hold.as_mut()
+        {
+            let held = Instant::now();
+            hold.hold()?;
+            self.times.held = Some(held);
+        }
+        Ok(())
+    }
+
+    /// Row: cuts every volume, one provider after another.
+    ///
+    /// # Errors
+    /// What the first failing provider says.
+    pub fn commit(&mut self) -> Result<(), VssError> {
+        while let Some((name, provider)) = self.providers.get(self.committed) {
+            provider.commit(self.set_id).map_err(|error| providers::by_contract(name, error))?;
+            self.committed += 1;
+        }
+        Ok(())
+    }
+
+    /// Row, and the undo of the hold: lets writes go.
+    ///
+    /// # Errors
+    /// Those of [`Hold::release`]: the hold was not whole.
+    pub fn release(&mut self) -> Result<(), VssError> {
+        if self.times.held.is_some() && self.times.released.is_none()
+            && let Some(hold) = self.hold.as_mut()
+        {
+            let released = hold.release();
+            self.times.released = Some(Instant::now());
+            return released;
+        }
+        Ok(())
+    }
+
+    /// A window row without an undo.
+    ///
+    /// # Errors
+    /// None.
+    pub fn nothing_to_undo(&mut self) -> Result<(), VssError> {
+        Ok(())
+    }
+}
+
+/// A piece of work for the window thread; gives the window back with its result.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The window thread of one set.
+pub struct WindowThread {
+    jobs: std::sync::mpsc::Sender<Job>,
+}
+
+impl WindowThread {
+    /// Makes the thread and locks its stack; nothing else of it is allocated later.
+    ///
+    /// # Errors
+    /// `E_OUTOFMEMORY` when no thread can be made.
+    pub fn start() -> Result<Self, VssError> {
+        let (jobs, work) = std::sync::mpsc::channel::<Job>();
+        std::thread::Builder::new()
+            .name("freeze-window".to_owned())
+            .spawn(move || {
+                for job in work {
+                    job();
+                }
+            })
+            .map_err(|error| VssError::new(VssCode::OutOfMemory, format!("Cannot make the window thread: {error}")))?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs `body` on the window thread and waits at most `limit` for it.
+    ///
+    /// # Errors
+    /// `VSS_E_HOLD_WRITES_TIMEOUT` when it did not come back: the thread and the window with it are lost.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        mut window: Window,
+        limit: Duration,
+        body: impl FnOnce(&mut Window) -> T + Send + 'static,
+    ) -> Result<(Window, T), VssError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            let value = body(&mut window);
+            // Nobody waits any more when the thread was abandoned; the window ends here, and the guard with it.
+            let _abandoned = answer.send((window, value));
+        });
+        let lost = || {
+            VssError::new(VssCode::HoldWritesTimeout, format!("The cut did not end within {limit:?}"))
+                .with_hint("A provider is stuck; wait 10 minutes and try again, at most 3 times (spec R 2.4)")
+        };
+        self.jobs.send(job).map_err(|_| lost())?;
+        tokio::time::timeout(limit, answered).await.map_err(|_| lost())?.map_err(|_| lost())
+    }
+}

@@ -1,0 +1,87 @@
+//! The real hold: one guard process a set (design 2.1), behind the conductor's [`Hold`] and [`HoldMaker`].
+
+use crate::environment::HoldMaker;
+use crate::freeze_window::Hold;
+use crate::guard::{Guard, GuardError, GuardMember, GuardOptions};
+use crate::{nesting, volumes};
+use rustix::fs::{Mode, OFlags};
+use std::{path::PathBuf, time::Duration};
+use vss_model::{SetId, Volume, VolumeId, VssCode, VssError};
+
+/// How long the end of a guard is waited for; its supervisor goes on in the background.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Makes guards.
+pub struct GuardMaker {
+    /// The program `vss-guard`.
+    pub program: PathBuf,
+    /// Where its ledgers lie.
+    pub runtime_directory: PathBuf,
+}
+
+impl HoldMaker for GuardMaker {
+    fn prepare(&self, set_id: SetId, held: &[Volume], others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
+        let table = volumes::mount_table()?;
+        let mounts: Vec<_> = table.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
+        let listed = volumes::list()?;
+        let source_of = |id: &VolumeId| listed.iter().find(|volume| volume.id == *id).map(|volume| volume.source.clone());
+        let levels = nesting::levels(held, others, &mounts, &source_of)?;
+        let mut members = Vec::with_capacity(held.len());
+        for (volume, level) in held.iter().zip(levels) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(&volume.mount_point, flags, Mode::empty()).map_err(|error| {
+                VssError::new(VssCode::ObjectNotFound, format!("Cannot open {}: {error}", volume.mount_point.display()))
+            })?;
+            members.push(GuardMember { volume: volume.mount_point.display().to_string(), directory, level: Some(level) });
+        }
+        let name = set_id.to_string();
+        let guard = Guard::spawn(&self.program, &self.runtime_directory, &name, members, GuardOptions::default());
+        Ok(Box::new(GuardHold(Some(guard.map_err(|error| told(&error))?))))
+    }
+}
+
+/// A living guard; none once it is ended.
+struct GuardHold(Option<Guard>);
+
+impl GuardHold {
+    fn guard(&mut self) -> Result<&mut Guard, VssError> {
+        self.0.as_mut().ok_or_else(|| VssError::new(VssCode::Unexpected, "The guard has ended"))
+    }
+}
+
+impl Hold for GuardHold {
+    fn pid(&self) -> Option<u32> {
+        self.0.as_ref().map(Guard::pid)
+    }
+
+    fn flush(&mut self, limit: Duration) -> Result<(), VssError> {
+        self.guard()?.sync(limit).map_err(|error| told(&error))
+    }
+
+    fn hold(&mut self) -> Result<(), VssError> {
+        self.guard()?.hold().map(drop).map_err(|error| told(&error))
+    }
+
+    fn release(&mut self) -> Result<(), VssError> {
+        self.guard()?.release().map(drop).map_err(|error| told(&error))
+    }
+}
+
+impl Drop for GuardHold {
+    fn drop(&mut self) {
+        if let Some(guard) = self.0.take()
+            && !guard.finish(FAREWELL)
+        {
+            tracing::warn!("a guard has not ended yet; it is seen to in the background");
+        }
+    }
+}
+
+fn told(error: &GuardError) -> VssError {
+    let hint = error.hint();
+    let mut hint: String = hint.to_owned();
+    if let Some(first) = hint.get_mut(0..1) {
+        first.make_ascii_uppercase();
+    }
+    VssError::new(error.kind().code(), format!("Holding writes failed: {error}")).with_hint(hint)
+}

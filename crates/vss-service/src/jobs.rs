@@ -1,0 +1,256 @@
+//! Work that waits, done beside the coordinator: operations of a session, taking a volume, and what follows a session's end.
+//!
+//! A job gets what it needs by value and gives it back with its outcome; it never touches the coordinator's state.
+
+use crate::creation_lock::CreationLock;
+use crate::environment::Environment;
+use crate::operation::Operation;
+use crate::sagas::create_set::{self, CreateSet, Member, Requester};
+use crate::writers::{EventFacts, RegisteredWriter, SessionWriters};
+use crate::{blocking, providers, removal, sagas, volumes};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use vss_api::requester::{VolumeAdded, VolumeQuestion, VolumeSupport};
+use vss_api::writer::EventKind;
+use vss_model::{Context, SessionId, SetId, ShadowId, VolumeId, VssCode, VssError, limits};
+use vss_provider::PrepareRequest;
+use vss_session::{ComponentReference, Effect, Failure, Finished};
+
+/// What a finished operation gives back.
+pub struct OperationOutcome {
+    /// How it ended.
+    pub finished: Finished,
+    /// The session's writers.
+    pub writers: SessionWriters,
+}
+
+/// The end of an operation, told apart from a wish to stop.
+fn ended<T>(operation: &Operation, result: Result<T, VssError>) -> Result<T, Failure> {
+    result.map_err(|error| if operation.is_cancelled() { Failure::Cancelled } else { Failure::Error(error) })
+}
+
+/// GatherWriterMetadata.
+pub async fn gather_metadata(
+    operation: Operation,
+    session_id: SessionId,
+    writers: Vec<(Arc<RegisteredWriter>, Duration)>,
+) -> OperationOutcome {
+    operation.step("identify");
+    let result = operation.unless_cancelled(SessionWriters::identify(session_id, writers)).await;
+    match ended(&operation, result) {
+        Ok(writers) => {
+            let metadata = writers.iter().map(|writer| writer.metadata.clone()).collect();
+            OperationOutcome { finished: Finished::GatherWriterMetadata(Ok(metadata)), writers }
+        }
+        Err(failure) => OperationOutcome {
+            finished: Finished::GatherWriterMetadata(Err(failure)),
+            writers: SessionWriters::default(),
+        },
+    }
+}
+
+/// Which writers a backup concerns.
+pub enum Involvement {
+    /// Those whose components the requester chose.
+    Chosen(Vec<ComponentReference>),
+    /// Those with a component on one of these volumes.
+    ByVolume(Vec<VolumeId>),
+}
+
+/// PrepareForBackup.
+pub async fn prepare_for_backup(
+    operation: Operation,
+    mut writers: SessionWriters,
+    facts: EventFacts,
+    involvement: Involvement,
+) -> OperationOutcome {
+    operation.step("prepare_backup");
+    let result = match involve(&mut writers, involvement).await {
+        Ok(()) => operation.unless_cancelled(writers.tell(EventKind::PrepareBackup, &facts, limits::WRITER_PREPARE)).await,
+        Err(error) => Err(error),
+    };
+    OperationOutcome { finished: Finished::PrepareForBackup(ended(&operation, result)), writers }
+}
+
+async fn involve(writers: &mut SessionWriters, involvement: Involvement) -> Result<(), VssError> {
+    match involvement {
+        Involvement::Chosen(components) => {
+            for writer in writers.iter_mut() {
+                let instance = writer.metadata.instance_id;
+                let of_it = components.iter().filter(|component| component.instance_id == instance);
+                writer.components = of_it.map(|component| component.name.clone()).collect();
+            }
+        }
+        Involvement::ByVolume(of_set) => {
+            let table = mount_table().await?;
+            let mounts: Vec<_> = table.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
+            writers.involve_by_volume(&of_set, &mounts);
+        }
+    }
+    Ok(())
+}
+
+async fn mount_table() -> Result<Vec<(PathBuf, VolumeId)>, VssError> {
+    blocking::run("Reading the mount table", limits::PROVIDER_IN_WINDOW, volumes::mount_table).await
+}
+
+/// DoSnapshotSet.
+#[expect(clippy::too_many_arguments, reason = "what a session has gathered, handed over once")]
+pub async fn create_set(
+    environment: Arc<Environment>,
+    operation: Operation,
+    set_id: SetId,
+    members: Vec<Member>,
+    writers: SessionWriters,
+    facts: EventFacts,
+    strict: bool,
+    requester: Requester,
+) -> OperationOutcome {
+    let mounts = match mount_table().await {
+        Ok(mounts) => mounts,
+        Err(error) => {
+            return OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, Err(error))), writers };
+        }
+    };
+    let mut saga =
+        CreateSet::new(environment, operation.clone(), set_id, members, writers, facts, mounts, strict, requester);
+    let result = sagas::run(create_set::TABLE, &mut saga).await.map_err(|failure| {
+        tracing::warn!(%set_id, row = failure.row, cause = %failure.cause, undo_failures = failure.undo_failures.len(), "the set was not made");
+        failure.into_error()
+    });
+    OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, result)), writers: saga.writers }
+}
+
+/// BackupComplete.
+pub async fn complete_backup(
+    operation: Operation,
+    mut writers: SessionWriters,
+    facts: EventFacts,
+    backed_up: Vec<(ComponentReference, bool)>,
+) -> OperationOutcome {
+    operation.step("backup_complete");
+    for writer in writers.iter_mut() {
+        let instance = writer.metadata.instance_id;
+        let of_it = backed_up.iter().filter(|(component, _)| component.instance_id == instance);
+        writer.backed_up = of_it.map(|(component, succeeded)| (component.name.clone(), *succeeded)).collect();
+    }
+    let result = operation.unless_cancelled(writers.tell(EventKind::BackupComplete, &facts, limits::WRITER_FINISH)).await;
+    OperationOutcome { finished: Finished::BackupComplete(ended(&operation, result)), writers }
+}
+
+/// IsVolumeSupported.
+///
+/// # Errors
+/// `VSS_E_OBJECT_NOT_FOUND` for a path that is not there, `VSS_E_PROVIDER_NOT_REGISTERED`.
+pub async fn is_volume_supported(environment: Arc<Environment>, question: VolumeQuestion) -> Result<VolumeSupport, VssError> {
+    blocking::run("Examining the volume", limits::PROVIDER_IN_WINDOW, move || {
+        let located = volumes::resolve(&question.volume)?;
+        match environment.providers.choose(&located.volume, question.provider.as_deref()) {
+            Ok(provider) => Ok(VolumeSupport {
+                supported: true,
+                provider: Some(provider.properties().name),
+                reason: String::new(),
+            }),
+            Err(error) if error.code == VssCode::ProviderNotRegistered => Err(error),
+            Err(error) => Ok(VolumeSupport { supported: false, provider: None, reason: error.message }),
+        }
+    })
+    .await
+}
+
+/// AddToSnapshotSet: finds the volume and its provider, which takes it into the set.
+///
+/// # Errors
+/// `E_INVALIDARG`, `VSS_E_OBJECT_NOT_FOUND`, `VSS_E_VOLUME_NOT_SUPPORTED` and the others of spec P 2.3,
+/// `VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED`.
+pub async fn take_volume(
+    environment: Arc<Environment>,
+    set_id: SetId,
+    context: Context,
+    question: VolumeQuestion,
+) -> Result<(Member, VolumeAdded), VssError> {
+    blocking::run("Adding the volume", limits::PROVIDER_IN_WINDOW, move || {
+        if !question.volume.is_absolute() {
+            return Err(VssError::new(VssCode::InvalidArgument, format!("{} is not an absolute path", question.volume.display())));
+        }
+        let located = volumes::resolve(&question.volume)?;
+        let volume = located.volume;
+        let copies = environment
+            .catalogue
+            .sets()
+            .iter()
+            .flat_map(|entry| &entry.copies)
+            .filter(|copy| copy.stored.volume.id == volume.id)
+            .count();
+        if copies >= limits::SHADOW_COPIES_PER_VOLUME {
+            return Err(VssError::new(
+                VssCode::MaximumNumberOfSnapshotsReached,
+                format!("{} has {copies} shadow copies, the most there can be", volume.mount_point.display()),
+            )
+            .with_hint("Delete some: `vss delete --oldest VOLUME`"));
+        }
+        let provider = Arc::clone(environment.providers.choose(&volume, question.provider.as_deref())?);
+        let name = provider.properties().name;
+        let request = PrepareRequest { set_id, shadow_id: ShadowId::random(), volume: volume.clone(), context };
+        let stored = provider.begin_prepare(&request).map_err(|error| providers::by_contract(&name, error))?;
+        let added = VolumeAdded {
+            shadow_id: request.shadow_id,
+            volume: volume.mount_point.clone(),
+            inner: located.inner,
+            provider: name,
+        };
+        Ok((Member { shadow_id: request.shadow_id, volume, provider, stored }, added))
+    })
+    .await
+}
+
+/// What an epilogue works with, and gives back.
+pub struct Epilogue {
+    /// The session's writers.
+    pub writers: SessionWriters,
+    /// The volumes of its set.
+    pub members: Vec<Member>,
+    /// The creation lock, if the session holds it.
+    pub lock: Option<CreationLock>,
+}
+
+/// Carries out the effects that follow an abort or the end of a session, in their order. They must be made to work: what
+/// fails is logged, and left for the next start.
+pub async fn epilogue(environment: Arc<Environment>, mut epilogue: Epilogue, facts: EventFacts, effects: Vec<Effect>) -> Epilogue {
+    for effect in effects {
+        match effect {
+            Effect::AbortWriters => epilogue.writers.abort_all(&facts).await,
+            Effect::ForgetSet(set_id) => {
+                for member in &epilogue.members {
+                    let provider = Arc::clone(&member.provider);
+                    let work = move || provider.abort(set_id);
+                    if let Err(error) = blocking::run("Forgetting a set", limits::PROVIDER_IN_WINDOW, work).await {
+                        tracing::warn!(%set_id, %error, "a provider could not forget the set");
+                    }
+                }
+                epilogue.members.clear();
+            }
+            Effect::ReleaseCreationLock => epilogue.lock = None,
+            Effect::ShutdownWriters { set_id } => {
+                let facts = EventFacts { set_id, ..facts.clone() };
+                epilogue.writers.shut_down(&facts).await;
+            }
+            Effect::DeleteAutoRelease(set_id) => {
+                // A set whose copies were deleted one by one before is gone already.
+                for shadow_id in removal::of_set(&environment, set_id).unwrap_or_default() {
+                    if let Err(error) = removal::remove(&environment, shadow_id).await {
+                        tracing::error!(%shadow_id, %error, "a shadow copy of an ended session could not be deleted");
+                    }
+                }
+            }
+            Effect::IdentifyWriters(_)
+            | Effect::PrepareWriters
+            | Effect::CreateSet { .. }
+            | Effect::GatherStatus
+            | Effect::CompleteBackup
+            | Effect::CancelOperation(_) => {}
+        }
+    }
+    epilogue
+}

@@ -1,0 +1,95 @@
+//! One asynchronous operation of a session: where it stands, what it is doing, and the wish that it should stop.
+
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vss_api::requester::{OperationState, OperationStatus};
+use vss_model::{OperationId, VssCode, VssError};
+
+/// The shared end of an operation: the job reports here, calls look here.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// Its id.
+    pub id: OperationId,
+    status: Arc<watch::Sender<OperationStatus>>,
+    cancel: CancellationToken,
+}
+
+impl Default for Operation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Operation {
+    /// A new pending operation.
+    #[must_use]
+    pub fn new() -> Self {
+        let status = OperationStatus { state: OperationState::Pending, error: None, progress: 0, step: String::new() };
+        Self { id: OperationId::random(), status: Arc::new(watch::Sender::new(status)), cancel: CancellationToken::new() }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> OperationStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Follows it; the receiver wakes at every step and at the end.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<OperationStatus> {
+        self.status.subscribe()
+    }
+
+    /// Says what it is doing now.
+    pub fn step(&self, step: impl Into<String>) {
+        self.status.send_modify(|status| {
+            status.progress += 1;
+            status.step = step.into();
+        });
+    }
+
+    /// Ends it. A failure after a wish to stop is `cancelled`.
+    pub fn finish(&self, result: &Result<(), VssError>) {
+        self.status.send_modify(|status| {
+            status.progress += 1;
+            match result {
+                Ok(()) => status.state = OperationState::Finished,
+                Err(_) if self.cancel.is_cancelled() => status.state = OperationState::Cancelled,
+                Err(error) => {
+                    status.state = OperationState::Failed;
+                    status.error = Some(error.clone());
+                }
+            }
+        });
+    }
+
+    /// Wishes that it should stop; it undoes what it did.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// True when it should stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// Runs `work` unless, and until, the operation should stop.
+    ///
+    /// # Errors
+    /// The error of a cancelled operation; `work` is dropped where it stands.
+    pub async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, VssError> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled()),
+            value = work => Ok(value),
+        }
+    }
+}
+
+/// The error of an operation that was told to stop.
+#[must_use]
+pub fn cancelled() -> VssError {
+    VssError::new(VssCode::BadState, "The operation was cancelled, or its requester is gone")
+}

@@ -1,0 +1,86 @@
+//! The providers that the wiring gave us, and the choice among them (spec P 2.3).
+
+use std::sync::Arc;
+use vss_model::{VssCode, VssError, Volume};
+use vss_provider::{Provider, Support};
+
+/// The registered providers, in the order of choice.
+#[derive(Clone, Default)]
+pub struct Providers(Vec<Arc<dyn Provider>>);
+
+impl Providers {
+    /// These providers, the preferred one first.
+    #[must_use]
+    pub fn new(providers: Vec<Arc<dyn Provider>>) -> Self {
+        Self(providers)
+    }
+
+    /// All of them, in the order of choice.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
+        self.0.iter()
+    }
+
+    /// The provider with this name.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_NOT_REGISTERED`.
+    pub fn named(&self, name: &str) -> Result<&Arc<dyn Provider>, VssError> {
+        self.0.iter().find(|provider| provider.properties().name == name).ok_or_else(|| {
+            let names: Vec<String> = self.0.iter().map(|provider| provider.properties().name).collect();
+            VssError::new(VssCode::ProviderNotRegistered, format!("There is no provider \"{name}\""))
+                .with_hint(format!("Registered: {}", names.join(", ")))
+        })
+    }
+
+    /// The provider that copies this volume: the named one, or the first that can.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_NOT_REGISTERED`, `VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER` for a named one that cannot,
+    /// `VSS_E_VOLUME_NOT_SUPPORTED` when none can, with every provider's reason.
+    pub fn choose(&self, volume: &Volume, name: Option<&str>) -> Result<&Arc<dyn Provider>, VssError> {
+        if let Some(name) = name {
+            let provider = self.named(name)?;
+            return match provider.is_volume_supported(volume)? {
+                Support::Yes => Ok(provider),
+                Support::No(reason) => Err(VssError::new(
+                    VssCode::VolumeNotSupportedByProvider,
+                    format!("Provider {name} cannot copy {}: {reason}", volume.mount_point.display()),
+                )
+                .with_hint("Leave out --provider, or name another one")),
+            };
+        }
+        let mut reasons = Vec::new();
+        for provider in &self.0 {
+            match provider.is_volume_supported(volume) {
+                Ok(Support::Yes) => return Ok(provider),
+                Ok(Support::No(reason)) => reasons.push(format!("{}: {reason}", provider.properties().name)),
+                Err(error) => reasons.push(format!("{}: {}", provider.properties().name, error.message)),
+            }
+        }
+        Err(VssError::new(
+            VssCode::VolumeNotSupported,
+            format!(
+                "No provider can copy {} ({}): {}",
+                volume.mount_point.display(),
+                volume.fs_type,
+                if reasons.is_empty() { "none is registered".to_owned() } else { reasons.join("; ") }
+            ),
+        )
+        .with_hint("Name a path on a volume of another kind; `vss list volumes` shows which can be copied"))
+    }
+}
+
+/// Keeps a provider to its error contract: any code outside spec P 2.7 becomes `VSS_E_UNEXPECTED_PROVIDER_ERROR`.
+#[must_use]
+pub fn by_contract(provider: &str, error: VssError) -> VssError {
+    if error.code.allowed_from_provider() {
+        error
+    } else {
+        tracing::error!(provider, code = error.code.name(), message = error.message, "the provider broke its error contract");
+        VssError::new(
+            VssCode::UnexpectedProviderError,
+            format!("Provider {provider} failed: {} ({})", error.message, error.code.name()),
+        )
+        .with_hint(error.hint)
+    }
+}

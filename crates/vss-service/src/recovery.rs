@@ -1,0 +1,159 @@
+//! What the service does at its start, before anybody is served: puts right whatever an earlier life left behind, and says
+//! what it did (design 2.1; issue "catalogue").
+//!
+//! In this order: thaw what a dead guard left frozen; undo creations that were under way; delete what does not outlive its
+//! session or its boot; forget what is gone; take away stray mounts; show persistent exposures again.
+
+use crate::catalogue::{KeptCopy, SetEntry};
+use crate::environment::Environment;
+use std::collections::BTreeSet;
+use std::path::Path;
+use vss_linux::hold::sweep;
+use vss_model::{ShadowId, VssError};
+use vss_provider::{Deletion, Presence};
+
+/// Thaws what dead guards left frozen. Needs nothing but the runtime directory, so it comes before everything else.
+#[must_use]
+pub fn thaw(runtime_directory: &Path) -> Vec<String> {
+    match sweep::sweep(runtime_directory, sweep::SWEEP_LIMIT) {
+        Ok(swept) => swept.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![format!("The ledgers of holds could not be read: {error}")],
+    }
+}
+
+/// Puts the rest right. May block; what fails is said and left for the next start.
+#[must_use]
+pub fn recover(environment: &Environment) -> Vec<String> {
+    let mut report = Vec::new();
+    undo_pending(environment, &mut report);
+    for entry in environment.catalogue.sets() {
+        settle(environment, entry, &mut report);
+    }
+    let kept: BTreeSet<ShadowId> = environment
+        .catalogue
+        .sets()
+        .iter()
+        .flat_map(|entry| &entry.copies)
+        .map(|copy| copy.stored.shadow_id)
+        .collect();
+    match environment.exposures.clear(&kept) {
+        Ok(0) => {}
+        Ok(count) => report.push(format!("Unmounted {count} mounts of an earlier run")),
+        Err(error) => report.push(format!("Stray mounts were left: {error}")),
+    }
+    expose_again(environment, &mut report);
+    report
+}
+
+/// Deletes whatever creations that were under way may have made.
+fn undo_pending(environment: &Environment, report: &mut Vec<String>) {
+    let pending = match environment.catalogue.pending() {
+        Ok(pending) => pending,
+        Err(error) => return report.push(format!("Creations that were under way are not known: {error}")),
+    };
+    for set in pending {
+        let mut deleted = 0;
+        let mut left = None;
+        for copy in &set.copies {
+            match delete(environment, copy) {
+                Ok(Deletion::Deleted) => deleted += 1,
+                Ok(Deletion::WasGone) => {}
+                Err(error) => left = Some(error),
+            }
+        }
+        let forgotten = match left {
+            None => environment.catalogue.forget_pending(set.set_id),
+            Some(error) => Err(error),
+        };
+        report.push(match forgotten {
+            Ok(()) => format!("Undid set {} of {}, which was under way ({deleted} copies deleted)", set.set_id, set.requester),
+            Err(error) => format!("Set {} of {} is not wholly undone: {error}", set.set_id, set.requester),
+        });
+    }
+}
+
+/// Decides what becomes of one finished set.
+fn settle(environment: &Environment, entry: SetEntry, report: &mut Vec<String>) {
+    let context = entry.set.context;
+    let outlived = if context.is_auto_release() {
+        Some("its session has ended")
+    } else if !context.is_persistent() && entry.boot_id != environment.boot_id {
+        Some("it was to live until reboot")
+    } else {
+        None
+    };
+    for copy in entry.copies.clone() {
+        let shadow_id = copy.stored.shadow_id;
+        let gone = match outlived {
+            Some(why) => match end(environment, &copy) {
+                Ok(()) => Some(format!("Deleted shadow copy {shadow_id}: {why}")),
+                Err(error) => {
+                    report.push(format!("Shadow copy {shadow_id} is not deleted ({why}): {error}"));
+                    None
+                }
+            },
+            None => match presence(environment, &copy) {
+                Ok(Presence::Gone) => Some(format!("Forgot shadow copy {shadow_id}: it is gone from its volume")),
+                Ok(Presence::Present) => None,
+                Ok(Presence::Unreachable) => {
+                    report.push(format!("Shadow copy {shadow_id}: its volume cannot be reached now"));
+                    None
+                }
+                Err(error) => {
+                    report.push(format!("Shadow copy {shadow_id} cannot be examined: {error}"));
+                    None
+                }
+            },
+        };
+        if let Some(said) = gone {
+            report.push(forget(environment, &entry, shadow_id).map_or_else(|error| error.to_string(), |()| said));
+        }
+    }
+}
+
+/// Takes one copy out of its set as the catalogue has it now.
+fn forget(environment: &Environment, entry: &SetEntry, shadow_id: ShadowId) -> Result<(), VssError> {
+    let set_id = entry.set.set_id;
+    let now = environment.catalogue.sets().into_iter().find(|entry| entry.set.set_id == set_id);
+    let rest = now.and_then(|entry| entry.without(shadow_id));
+    environment.catalogue.replace(set_id, rest.as_ref())
+}
+
+fn end(environment: &Environment, copy: &KeptCopy) -> Result<(), VssError> {
+    let shadow_id = copy.stored.shadow_id;
+    if let Some(place) = environment.catalogue.exposure(shadow_id)? {
+        environment.exposures.unexpose(&place)?;
+        environment.catalogue.set_exposure(shadow_id, None)?;
+    }
+    environment.exposures.unexpose(&environment.exposures.own_place(shadow_id))?;
+    delete(environment, copy).map(drop)
+}
+
+fn delete(environment: &Environment, copy: &KeptCopy) -> Result<Deletion, VssError> {
+    environment.providers.named(&copy.provider)?.delete(&copy.stored)
+}
+
+fn presence(environment: &Environment, copy: &KeptCopy) -> Result<Presence, VssError> {
+    environment.providers.named(&copy.provider)?.presence(&copy.stored)
+}
+
+/// Shows copies again that are exposed at a directory and are not mounted there (after a reboot).
+fn expose_again(environment: &Environment, report: &mut Vec<String>) {
+    for copy in environment.catalogue.sets().into_iter().flat_map(|entry| entry.copies) {
+        let shadow_id = copy.stored.shadow_id;
+        let show = || -> Result<Option<String>, VssError> {
+            let Some(place) = environment.catalogue.exposure(shadow_id)? else { return Ok(None) };
+            if environment.place(shadow_id)?.is_some() {
+                return Ok(None);
+            }
+            let provider = environment.providers.named(&copy.provider)?;
+            let trees = provider.mount(&copy.stored, false)?;
+            environment.exposures.expose(shadow_id, trees, Some(&place))?;
+            Ok(Some(format!("Exposed shadow copy {shadow_id} at {} again", place.display())))
+        };
+        match show() {
+            Ok(said) => report.extend(said),
+            Err(error) => report.push(format!("Shadow copy {shadow_id} is not exposed: {error}")),
+        }
+    }
+}

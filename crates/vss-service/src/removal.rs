@@ -1,0 +1,67 @@
+//! Removing finished copies: exposure, copy, record, in this order, so that a crash in between leaves only what the next
+//! start finds again.
+
+use crate::blocking;
+use crate::catalogue::{KeptCopy, SetEntry};
+use crate::environment::Environment;
+use crate::providers::by_contract;
+use std::sync::Arc;
+use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
+
+/// The entry of a set that holds this copy.
+///
+/// # Errors
+/// `VSS_E_OBJECT_NOT_FOUND`.
+pub fn find(environment: &Environment, shadow_id: ShadowId) -> Result<(SetEntry, KeptCopy), VssError> {
+    environment
+        .catalogue
+        .sets()
+        .into_iter()
+        .find_map(|entry| {
+            let copy = entry.copies.iter().find(|copy| copy.stored.shadow_id == shadow_id).cloned();
+            copy.map(|copy| (entry, copy))
+        })
+        .ok_or_else(|| {
+            VssError::new(VssCode::ObjectNotFound, format!("There is no shadow copy {shadow_id}"))
+                .with_hint("`vss list shadows` shows what there is")
+        })
+}
+
+/// The ids of the copies that are left of a set.
+///
+/// # Errors
+/// `VSS_E_OBJECT_NOT_FOUND`.
+pub fn of_set(environment: &Environment, set_id: SetId) -> Result<Vec<ShadowId>, VssError> {
+    environment
+        .catalogue
+        .sets()
+        .into_iter()
+        .find(|entry| entry.set.set_id == set_id)
+        .map(|entry| entry.copies.iter().map(|copy| copy.stored.shadow_id).collect())
+        .ok_or_else(|| {
+            VssError::new(VssCode::ObjectNotFound, format!("There is no shadow copy set {set_id}"))
+                .with_hint("`vss list shadows` shows what there is")
+        })
+}
+
+/// Removes one copy. Removals wait for each other, so that two of one set do not write over each other's record.
+///
+/// # Errors
+/// `VSS_E_OBJECT_NOT_FOUND`, what the provider says, `VSS_E_UNEXPECTED`; the record stays until the copy is gone.
+pub async fn remove(environment: &Arc<Environment>, shadow_id: ShadowId) -> Result<(), VssError> {
+    let _one = environment.removals.lock().await;
+    let environment = Arc::clone(environment);
+    blocking::run("Deleting a shadow copy", limits::PROVIDER_OUTSIDE, move || {
+        let (entry, copy) = find(&environment, shadow_id)?;
+        if let Some(place) = environment.catalogue.exposure(shadow_id)? {
+            environment.exposures.unexpose(&place)?;
+            environment.catalogue.set_exposure(shadow_id, None)?;
+        }
+        environment.exposures.unexpose(&environment.exposures.own_place(shadow_id))?;
+        let provider = environment.providers.named(&copy.provider)?;
+        provider.delete(&copy.stored).map_err(|error| by_contract(&copy.provider, error))?;
+        let set_id = entry.set.set_id;
+        environment.catalogue.replace(set_id, entry.without(shadow_id).as_ref())
+    })
+    .await
+}

@@ -1,0 +1,665 @@
+//! DoSnapshotSet: makes one shadow copy set (spec P 1.3, design 3).
+//!
+//! | row | who | what | undone by |
+//! |---|---|---|---|
+//! | prepare_hold | guard | started if a member needs a hold | guard ended |
+//! | record_intent | catalogue | what may be left behind, on disk | forgotten once all is undone |
+//! | end_prepare | providers | slow work ends | abort: copies deleted |
+//! | prepare_snapshot | writers | checkpoint, dump | Abort to each that is not past PostSnapshot |
+//! | flush | members | syncfs, as long as it takes | - |
+//! | freeze | writers | FRONT_END, BACK_END, SYSTEM with a barrier | (Abort above) |
+//! | pre_commit | providers | ready to cut | (abort above) |
+//! | flush_in_window, hold, commit, release | window thread | the point in time | release |
+//! | post_commit | providers | writes flow again | (abort above) |
+//! | thaw | writers | SYSTEM, BACK_END, FRONT_END | - |
+//! | pre_final | providers | copies become writable | (abort above) |
+//! | post_snapshot | writers | mend the copies | staging unmounted |
+//! | post_final | providers | copies become read-only | (abort above) |
+//! | record | catalogue | the finished set, in place of the intent | - |
+//!
+//! What the rows of the window may not do stands in `freeze_window.rs`.
+
+use super::{Act, Context, Row, StepFuture, nothing_to_undo, run_window_rows};
+use crate::catalogue::{KeptCopy, PendingSet, SetEntry};
+use crate::environment::Environment;
+use crate::freeze_window::{Window, WindowThread, WindowTimes};
+use crate::operation::{Operation, cancelled};
+use crate::providers::by_contract;
+use crate::writers::registry::milliseconds;
+use crate::writers::{EventFacts, SessionWriters};
+use crate::{blocking, fault};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use vss_api::writer::EventKind;
+use vss_model::involvement::{self, ComponentOutcome};
+use vss_model::{
+    AppLevel, Attributes, ComponentRecord, Consistency, FreezePolicy, Instant, SetId, ShadowCopy, ShadowCopySet, ShadowId,
+    Volume, VolumeId, VssCode, VssError, WriterRecord, limits,
+};
+use vss_provider::{CommittedCopy, Provider, StoredCopy};
+
+/// How long the window may take beyond its own limits before its thread is given up.
+const WINDOW_GRACE: Duration = Duration::from_secs(2);
+
+/// One volume of the set.
+#[derive(Clone)]
+pub struct Member {
+    /// The copy to be.
+    pub shadow_id: ShadowId,
+    /// The volume.
+    pub volume: Volume,
+    /// Who makes the copy.
+    pub provider: Arc<dyn Provider>,
+    /// What the provider said in begin_prepare.
+    pub stored: StoredCopy,
+}
+
+/// Who asks for the set.
+#[derive(Debug, Clone)]
+pub struct Requester {
+    /// Its uid, the owner of the copies.
+    pub uid: u32,
+    /// Its process id.
+    pub pid: u32,
+    /// Its own words.
+    pub name: String,
+}
+
+/// What the saga works on.
+pub struct CreateSet {
+    /// What every part shares.
+    pub environment: Arc<Environment>,
+    /// Where progress is shown.
+    pub operation: Operation,
+    /// The set.
+    pub set_id: SetId,
+    /// Its volumes, in the order in which they were added.
+    pub members: Vec<Member>,
+    /// The writers of the session.
+    pub writers: SessionWriters,
+    /// What events say.
+    pub facts: EventFacts,
+    /// Mount points and volumes, for the level of components.
+    pub mounts: Vec<(std::path::PathBuf, VolumeId)>,
+    /// True: a failed writer fails the set.
+    pub strict: bool,
+    /// Who asks.
+    pub requester: Requester,
+    window: Option<Window>,
+    thread: Option<WindowThread>,
+    window_lost: bool,
+    times: WindowTimes,
+    phases_done: BTreeSet<(&'static str, String)>,
+    aborted: bool,
+    committed: BTreeMap<ShadowId, CommittedCopy>,
+    staged: Vec<ShadowId>,
+    froze_at: Option<tokio::time::Instant>,
+    freeze_ms: u64,
+    set: Option<ShadowCopySet>,
+}
+
+/// The table.
+pub static TABLE: &[Row<CreateSet>] = &[
+    Row { name: "prepare_hold", act: Act::Conductor { run: prepare_hold, undo: end_hold } },
+    Row { name: "record_intent", act: Act::Conductor { run: record_intent, undo: forget_intent } },
+    Row { name: "end_prepare", act: Act::Conductor { run: end_prepare, undo: abort_providers } },
+    Row { name: "prepare_snapshot", act: Act::Conductor { run: prepare_snapshot, undo: abort_writers } },
+    Row { name: "flush", act: Act::Conductor { run: flush, undo: nothing_to_undo } },
+    Row { name: "freeze", act: Act::Conductor { run: freeze, undo: nothing_to_undo } },
+    Row { name: "pre_commit", act: Act::Conductor { run: pre_commit, undo: nothing_to_undo } },
+    Row { name: "flush_in_window", act: Act::Window { run: Window::flush, undo: Window::nothing_to_undo } },
+    Row { name: "hold", act: Act::Window { run: Window::begin_hold, undo: Window::release } },
+    Row { name: "commit", act: Act::Window { run: Window::commit, undo: Window::nothing_to_undo } },
+    Row { name: "release", act: Act::Window { run: Window::release, undo: Window::release } },
+    Row { name: "post_commit", act: Act::Conductor { run: post_commit, undo: nothing_to_undo } },
+    Row { name: "thaw", act: Act::Conductor { run: thaw, undo: nothing_to_undo } },
+    Row { name: "pre_final", act: Act::Conductor { run: pre_final, undo: nothing_to_undo } },
+    Row { name: "post_snapshot", act: Act::Conductor { run: post_snapshot, undo: unstage } },
+    Row { name: "post_final", act: Act::Conductor { run: post_final, undo: nothing_to_undo } },
+    Row { name: "record", act: Act::Conductor { run: record, undo: nothing_to_undo } },
+];
+
+impl CreateSet {
+    /// A set that is about to be made.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing, named once, at the one place that makes a set")]
+    pub fn new(
+        environment: Arc<Environment>,
+        operation: Operation,
+        set_id: SetId,
+        members: Vec<Member>,
+        writers: SessionWriters,
+        facts: EventFacts,
+        mounts: Vec<(std::path::PathBuf, VolumeId)>,
+        strict: bool,
+        requester: Requester,
+    ) -> Self {
+        Self {
+            environment,
+            operation,
+            set_id,
+            members,
+            writers,
+            facts,
+            mounts,
+            strict,
+            requester,
+            window: None,
+            thread: None,
+            window_lost: false,
+            times: WindowTimes::default(),
+            phases_done: BTreeSet::new(),
+            aborted: false,
+            committed: BTreeMap::new(),
+            staged: Vec::new(),
+            froze_at: None,
+            freeze_ms: 0,
+            set: None,
+        }
+    }
+
+    /// The finished set; none before the last row.
+    #[must_use]
+    pub fn set(&self) -> Option<&ShadowCopySet> {
+        self.set.as_ref()
+    }
+
+    /// The providers of the set, each once, in the order in which their volumes were added.
+    fn providers(&self) -> Vec<(String, Arc<dyn Provider>)> {
+        let mut providers: Vec<(String, Arc<dyn Provider>)> = Vec::new();
+        for member in &self.members {
+            let name = member.provider.properties().name;
+            if providers.iter().all(|(other, _)| *other != name) {
+                providers.push((name, Arc::clone(&member.provider)));
+            }
+        }
+        providers
+    }
+
+    /// Calls one phase of every provider that has not done it yet.
+    async fn phase(
+        &mut self,
+        phase: &'static str,
+        limit: Duration,
+        call: fn(&dyn Provider, SetId) -> Result<(), VssError>,
+    ) -> Result<(), VssError> {
+        for (name, provider) in self.providers() {
+            if self.phases_done.contains(&(phase, name.clone())) {
+                continue;
+            }
+            let set_id = self.set_id;
+            // Not broken off by a wish to stop: the phase goes on whether we wait or not, and its abort must come after it.
+            blocking::run(&format!("Provider {name} in {phase}"), limit, move || call(&*provider, set_id))
+                .await
+                .map_err(|error| by_contract(&name, error))?;
+            self.phases_done.insert((phase, name));
+        }
+        Ok(())
+    }
+
+    /// In the strict policy the failure of an involved writer fails the set.
+    fn judge_writers(&self) -> Result<(), VssError> {
+        match self.writers.first_failure() {
+            Some(failure) if self.strict => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    fn victims(&self) -> fault::Victims {
+        fault::Victims {
+            guard: self.window.as_ref().and_then(|window| window.hold.as_ref()).and_then(|hold| hold.pid()),
+            requester: Some(self.requester.pid),
+            writer: self.writers.involved().next().map(|writer| writer.writer.pid),
+        }
+    }
+}
+
+impl Context for CreateSet {
+    type Window = Window;
+
+    fn entering(&mut self, row: &'static str) -> Result<(), VssError> {
+        let names = match row {
+            "prepare_snapshot" | "freeze" | "thaw" | "post_snapshot" => {
+                self.writers.involved().map(|writer| writer.metadata.name.as_str()).collect::<Vec<_>>().join(", ")
+            }
+            _ => String::new(),
+        };
+        self.operation.step(if names.is_empty() { row.to_owned() } else { format!("{row}: {names}") });
+        fault::at(row, self.victims())?;
+        if self.operation.is_cancelled() { Err(cancelled()) } else { Ok(()) }
+    }
+
+    fn window<'a>(&'a mut self, rows: &'static [Row<Self>]) -> StepFuture<'a> {
+        Box::pin(async move {
+            let gone = || VssError::new(VssCode::Unexpected, "The window of the set is gone");
+            let mut window = self.window.take().ok_or_else(gone)?;
+            let thread = self.thread.as_ref().ok_or_else(gone)?;
+            window.victims = fault::Victims {
+                guard: window.hold.as_ref().and_then(|hold| hold.pid()),
+                ..self.victims()
+            };
+            let deadline = self.writers.freeze_deadline();
+            window.set_deadline(deadline.map(tokio::time::Instant::into_std));
+            self.operation.step("cut");
+            let limit = limits::FLUSH_IN_WINDOW + limits::HOLD + WINDOW_GRACE;
+            let limit = deadline.map_or(limit, |deadline| {
+                limit.min(deadline.saturating_duration_since(tokio::time::Instant::now()) + WINDOW_GRACE)
+            });
+            match thread.run(window, limit, |window| run_window_rows(rows, window, Window::entering)).await {
+                Ok((window, result)) => {
+                    self.times = window.times;
+                    self.window = Some(window);
+                    result
+                }
+                Err(lost) => {
+                    self.window_lost = true;
+                    Err(lost)
+                }
+            }
+        })
+    }
+}
+
+fn prepare_hold(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        if saga.window.is_some() {
+            return Ok(());
+        }
+        let (held, others): (Vec<Volume>, Vec<Volume>) = {
+            let is_held = |member: &&Member| member.provider.properties().freeze_policy == FreezePolicy::NeedsHold;
+            let (held, others): (Vec<&Member>, Vec<&Member>) = saga.members.iter().partition(is_held);
+            let volumes = |members: Vec<&Member>| members.into_iter().map(|member| member.volume.clone()).collect();
+            (volumes(held), volumes(others))
+        };
+        let hold = if held.is_empty() {
+            None
+        } else {
+            let (maker, set_id) = (Arc::clone(&saga.environment.holds), saga.set_id);
+            let work = move || maker.prepare(set_id, &held, &others);
+            Some(blocking::run("Starting the guard", limits::PROVIDER_IN_WINDOW, work).await?)
+        };
+        saga.thread = Some(WindowThread::start()?);
+        let providers = saga.providers().into_iter().map(|(_, provider)| provider).collect();
+        saga.window = Some(Window::new(saga.set_id, hold, providers));
+        Ok(())
+    })
+}
+
+fn end_hold(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        // Ending a guard waits for its process: not on a thread of the runtime.
+        let window = saga.window.take();
+        saga.thread = None;
+        blocking::run("Ending the guard", limits::PROVIDER_IN_WINDOW, move || {
+            drop(window);
+            Ok(())
+        })
+        .await
+    })
+}
+
+fn record_intent(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        let copies = saga
+            .members
+            .iter()
+            .map(|member| KeptCopy { provider: member.provider.properties().name, stored: member.stored.clone() })
+            .collect();
+        let pending = PendingSet {
+            set_id: saga.set_id,
+            copies,
+            owner: saga.requester.uid,
+            requester: saga.requester.name.clone(),
+            started_at: Instant::now(),
+        };
+        let environment = Arc::clone(&saga.environment);
+        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || environment.catalogue.begin(&pending)).await
+    })
+}
+
+fn forget_intent(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        // Leftovers that could not be deleted, or that a lost thread may still make, are found by this entry.
+        if !saga.aborted || saga.window_lost {
+            return Ok(());
+        }
+        let (environment, set_id) = (Arc::clone(&saga.environment), saga.set_id);
+        let work = move || environment.catalogue.forget_pending(set_id);
+        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, work).await
+    })
+}
+
+fn end_prepare(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(saga.phase("end_prepare", limits::PROVIDER_OUTSIDE, |provider, set_id| provider.end_prepare(set_id)))
+}
+
+fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        let mut first = None;
+        for (name, provider) in saga.providers() {
+            let set_id = saga.set_id;
+            let work = move || provider.abort(set_id);
+            let done = blocking::run(&format!("Provider {name} in abort"), limits::PROVIDER_IN_WINDOW, work).await;
+            if let Err(error) = done {
+                first.get_or_insert(by_contract(&name, error));
+            }
+        }
+        saga.aborted = first.is_none();
+        first.map_or(Ok(()), Err)
+    })
+}
+
+fn prepare_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        saga.judge_writers()?;
+        let told = saga.writers.tell(EventKind::PrepareSnapshot, &saga.facts, limits::WRITER_PREPARE);
+        saga.operation.unless_cancelled(told).await?;
+        saga.judge_writers()
+    })
+}
+
+fn abort_writers(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        saga.writers.abort_snapshot(&saga.facts).await;
+        Ok(())
+    })
+}
+
+fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        // Members that must not be held flush themselves in their snapshot; an early flush keeps that short.
+        let mount_points: Vec<_> = saga
+            .members
+            .iter()
+            .filter(|member| member.provider.properties().freeze_policy == FreezePolicy::MustNotHold)
+            .map(|member| member.volume.mount_point.clone())
+            .collect();
+        let flushed = blocking::run("Flushing the volumes", limits::FLUSH, move || {
+            for mount_point in mount_points {
+                flush_one(&mount_point).map_err(|error| {
+                    VssError::new(VssCode::FlushWritesTimeout, format!("Cannot flush {}: {error}", mount_point.display()))
+                })?;
+            }
+            Ok(())
+        });
+        saga.operation.unless_cancelled(flushed).await??;
+        let Some(window) = saga.window.as_mut() else { return Ok(()) };
+        if let Some(mut hold) = window.hold.take() {
+            let flushed = blocking::run("Flushing the volumes", limits::FLUSH + WINDOW_GRACE, move || {
+                let result = hold.flush(limits::FLUSH);
+                Ok((hold, result))
+            });
+            let (hold, result) = saga.operation.unless_cancelled(flushed).await??;
+            window.hold = Some(hold);
+            return result;
+        }
+        Ok(())
+    })
+}
+
+fn flush_one(mount_point: &std::path::Path) -> std::io::Result<()> {
+    let directory = std::fs::File::open(mount_point)?;
+    rustix::fs::syncfs(&directory)?;
+    Ok(())
+}
+
+fn freeze(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        saga.froze_at.get_or_insert_with(tokio::time::Instant::now);
+        for level in AppLevel::FREEZE_ORDER {
+            saga.operation.unless_cancelled(saga.writers.freeze(level, &saga.facts)).await?;
+            saga.judge_writers()?;
+            saga.writers.abort_failed(&saga.facts).await;
+        }
+        Ok(())
+    })
+}
+
+fn pre_commit(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(saga.phase("pre_commit", limits::PROVIDER_IN_WINDOW, |provider, set_id| provider.pre_commit(set_id)))
+}
+
+fn post_commit(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        for (name, provider) in saga.providers() {
+            if saga.phases_done.contains(&("post_commit", name.clone())) {
+                continue;
+            }
+            let set_id = saga.set_id;
+            let work = move || provider.post_commit(set_id);
+            let copies = blocking::run(&format!("Provider {name} in post_commit"), limits::PROVIDER_IN_WINDOW, work)
+                .await
+                .map_err(|error| by_contract(&name, error))?;
+            saga.committed.extend(copies.into_iter().map(|copy| (copy.shadow_id, copy)));
+            saga.phases_done.insert(("post_commit", name));
+        }
+        match saga.members.iter().find(|member| !saga.committed.contains_key(&member.shadow_id)) {
+            Some(member) => Err(VssError::new(
+                VssCode::UnexpectedProviderError,
+                format!("Its provider does not say what became of {}", member.volume.mount_point.display()),
+            )),
+            None => Ok(()),
+        }
+    })
+}
+
+fn thaw(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        for level in AppLevel::FREEZE_ORDER.into_iter().rev() {
+            // Not broken off by a wish to stop: it is what the wish would lead to.
+            saga.writers.thaw(level, &saga.facts).await;
+        }
+        if let Some(froze_at) = saga.froze_at.take() {
+            saga.freeze_ms = milliseconds(froze_at.elapsed());
+        }
+        saga.judge_writers()?;
+        saga.writers.abort_failed(&saga.facts).await;
+        Ok(())
+    })
+}
+
+fn pre_final(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(saga.phase("pre_final", limits::PROVIDER_OUTSIDE, |provider, set_id| provider.pre_final_commit(set_id)))
+}
+
+fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        let mut directories = Vec::new();
+        if saga.writers.involved().next().is_some() {
+            for (index, member) in saga.members.iter().enumerate() {
+                let copy = &saga.committed[&member.shadow_id];
+                let stored = StoredCopy { data: copy.data.clone(), ..member.stored.clone() };
+                let writable = member.provider.properties().capabilities.writable_phase;
+                let (provider, staging) = (Arc::clone(&member.provider), Arc::clone(&saga.environment.staging));
+                let shadow_id = member.shadow_id;
+                saga.staged.push(shadow_id);
+                let work = move || {
+                    let trees = provider.mount(&stored, writable)?;
+                    staging.stage(shadow_id, trees)
+                };
+                directories.push((index, blocking::run("Mounting a copy for its writers", limits::PROVIDER_OUTSIDE, work).await?));
+            }
+        }
+        let told = saga.writers.post_snapshot(&saga.facts, &directories);
+        saga.operation.unless_cancelled(told).await??;
+        drop(directories);
+        unstage(saga).await?;
+        saga.judge_writers()
+    })
+}
+
+fn unstage(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        while let Some(shadow_id) = saga.staged.pop() {
+            let staging = Arc::clone(&saga.environment.staging);
+            blocking::run("Unmounting a copy", limits::PROVIDER_IN_WINDOW, move || staging.unstage(shadow_id)).await?;
+        }
+        Ok(())
+    })
+}
+
+fn post_final(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(saga.phase("post_final", limits::PROVIDER_OUTSIDE, |provider, set_id| provider.post_final_commit(set_id)))
+}
+
+fn record(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        let entry = saga.entry();
+        let environment = Arc::clone(&saga.environment);
+        let set = entry.set.clone();
+        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || environment.catalogue.finish(&entry)).await?;
+        saga.set = Some(set);
+        Ok(())
+    })
+}
+
+impl CreateSet {
+    /// What the catalogue keeps of the finished set.
+    fn entry(&self) -> SetEntry {
+        let created_at = Instant::now();
+        let cuts: BTreeMap<&VolumeId, Consistency> = self
+            .members
+            .iter()
+            .map(|member| {
+                let one_instant = self.committed[&member.shadow_id].nested.is_empty();
+                (&member.volume.id, Consistency::of_cut(one_instant))
+            })
+            .collect();
+        let atomic = self.is_atomic();
+        let writers = self.writer_records(&cuts, atomic);
+        let shadows: Vec<ShadowCopy> =
+            self.members.iter().map(|member| self.shadow(member, &writers, &cuts, created_at)).collect();
+        let levels = shadows
+            .iter()
+            .map(|shadow| shadow.consistency)
+            .chain(writers.iter().flat_map(|writer| writer.components.iter().map(|component| component.consistency)));
+        let hold_ms = match (self.times.held, self.times.released) {
+            (Some(held), Some(released)) => released.milliseconds_since(held),
+            _ => 0,
+        };
+        SetEntry {
+            copies: self
+                .members
+                .iter()
+                .map(|member| KeptCopy {
+                    provider: member.provider.properties().name,
+                    stored: StoredCopy { data: self.committed[&member.shadow_id].data.clone(), ..member.stored.clone() },
+                })
+                .collect(),
+            set: ShadowCopySet {
+                set_id: self.set_id,
+                consistency: Consistency::lowest(levels),
+                atomic,
+                hold_ms,
+                freeze_ms: self.freeze_ms,
+                shadows,
+                writers,
+                context: self.facts.context,
+                backup_state: self.facts.backup_state,
+                owner: self.requester.uid,
+                requester: self.requester.name.clone(),
+                created_at,
+            },
+            boot_id: self.environment.boot_id.clone(),
+        }
+    }
+
+    /// True when all members were cut at one instant: inside one hold with at most one member that was not itself held, or
+    /// as one btrfs subvolume; never with nested subvolumes (design 3 and 5).
+    fn is_atomic(&self) -> bool {
+        let not_held = self
+            .members
+            .iter()
+            .filter(|member| member.provider.properties().freeze_policy == FreezePolicy::MustNotHold)
+            .count();
+        not_held <= 1
+            && (self.members.len() == 1 || self.times.held.is_some())
+            && self.committed.values().all(|copy| copy.nested.is_empty())
+    }
+
+    fn writer_records(&self, cuts: &BTreeMap<&VolumeId, Consistency>, atomic: bool) -> Vec<WriterRecord> {
+        let mounts: Vec<_> = self.mounts.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
+        self.writers
+            .involved()
+            .map(|writer| {
+                let components = writer
+                    .metadata
+                    .components
+                    .iter()
+                    .filter(|component| writer.components.contains(&component.name))
+                    .map(|component| {
+                        let mut levels: Vec<Consistency> = involvement::volumes_of(component, &mounts)
+                            .into_iter()
+                            .filter_map(|volume| cuts.get(volume).copied())
+                            .collect();
+                        if levels.len() > 1 && !atomic {
+                            levels.push(Consistency::Crash);
+                        }
+                        let failure = writer.component_failures.get(&component.name);
+                        let writer_succeeded = !writer.state().is_failed() && failure.is_none();
+                        ComponentRecord {
+                            name: component.name.clone(),
+                            consistency: ComponentOutcome { writer_succeeded, cuts: &levels }.consistency(),
+                            failure: failure.or(writer.failure().filter(|_| !writer_succeeded)).cloned(),
+                        }
+                    })
+                    .collect();
+                WriterRecord {
+                    name: writer.metadata.name.clone(),
+                    class_id: writer.metadata.class_id,
+                    instance_id: writer.metadata.instance_id,
+                    state: writer.state(),
+                    failure: writer.failure().cloned(),
+                    frozen_ms: writer.frozen_ms,
+                    components,
+                }
+            })
+            .collect()
+    }
+
+    /// The record of one copy. Its level is that of the components on it; without any, what the cut alone gives.
+    fn shadow(
+        &self,
+        member: &Member,
+        writers: &[WriterRecord],
+        cuts: &BTreeMap<&VolumeId, Consistency>,
+        created_at: Instant,
+    ) -> ShadowCopy {
+        let properties = member.provider.properties();
+        let copy = &self.committed[&member.shadow_id];
+        let mounts: Vec<_> = self.mounts.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
+        let on_it = self.writers.involved().zip(writers).flat_map(|(writer, record)| {
+            record.components.iter().filter(|component| {
+                writer.metadata.components.iter().any(|described| {
+                    described.name == component.name
+                        && involvement::volumes_of(described, &mounts).contains(&&member.volume.id)
+                })
+            })
+        });
+        let levels: Vec<Consistency> = on_it.map(|component| component.consistency).collect();
+        let consistency =
+            if levels.is_empty() { cuts[&member.volume.id] } else { Consistency::lowest(levels.iter().copied()) };
+        ShadowCopy {
+            id: member.shadow_id,
+            set_id: self.set_id,
+            volume: member.volume.mount_point.clone(),
+            volume_id: member.volume.id.clone(),
+            provider: properties.name,
+            provider_id: properties.id,
+            device: copy.device.clone(),
+            path: None,
+            consistency,
+            cut_at: copy.cut_at,
+            nested: copy.nested.clone(),
+            created_at,
+            attributes: self
+                .facts
+                .context
+                .attributes()
+                .with(properties.capabilities.kind.attribute())
+                .with(Attributes::NOT_SURFACED),
+            owner: self.requester.uid,
+        }
+    }
+}

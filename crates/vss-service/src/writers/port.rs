@@ -1,0 +1,92 @@
+//! The line to one writer, as the conductor sees it: a call that is answered, refused, or never answered.
+//!
+//! Transport is not known here except in the one `impl` for [`WriterLine`]; tests have ports without sockets.
+
+use std::{future::Future, os::fd::OwnedFd, pin::Pin};
+use vss_api::server::{LineError, WriterLine};
+use vss_api::writer::{Event, EventCall, EventKind, EventReply, Identify, Identity};
+use vss_model::{VssCode, VssError};
+
+/// Why a call brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortError {
+    /// The writer said no, or said what is no answer.
+    Refused(VssError),
+    /// The connection is gone: the writer died or left.
+    Gone,
+    /// Too many calls wait for an answer already.
+    Busy,
+}
+
+impl PortError {
+    /// The failure for the writer's status.
+    #[must_use]
+    pub fn into_failure(self) -> VssError {
+        match self {
+            Self::Refused(error) if error.code.allowed_from_writer() => error,
+            Self::Refused(error) => {
+                VssError::new(VssCode::WriterErrorNonRetryable, format!("{} ({})", error.message, error.code))
+            }
+            Self::Gone => VssError::new(VssCode::WriterErrorRetryable, "its process ended or closed its connection"),
+            Self::Busy => VssError::new(VssCode::WriterNotResponding, "it has left too many earlier calls unanswered"),
+        }
+    }
+}
+
+/// The future of one call.
+pub type PortFuture<T> = Pin<Box<dyn Future<Output = Result<T, PortError>> + Send>>;
+
+/// One writer that can be called. Calls are answered in the order in which they were made; a future that is dropped
+/// leaves its call in the line.
+pub trait WriterPort: Send + Sync {
+    /// Asks what the writer owns.
+    fn identify(&self, question: Identify) -> PortFuture<Identity>;
+
+    /// Tells the writer an event; `directories` travel with PostSnapshot.
+    fn event(&self, kind: EventKind, event: Event, directories: Vec<OwnedFd>) -> PortFuture<EventReply>;
+
+    /// Ends the registration.
+    fn close(&self);
+}
+
+impl From<LineError> for PortError {
+    fn from(error: LineError) -> Self {
+        match error {
+            LineError::Refused(error) => Self::Refused(error),
+            LineError::Closed => Self::Gone,
+            LineError::Busy => Self::Busy,
+            LineError::TooLong => Self::Refused(VssError::new(VssCode::WriterErrorNonRetryable, "an event is too long for it")),
+            LineError::Unreadable(why) => {
+                Self::Refused(VssError::new(VssCode::WriterErrorNonRetryable, format!("its answer cannot be read: {why}")))
+            }
+        }
+    }
+}
+
+impl WriterPort for WriterLine {
+    fn identify(&self, question: Identify) -> PortFuture<Identity> {
+        let line = self.clone();
+        Box::pin(async move { Ok(line.identify(question).await?) })
+    }
+
+    fn event(&self, kind: EventKind, event: Event, directories: Vec<OwnedFd>) -> PortFuture<EventReply> {
+        let line = self.clone();
+        Box::pin(async move {
+            let call = match kind {
+                EventKind::PrepareBackup => EventCall::PrepareBackup(event),
+                EventKind::PrepareSnapshot => EventCall::PrepareSnapshot(event),
+                EventKind::Freeze => EventCall::Freeze(event),
+                EventKind::Thaw => EventCall::Thaw(event),
+                EventKind::PostSnapshot => EventCall::PostSnapshot(event),
+                EventKind::BackupComplete => EventCall::BackupComplete(event),
+                EventKind::BackupShutdown => EventCall::BackupShutdown(event),
+                EventKind::Abort | EventKind::Identify => EventCall::Abort(event),
+            };
+            Ok(line.event(&call, directories).await?)
+        })
+    }
+
+    fn close(&self) {
+        WriterLine::close(self);
+    }
+}

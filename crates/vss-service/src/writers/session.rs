@@ -1,0 +1,417 @@
+//! The writers of one session: what each was told, what it answered, and the state that follows (spec R 2.2 to 2.9).
+
+use super::registry::{RegisteredWriter, milliseconds};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{task::JoinSet, time::Instant};
+use vss_api::writer::{Event, EventComponent, EventKind, EventReply, EventVolume, Identify};
+use vss_model::involvement::{self, MountTable};
+use vss_model::{
+    AppLevel, BackupState, ComponentName, Context, SessionId, SetId, VolumeId, VssCode, VssError, WriterMetadata,
+    WriterState, WriterStatus, limits,
+};
+
+/// What all events of one backup have in common.
+#[derive(Debug, Clone)]
+pub struct EventFacts {
+    /// The session.
+    pub session_id: SessionId,
+    /// The set; none before there is one.
+    pub set_id: Option<SetId>,
+    /// What the set is for.
+    pub context: Context,
+    /// What kind of backup it is.
+    pub backup_state: BackupState,
+    /// The volumes of the set.
+    pub volumes: Vec<EventVolume>,
+}
+
+/// One writer in one session.
+pub struct SessionWriter {
+    /// The registered writer.
+    pub writer: Arc<RegisteredWriter>,
+    /// What it owns, as it answered to Identify.
+    pub metadata: WriterMetadata,
+    /// Its components that the backup concerns; empty: not involved.
+    pub components: BTreeSet<ComponentName>,
+    /// Components that it gave up by name.
+    pub component_failures: BTreeMap<ComponentName, VssError>,
+    /// Components that the requester says are in the backup, or are not.
+    pub backed_up: BTreeMap<ComponentName, bool>,
+    /// Milliseconds from its Freeze to its Thaw (or Abort); 0 when it was not frozen.
+    pub frozen_ms: u64,
+    state: WriterState,
+    failure: Option<VssError>,
+    freeze_limit: Duration,
+    frozen_at: Option<Instant>,
+    /// Told PrepareBackup or more: BackupShutdown is owed.
+    began: bool,
+    /// Told PrepareSnapshot or more, PostSnapshot not handled yet: Abort is owed if it ends now.
+    in_snapshot: bool,
+}
+
+impl SessionWriter {
+    /// True when the backup concerns it.
+    #[must_use]
+    pub fn is_involved(&self) -> bool {
+        !self.components.is_empty()
+    }
+
+    /// Its state in this session.
+    #[must_use]
+    pub fn state(&self) -> WriterState {
+        self.state
+    }
+
+    /// Why it failed; none while it has not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&VssError> {
+        self.failure.as_ref()
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> WriterStatus {
+        WriterStatus {
+            instance_id: self.metadata.instance_id,
+            class_id: self.metadata.class_id,
+            name: self.metadata.name.clone(),
+            involved: self.is_involved(),
+            state: self.state,
+            failure: self.failure.clone(),
+        }
+    }
+
+    fn fail(&mut self, kind: EventKind, failure: VssError) {
+        // The first failure is the cause; what follows from it would hide it.
+        if self.failure.is_none() {
+            self.state = kind.state_failed();
+            self.failure = Some(failure);
+        }
+    }
+
+    fn take_reply(&mut self, kind: EventKind, reply: EventReply) {
+        for component in &reply.components {
+            if let Some(code) = component.code {
+                self.component_failures
+                    .insert(component.name.clone(), VssError::new(code, component.message.clone()));
+            }
+        }
+        match reply.failure() {
+            // Some components failed, the writer goes on with the rest (spec R 2.9).
+            Some(failure) if failure.code == VssCode::WriterErrorPartialFailure => {
+                self.failure.get_or_insert(failure);
+                self.advance(kind);
+            }
+            Some(failure) => self.fail(kind, failure),
+            None => self.advance(kind),
+        }
+    }
+
+    fn advance(&mut self, kind: EventKind) {
+        if !self.state.is_failed()
+            && let Some(state) = kind.state_after()
+        {
+            self.state = state;
+        }
+    }
+
+    fn end_freeze(&mut self) {
+        if let Some(frozen_at) = self.frozen_at.take() {
+            self.frozen_ms = milliseconds(frozen_at.elapsed());
+        }
+    }
+}
+
+/// The writers of one session.
+#[derive(Default)]
+pub struct SessionWriters(Vec<SessionWriter>);
+
+impl SessionWriters {
+    /// Asks these writers what they own, all at once; those that fail are left out (spec R 2.2) and logged.
+    ///
+    /// Each comes with its limit from Freeze to Thaw.
+    pub async fn identify(session_id: SessionId, writers: Vec<(Arc<RegisteredWriter>, Duration)>) -> Self {
+        let mut answers = JoinSet::new();
+        for (index, (writer, _)) in writers.iter().enumerate() {
+            let question = Identify { session_id, time_left_ms: milliseconds(limits::WRITER_IDENTIFY) };
+            let answer = writer.port.identify(question);
+            answers.spawn(async move { (index, tokio::time::timeout(limits::WRITER_IDENTIFY, answer).await) });
+        }
+        let mut identities: BTreeMap<usize, _> = BTreeMap::new();
+        while let Some(answer) = answers.join_next().await {
+            if let Ok((index, answer)) = answer {
+                identities.insert(index, answer);
+            }
+        }
+        let mut identified = Vec::new();
+        for (index, (writer, freeze_limit)) in writers.into_iter().enumerate() {
+            let name = writer.register.name.clone();
+            let identity = match identities.remove(&index) {
+                Some(Ok(Ok(identity))) => identity,
+                Some(Ok(Err(error))) => {
+                    tracing::warn!(writer = name, reason = error.into_failure().message, "did not identify itself");
+                    continue;
+                }
+                Some(Err(_)) | None => {
+                    tracing::warn!(writer = name, "did not identify itself in time");
+                    continue;
+                }
+            };
+            let metadata = WriterMetadata {
+                class_id: writer.register.class_id,
+                instance_id: writer.instance_id,
+                name: name.clone(),
+                instance_name: writer.register.instance_name.clone(),
+                usage: writer.register.usage,
+                level: writer.register.level,
+                components: identity.components,
+                other: identity.other,
+            };
+            if let Err(error) = metadata.check() {
+                tracing::warn!(writer = name, reason = error.message, "its metadata is refused");
+                continue;
+            }
+            identified.push(SessionWriter {
+                writer,
+                metadata,
+                components: BTreeSet::new(),
+                component_failures: BTreeMap::new(),
+                backed_up: BTreeMap::new(),
+                frozen_ms: 0,
+                state: WriterState::Stable,
+                failure: None,
+                freeze_limit,
+                frozen_at: None,
+                began: false,
+                in_snapshot: false,
+            });
+        }
+        Self(identified)
+    }
+
+    /// All writers that were identified.
+    pub fn iter(&self) -> impl Iterator<Item = &SessionWriter> {
+        self.0.iter()
+    }
+
+    /// All writers that were identified, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut SessionWriter> {
+        self.0.iter_mut()
+    }
+
+    /// The writers that the backup concerns.
+    pub fn involved(&self) -> impl Iterator<Item = &SessionWriter> {
+        self.0.iter().filter(|writer| writer.is_involved())
+    }
+
+    /// The status of every writer.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<WriterStatus> {
+        self.0.iter().map(SessionWriter::status).collect()
+    }
+
+    /// Involves every writer with a component on one of these volumes, with just those components (design 3).
+    pub fn involve_by_volume(&mut self, volumes: &[VolumeId], mounts: MountTable<'_>) {
+        for writer in &mut self.0 {
+            writer.components = writer
+                .metadata
+                .components
+                .iter()
+                .filter(|component| involvement::volumes_of(component, mounts).iter().any(|volume| volumes.contains(volume)))
+                .map(|component| component.name.clone())
+                .collect();
+        }
+    }
+
+    /// The first involved writer that failed and must fail the set; a partial failure too, since a component is lost.
+    #[must_use]
+    pub fn first_failure(&self) -> Option<VssError> {
+        self.involved().find_map(|writer| {
+            writer.failure.clone().map(|failure| {
+                let state = if writer.state.is_failed() { format!(" ({})", writer.state) } else { String::new() };
+                failure
+                    .while_doing(format!("Writer {}{state}", writer.metadata.name))
+                    .with_hint("Mend the writer, leave it out with --writer or --no-writers, or accept less with --allow-degraded")
+            })
+        })
+    }
+
+    /// The instant when the first frozen writer's limit ends; none while none is frozen.
+    #[must_use]
+    pub fn freeze_deadline(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|writer| writer.frozen_at.map(|at| at + writer.freeze_limit)).min()
+    }
+
+    /// Tells PrepareBackup, PrepareSnapshot or BackupComplete to every involved writer that has not failed, all at once.
+    pub async fn tell(&mut self, kind: EventKind, facts: &EventFacts, limit: Duration) {
+        let chosen = self.chosen(|writer| !writer.state.is_failed() && !(kind == EventKind::PrepareSnapshot && writer.in_snapshot));
+        for &index in &chosen {
+            self.0[index].began = true;
+            self.0[index].in_snapshot |= kind == EventKind::PrepareSnapshot;
+        }
+        self.call(&chosen, kind, facts, |_| limit).await;
+    }
+
+    /// Freezes one level; a writer that is frozen already is left alone.
+    pub async fn freeze(&mut self, level: AppLevel, facts: &EventFacts) {
+        let chosen = self.chosen(|writer| {
+            writer.metadata.level == level && writer.state == WriterState::WaitingForFreeze && writer.frozen_at.is_none()
+        });
+        let now = Instant::now();
+        for &index in &chosen {
+            self.0[index].frozen_at = Some(now);
+        }
+        self.call(&chosen, EventKind::Freeze, facts, |writer| writer.freeze_limit).await;
+    }
+
+    /// Thaws one level. A writer whose limit has passed gets no Thaw: it failed with TIMEOUT, and Abort follows.
+    pub async fn thaw(&mut self, level: AppLevel, facts: &EventFacts) {
+        let chosen = self.chosen(|writer| writer.metadata.level == level && writer.state == WriterState::WaitingForThaw);
+        let now = Instant::now();
+        let (in_time, late): (Vec<usize>, Vec<usize>) = chosen.into_iter().partition(|&index| {
+            let writer = &self.0[index];
+            writer.frozen_at.is_none_or(|at| now < at + writer.freeze_limit)
+        });
+        for index in late {
+            let writer = &mut self.0[index];
+            let limit = writer.freeze_limit;
+            writer.fail(
+                EventKind::Freeze,
+                VssError::new(VssCode::WriterErrorTimeout, format!("it was frozen for longer than its limit of {limit:?}")),
+            );
+        }
+        self.call(&in_time, EventKind::Thaw, facts, |writer| writer.freeze_limit.min(limits::WRITER_THAW)).await;
+        for index in in_time {
+            self.0[index].end_freeze();
+        }
+    }
+
+    /// Tells PostSnapshot, each with the directories of its volumes.
+    pub async fn post_snapshot(&mut self, facts: &EventFacts, directories: &[(usize, OwnedFd)]) -> Result<(), VssError> {
+        let chosen = self.chosen(|writer| writer.state == WriterState::WaitingForPostSnapshot);
+        let mut calls = Vec::new();
+        for &index in &chosen {
+            let mut event = self.event(index, facts, limits::WRITER_FINISH);
+            let mut fds = Vec::new();
+            for (volume, directory) in directories {
+                event.volumes[*volume].directory = u32::try_from(fds.len()).ok();
+                fds.push(directory.try_clone().map_err(|error| {
+                    VssError::new(VssCode::OutOfMemory, format!("Cannot duplicate a directory of a copy: {error}"))
+                })?);
+            }
+            calls.push((index, event, fds, limits::WRITER_FINISH));
+        }
+        self.run(EventKind::PostSnapshot, calls).await;
+        for index in chosen {
+            self.0[index].in_snapshot = false;
+        }
+        Ok(())
+    }
+
+    /// Tells Abort to the writers that failed in Freeze or Thaw, so that they go back to normal while the set goes on
+    /// without them; a failure in PrepareSnapshot brings no Abort (spec R 2.5).
+    pub async fn abort_failed(&mut self, facts: &EventFacts) {
+        let failed = [WriterState::FailedAtFreeze, WriterState::FailedAtThaw];
+        let chosen = self.chosen(|writer| writer.in_snapshot && failed.contains(&writer.state));
+        self.abort(&chosen, facts).await;
+    }
+
+    /// Tells Abort to every writer that is between PrepareSnapshot and PostSnapshot (spec R 2.5).
+    pub async fn abort_snapshot(&mut self, facts: &EventFacts) {
+        let chosen = self.chosen(|writer| writer.in_snapshot);
+        self.abort(&chosen, facts).await;
+    }
+
+    /// Tells Abort to every writer that took part, whatever it did last: the requester gave up.
+    pub async fn abort_all(&mut self, facts: &EventFacts) {
+        let chosen = self.chosen(|writer| writer.began);
+        self.abort(&chosen, facts).await;
+    }
+
+    async fn abort(&mut self, chosen: &[usize], facts: &EventFacts) {
+        self.call(chosen, EventKind::Abort, facts, |_| limits::WRITER_FAREWELL).await;
+        for &index in chosen {
+            let writer = &mut self.0[index];
+            writer.in_snapshot = false;
+            writer.end_freeze();
+            if !writer.state.is_failed() {
+                writer.state = WriterState::Stable;
+            }
+        }
+    }
+
+    /// Tells BackupShutdown, once, to every writer that took part.
+    pub async fn shut_down(&mut self, facts: &EventFacts) {
+        let chosen = self.chosen(|writer| writer.began);
+        for &index in &chosen {
+            self.0[index].began = false;
+        }
+        self.call(&chosen, EventKind::BackupShutdown, facts, |_| limits::WRITER_FAREWELL).await;
+    }
+
+    fn chosen(&self, wanted: impl Fn(&SessionWriter) -> bool) -> Vec<usize> {
+        (0..self.0.len()).filter(|&index| self.0[index].is_involved() && wanted(&self.0[index])).collect()
+    }
+
+    async fn call(&mut self, chosen: &[usize], kind: EventKind, facts: &EventFacts, limit: impl Fn(&SessionWriter) -> Duration) {
+        let calls = chosen
+            .iter()
+            .map(|&index| {
+                let limit = limit(&self.0[index]);
+                (index, self.event(index, facts, limit), Vec::new(), limit)
+            })
+            .collect();
+        self.run(kind, calls).await;
+    }
+
+    fn event(&self, index: usize, facts: &EventFacts, limit: Duration) -> Event {
+        let writer = &self.0[index];
+        let component = |name: &ComponentName| EventComponent {
+            name: name.clone(),
+            backup_succeeded: writer.backed_up.get(name).copied(),
+        };
+        Event {
+            session_id: facts.session_id,
+            set_id: facts.set_id,
+            context: facts.context,
+            backup_state: facts.backup_state,
+            components: writer.components.iter().map(component).collect(),
+            volumes: facts.volumes.clone(),
+            time_left_ms: milliseconds(limit),
+        }
+    }
+
+    /// Makes these calls at once and takes in every answer. Abort and BackupShutdown change no state by their answers.
+    async fn run(&mut self, kind: EventKind, calls: Vec<(usize, Event, Vec<OwnedFd>, Duration)>) {
+        let mut answers = JoinSet::new();
+        for (index, event, fds, limit) in calls {
+            let answer = self.0[index].writer.port.event(kind, event, fds);
+            answers.spawn(async move { (index, limit, tokio::time::timeout(limit, answer).await) });
+        }
+        while let Some(answer) = answers.join_next().await {
+            let Ok((index, limit, answer)) = answer else { continue };
+            let writer = &mut self.0[index];
+            let farewell = matches!(kind, EventKind::Abort | EventKind::BackupShutdown);
+            match answer {
+                Ok(Ok(reply)) if !farewell => writer.take_reply(kind, reply),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) if !farewell => writer.fail(kind, error.into_failure()),
+                Err(_) if !farewell => {
+                    let code = match kind {
+                        EventKind::Freeze | EventKind::Thaw => VssCode::WriterErrorTimeout,
+                        _ => VssCode::WriterNotResponding,
+                    };
+                    writer.fail(kind, VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name())));
+                }
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(writer = writer.metadata.name, event = kind.name(), "was not acknowledged");
+                }
+            }
+        }
+    }
+}

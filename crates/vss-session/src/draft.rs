@@ -1,0 +1,314 @@
+//! What a session has gathered: context, backup state, writers, components, and the set with its volumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use vss_model::{
+    BackupState, Component, ComponentKind, ComponentName, Context, ProviderId, SetId, ShadowId, VolumeId, VssCode,
+    VssError, WriterClassId, WriterInstanceId, WriterMetadata, limits,
+};
+
+/// Which classes of writers take part (spec R 7.3).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WriterFilter {
+    /// None until the first EnableWriterClasses: all.
+    only: Option<BTreeSet<WriterClassId>>,
+    /// Kept out, also when enabled before.
+    never: BTreeSet<WriterClassId>,
+}
+
+impl WriterFilter {
+    /// True when writers of this class take part.
+    #[must_use]
+    pub fn allows(&self, class: WriterClassId) -> bool {
+        !self.never.contains(&class) && self.only.as_ref().is_none_or(|only| only.contains(&class))
+    }
+
+    /// The first call keeps every other class out; later calls add.
+    pub(crate) fn enable(&mut self, classes: Vec<WriterClassId>) {
+        for class in &classes {
+            self.never.remove(class);
+        }
+        self.only.get_or_insert_default().extend(classes);
+    }
+
+    pub(crate) fn disable(&mut self, classes: Vec<WriterClassId>) {
+        self.never.extend(classes);
+    }
+
+    /// Classes held.
+    fn len(&self) -> usize {
+        self.never.len() + self.only.as_ref().map_or(0, BTreeSet::len)
+    }
+}
+
+/// Names one component of one running writer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ComponentReference {
+    /// The running writer.
+    pub instance_id: WriterInstanceId,
+    /// Its kind.
+    pub class_id: WriterClassId,
+    /// Database or file group.
+    pub kind: ComponentKind,
+    /// Logical path and name.
+    pub name: ComponentName,
+}
+
+impl fmt::Display for ComponentReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of writer instance {}", self.name, self.instance_id)
+    }
+}
+
+/// One volume of the set, and who copies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The shadow copy to be.
+    pub shadow_id: ShadowId,
+    /// The volume.
+    pub volume: VolumeId,
+    /// The provider that took it.
+    pub provider: ProviderId,
+}
+
+/// How far the set has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// StartSnapshotSet was called and DoSnapshotSet has not ended: the creation lock is held.
+    Open,
+    /// Made.
+    Made,
+    /// Given up; nothing of it is left.
+    Undone,
+}
+
+/// The set of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotSet {
+    id: SetId,
+    members: Vec<Member>,
+    pub(crate) progress: Progress,
+}
+
+impl SnapshotSet {
+    pub(crate) const fn new(id: SetId) -> Self {
+        Self { id, members: Vec::new(), progress: Progress::Open }
+    }
+
+    pub(crate) fn add(&mut self, member: Member) {
+        self.members.push(member);
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> SetId {
+        self.id
+    }
+
+    /// Its volumes, in the order of AddToSnapshotSet; at most [`limits::VOLUMES_PER_SET`].
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub const fn progress(&self) -> Progress {
+        self.progress
+    }
+}
+
+/// What a backup session has gathered. Changed by [`step`](crate::step) alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Draft {
+    /// None until SetContext: the default.
+    pub(crate) context: Option<Context>,
+    pub(crate) backup_state: Option<BackupState>,
+    pub(crate) filter: WriterFilter,
+    /// None until GatherWriterMetadata has succeeded.
+    pub(crate) writers: Option<Vec<WriterMetadata>>,
+    /// Each with what SetBackupSucceeded said.
+    pub(crate) components: BTreeMap<ComponentReference, Option<bool>>,
+    pub(crate) set: Option<SnapshotSet>,
+    /// True from the start of PrepareForBackup: from then on writers expect BackupShutdown.
+    pub(crate) writers_told: bool,
+    /// True once a GatherWriterStatus has succeeded.
+    pub(crate) status_gathered: bool,
+}
+
+impl Draft {
+    /// What the set is for; `VSS_CTX_BACKUP` until SetContext.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        self.context.unwrap_or_default()
+    }
+
+    /// What SetBackupState said last; none until then.
+    #[must_use]
+    pub const fn backup_state(&self) -> Option<BackupState> {
+        self.backup_state
+    }
+
+    /// Which classes of writers take part.
+    #[must_use]
+    pub const fn filter(&self) -> &WriterFilter {
+        &self.filter
+    }
+
+    /// The writers that answered to Identify; none until GatherWriterMetadata has succeeded.
+    #[must_use]
+    pub fn writers(&self) -> Option<&[WriterMetadata]> {
+        self.writers.as_deref()
+    }
+
+    /// The components that were added, each with what SetBackupSucceeded said of it.
+    pub fn components(&self) -> impl ExactSizeIterator<Item = (&ComponentReference, Option<bool>)> {
+        self.components.iter().map(|(component, succeeded)| (component, *succeeded))
+    }
+
+    /// The set; none until StartSnapshotSet.
+    #[must_use]
+    pub const fn set(&self) -> Option<&SnapshotSet> {
+        self.set.as_ref()
+    }
+
+    /// The volumes of the set; empty without one.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        self.set.as_ref().map_or(&[], SnapshotSet::members)
+    }
+
+    /// True from the accepted StartSnapshotSet until the step that says ReleaseCreationLock.
+    #[must_use]
+    pub fn holds_creation_lock(&self) -> bool {
+        self.set.as_ref().is_some_and(|set| set.progress == Progress::Open)
+    }
+
+    /// The id of the finished set; none when there is none.
+    #[must_use]
+    pub fn made_set(&self) -> Option<SetId> {
+        self.set.as_ref().filter(|set| set.progress == Progress::Made).map(SnapshotSet::id)
+    }
+
+    /// True when PrepareForBackup has begun: writers of this session expect BackupShutdown.
+    #[must_use]
+    pub const fn writers_told(&self) -> bool {
+        self.writers_told
+    }
+
+    pub(crate) fn check_classes(&self, classes: &[WriterClassId]) -> Result<(), VssError> {
+        if self.filter.len() + classes.len() > limits::WRITERS {
+            return Err(VssError::new(
+                VssCode::InvalidArgument,
+                format!("More than {} writer classes were enabled or disabled in one session", limits::WRITERS),
+            ));
+        }
+        Ok(())
+    }
+
+    /// May this component be added (spec R 1.8 and 3.4)?
+    pub(crate) fn check_component(&self, wanted: &ComponentReference) -> Result<(), VssError> {
+        let writer = self
+            .writers
+            .iter()
+            .flatten()
+            .find(|writer| writer.instance_id == wanted.instance_id && writer.class_id == wanted.class_id);
+        let Some(writer) = writer else {
+            return Err(VssError::new(
+                VssCode::ObjectNotFound,
+                format!(
+                    "No writer with instance id {} and class id {} answered to Identify",
+                    wanted.instance_id, wanted.class_id
+                ),
+            )
+            .with_hint("Name a writer that GetWriterMetadata lists"));
+        };
+        let known =
+            writer.components.iter().find(|component| component.kind == wanted.kind && component.name == wanted.name);
+        let Some(component) = known else {
+            return Err(VssError::new(
+                VssCode::ObjectNotFound,
+                format!("Writer {} has no component {} of this type", writer.name, wanted.name),
+            )
+            .with_hint("Name a component that GetWriterMetadata lists"));
+        };
+        if self.components.contains_key(wanted) {
+            return Err(VssError::new(
+                VssCode::ObjectAlreadyExists,
+                format!("Component {} of writer {} was added before", wanted.name, writer.name),
+            ));
+        }
+        self.check_selectable(writer, component)
+    }
+
+    fn check_selectable(&self, writer: &WriterMetadata, wanted: &Component) -> Result<(), VssError> {
+        let refuse = |what: String, hint: String| {
+            let message = format!("Component {} of writer {} {what}", wanted.name, writer.name);
+            Err(VssError::new(VssCode::InvalidArgument, message).with_hint(hint))
+        };
+        if !wanted.selectable {
+            let ancestor =
+                writer.components.iter().find(|other| other.selectable && contains(&other.name, &wanted.name));
+            return match ancestor {
+                Some(ancestor) => {
+                    refuse("cannot be chosen alone".to_owned(), format!("Add {}, which brings it in", ancestor.name))
+                }
+                None => Ok(()),
+            };
+        }
+        for chosen in self.components.keys().filter(|chosen| chosen.instance_id == writer.instance_id) {
+            let is_set = writer.components.iter().any(|other| other.selectable && other.name == chosen.name);
+            if is_set && contains(&chosen.name, &wanted.name) {
+                return refuse(
+                    format!("is in the backup already, as part of {}", chosen.name),
+                    "Leave the call out".to_owned(),
+                );
+            }
+            if is_set && contains(&wanted.name, &chosen.name) {
+                return refuse(
+                    format!("contains {}, which was added before", chosen.name),
+                    "Add only one of the two".to_owned(),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_chosen(&self, component: &ComponentReference) -> Result<(), VssError> {
+        if self.components.contains_key(component) {
+            return Ok(());
+        }
+        Err(VssError::new(VssCode::ObjectNotFound, format!("Component {component} was not added to this backup"))
+            .with_hint("Only a component that AddComponent named is reported; its subcomponents go with it"))
+    }
+
+    pub(crate) fn check_member(&self, member: &Member) -> Result<(), VssError> {
+        if self.members().iter().any(|other| other.volume == member.volume) {
+            return Err(VssError::new(
+                VssCode::ObjectAlreadyExists,
+                format!("Volume {} is in the shadow copy set already", member.volume),
+            ));
+        }
+        if self.members().len() >= limits::VOLUMES_PER_SET {
+            return Err(VssError::new(
+                VssCode::MaximumNumberOfVolumesReached,
+                format!(
+                    "Volume {} would be number {} of the shadow copy set",
+                    member.volume,
+                    limits::VOLUMES_PER_SET + 1
+                ),
+            )
+            .with_hint(format!(
+                "A set holds at most {} volumes: make two sets, one after the other",
+                limits::VOLUMES_PER_SET
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// True when `inner` lies below `outer` in the logical path (spec R 3.4, membership test; by whole elements).
+fn contains(outer: &ComponentName, inner: &ComponentName) -> bool {
+    let full = outer.to_string();
+    inner.logical_path.strip_prefix(&full).is_some_and(|rest| rest.is_empty() || rest.starts_with('\\'))
+}

@@ -1,0 +1,129 @@
+//! One call of an event: its parameters, its file descriptors, its deadline, and what may end it early.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use vss_api::writer::{Event, EventKind};
+
+/// The longest time that a handler is given, whatever the service says: one day.
+const LONGEST: u64 = 86_400_000;
+
+/// An event on its way to a [`crate::Writer`].
+#[derive(Debug)]
+pub struct Call<'a> {
+    kind: EventKind,
+    event: &'a Event,
+    directories: &'a [OwnedFd],
+    deadline: Instant,
+    interrupts: Vec<BorrowedFd<'a>>,
+}
+
+/// The wait was cut short: the service is gone, or this process shall end. Give up quickly; Abort follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the service is gone, or the writer shall end")]
+pub struct Interrupted;
+
+impl<'a> Call<'a> {
+    /// A call that arrived now, without file descriptors, that nothing can interrupt.
+    #[must_use]
+    pub fn new(kind: EventKind, event: &'a Event) -> Self {
+        let deadline = Instant::now() + Duration::from_millis(event.time_left_ms.min(LONGEST));
+        Self { kind, event, directories: &[], deadline, interrupts: Vec::new() }
+    }
+
+    /// The same call with the descriptors that came with it.
+    #[must_use]
+    pub fn with_directories(mut self, directories: &'a [OwnedFd]) -> Self {
+        self.directories = directories;
+        self
+    }
+
+    /// The same call, cut short as soon as the other side of `fd` (a socket or a pipe) is closed.
+    #[must_use]
+    pub fn interrupted_by(mut self, fd: BorrowedFd<'a>) -> Self {
+        self.interrupts.push(fd);
+        self
+    }
+
+    /// The same call with another deadline.
+    #[must_use]
+    pub fn until(mut self, deadline: Instant) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Which event it is.
+    #[must_use]
+    pub fn kind(&self) -> EventKind {
+        self.kind
+    }
+
+    /// Its parameters.
+    #[must_use]
+    pub fn event(&self) -> &'a Event {
+        self.event
+    }
+
+    /// When an answer comes too late. In Freeze: when the writer's own limit from Freeze to Thaw ends.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Time left until the deadline; zero after it.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// In PostSnapshot: the root of the copy of the volume that is mounted at `volume`; none when the set has no such
+    /// volume, or its copy cannot be written to.
+    #[must_use]
+    pub fn directory(&self, volume: &Path) -> Option<BorrowedFd<'a>> {
+        let volume = self.event.volumes.iter().find(|candidate| candidate.volume == volume)?;
+        let index = usize::try_from(volume.directory?).ok()?;
+        self.directories.get(index).map(AsFd::as_fd)
+    }
+
+    /// Waits until `fd` is readable or closed, `until` has come (true: readable; false: time is up), or the call is
+    /// interrupted. Without an `fd` it only waits.
+    ///
+    /// # Errors
+    /// The service is gone, or the writer shall end.
+    pub fn wait_for(&self, fd: Option<BorrowedFd<'_>>, until: Instant) -> Result<bool, Interrupted> {
+        wait(fd, &self.interrupts, until)
+    }
+
+    /// Waits for `duration`, at most until the deadline.
+    ///
+    /// # Errors
+    /// The service is gone, or the writer shall end.
+    pub fn sleep(&self, duration: Duration) -> Result<(), Interrupted> {
+        self.wait_for(None, self.deadline.min(Instant::now() + duration)).map(|_| ())
+    }
+}
+
+/// As [`Call::wait_for`], with the interrupting descriptors given. What is readable comes before an interrupt.
+pub(crate) fn wait(fd: Option<BorrowedFd<'_>>, interrupts: &[BorrowedFd<'_>], until: Instant) -> Result<bool, Interrupted> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let mut polled: Vec<PollFd<'_>> =
+            interrupts.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::RDHUP)).collect();
+        polled.extend(fd.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        match poll(&mut polled, Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            // EINTR: somebody else's signal; EAGAIN and ENOMEM: a passing shortage in the kernel.
+            Err(_) => {
+                if left.is_zero() {
+                    return Ok(false);
+                }
+            }
+            Ok(_) => {
+                let readable = fd.is_some() && polled.last().is_some_and(|entry| !entry.revents().is_empty());
+                return if readable { Ok(true) } else { Err(Interrupted) };
+            }
+        }
+    }
+}

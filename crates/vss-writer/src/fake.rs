@@ -1,0 +1,246 @@
+//! A writer for tests: remembers what it was called for, and fails, hangs or dies where it is told to.
+
+use crate::{Answer, Call, Writer, done};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use vss_api::writer::{EventKind, Identify, Identity, Register};
+use vss_model::component::ComponentKind;
+use vss_model::{AppLevel, Component, ComponentName, FileSpec, SessionId, Usage, VssCode, VssError, WriterClassId};
+
+/// What a [`FakeWriter`] does instead of its work.
+#[derive(Debug, Clone)]
+pub enum Misdeed {
+    /// Fails with this error.
+    Fail(VssError),
+    /// Does nothing until the connection is lost, the writer is stopped, or 10 minutes are over.
+    Hang,
+    /// Works for this long, deaf to everything.
+    Delay(Duration),
+    /// Dies as a killed process would: its thread unwinds, the connection closes, nothing is thawed.
+    Die,
+}
+
+/// One event as it reached the fake.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Which.
+    pub kind: EventKind,
+    /// Of which session.
+    pub session_id: SessionId,
+    /// When its handler began.
+    pub at: Instant,
+    /// How many descriptors of directories could be opened through it.
+    pub directories: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    records: Vec<Record>,
+    frozen: bool,
+    misdeeds: BTreeMap<EventKind, (Misdeed, usize)>,
+}
+
+/// Watches and steers a [`FakeWriter`] from another thread.
+#[derive(Debug, Clone, Default)]
+pub struct FakeHandle(Arc<Mutex<Shared>>);
+
+impl FakeHandle {
+    /// The events so far, in order.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.lock().records.clone()
+    }
+
+    /// The events so far without Identify, in order.
+    #[must_use]
+    pub fn events(&self) -> Vec<EventKind> {
+        self.records().iter().map(|record| record.kind).filter(|kind| *kind != EventKind::Identify).collect()
+    }
+
+    /// True from a Freeze that succeeded (or died) to the next Thaw or Abort.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.lock().frozen
+    }
+
+    /// In the next `times` events of `kind`, do this instead.
+    pub fn misbehave(&self, kind: EventKind, misdeed: Misdeed, times: usize) {
+        self.lock().misdeeds.insert(kind, (misdeed, times));
+    }
+
+    /// Forgets the events so far.
+    pub fn forget(&self) {
+        self.lock().records.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A writer that owns the directory that it was made with.
+#[derive(Debug)]
+pub struct FakeWriter {
+    register: Register,
+    identity: Identity,
+    handle: FakeHandle,
+}
+
+impl FakeWriter {
+    /// A writer named `name` with one component `data`: all files below `directory`. Its class id is random.
+    #[must_use]
+    pub fn new(name: &str, directory: impl Into<std::path::PathBuf>) -> Self {
+        let files = vec![FileSpec {
+            path: directory.into(),
+            pattern: "*".into(),
+            recursive: true,
+            alternate_path: None,
+            other: BTreeMap::new(),
+        }];
+        let component = Component {
+            kind: ComponentKind::FileGroup,
+            name: ComponentName { logical_path: String::new(), name: "data".into() },
+            caption: None,
+            selectable: true,
+            files,
+            other: BTreeMap::new(),
+        };
+        Self {
+            register: Register {
+                class_id: WriterClassId::random(),
+                name: name.to_owned(),
+                instance_name: String::new(),
+                usage: Usage::UserData,
+                level: AppLevel::FrontEnd,
+                freeze_timeout_ms: None,
+            },
+            identity: Identity { components: vec![component], other: BTreeMap::new() },
+            handle: FakeHandle::default(),
+        }
+    }
+
+    /// The same writer at another level.
+    #[must_use]
+    pub fn at_level(mut self, level: AppLevel) -> Self {
+        self.register.level = level;
+        self
+    }
+
+    /// The same writer with its own limit from Freeze to Thaw.
+    #[must_use]
+    pub fn with_freeze_timeout(mut self, limit: Duration) -> Self {
+        self.register.freeze_timeout_ms = u64::try_from(limit.as_millis()).ok();
+        self
+    }
+
+    /// The same writer with these components.
+    #[must_use]
+    pub fn with_components(mut self, components: Vec<Component>) -> Self {
+        self.identity.components = components;
+        self
+    }
+
+    /// What watches and steers it.
+    #[must_use]
+    pub fn handle(&self) -> FakeHandle {
+        self.handle.clone()
+    }
+
+    fn misdeed(&self, kind: EventKind) -> Option<Misdeed> {
+        let mut shared = self.handle.lock();
+        let (misdeed, times) = shared.misdeeds.get_mut(&kind)?;
+        let misdeed = misdeed.clone();
+        *times = times.saturating_sub(1);
+        if *times == 0 {
+            shared.misdeeds.remove(&kind);
+        }
+        Some(misdeed)
+    }
+
+    fn record(&self, kind: EventKind, session_id: SessionId, directories: usize) {
+        self.handle.lock().records.push(Record { kind, session_id, at: Instant::now(), directories });
+    }
+
+    fn act(&mut self, call: &Call<'_>) -> Answer {
+        let kind = call.kind();
+        let volumes = &call.event().volumes;
+        self.record(kind, call.event().session_id, volumes.iter().filter(|v| call.directory(&v.volume).is_some()).count());
+        if let Some(misdeed) = self.misdeed(kind) {
+            commit(misdeed, || {
+                // Both ends of the wait mean the same here: it hung.
+                let _ = call.wait_for(None, Instant::now() + Duration::from_secs(600));
+            })?;
+        }
+        let mut shared = self.handle.lock();
+        shared.frozen = match kind {
+            EventKind::Freeze => true,
+            EventKind::Thaw | EventKind::Abort => false,
+            _ => shared.frozen,
+        };
+        done()
+    }
+}
+
+/// Does what the misdeed says; returns when the work may go on.
+fn commit(misdeed: Misdeed, hang: impl FnOnce()) -> Result<(), VssError> {
+    match misdeed {
+        Misdeed::Fail(error) => Err(error),
+        Misdeed::Delay(duration) => {
+            std::thread::sleep(duration);
+            Ok(())
+        }
+        Misdeed::Hang => {
+            hang();
+            Err(VssError::new(VssCode::WriterErrorTimeout, "The fake writer hung"))
+        }
+        // Unwinds without the message of a panic.
+        Misdeed::Die => std::panic::resume_unwind(Box::new("the fake writer died")),
+    }
+}
+
+impl Writer for FakeWriter {
+    fn registration(&self) -> Register {
+        self.register.clone()
+    }
+
+    fn identify(&mut self, identify: &Identify) -> Result<Identity, VssError> {
+        self.record(EventKind::Identify, identify.session_id, 0);
+        if let Some(misdeed) = self.misdeed(EventKind::Identify) {
+            commit(misdeed, || std::thread::sleep(Duration::from_millis(identify.time_left_ms.min(600_000) + 1000)))?;
+        }
+        Ok(self.identity.clone())
+    }
+
+    fn prepare_backup(&mut self, call: &Call<'_>) -> Answer {
+        self.act(call)
+    }
+
+    fn prepare_snapshot(&mut self, call: &Call<'_>) -> Answer {
+        self.act(call)
+    }
+
+    fn freeze(&mut self, call: &Call<'_>) -> Answer {
+        self.act(call)
+    }
+
+    fn thaw(&mut self, call: &Call<'_>) -> Answer {
+        self.act(call)
+    }
+
+    fn post_snapshot(&mut self, call: &Call<'_>) -> Answer {
+        self.act(call)
+    }
+
+    fn abort(&mut self, call: &Call<'_>) -> Answer {
+        self.act(call)
+    }
+
+    fn backup_complete(&mut self, call: &Call<'_>) -> Answer {
+        self.act(call)
+    }
+
+    fn backup_shutdown(&mut self, call: &Call<'_>) -> Answer {
+        self.act(call)
+    }
+}

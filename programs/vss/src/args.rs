@@ -1,0 +1,358 @@
+//! The command line as it was typed. What it comes to on this machine is decided in [`crate::commands`].
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use vss_model::{BackupType, Consistency, SetId, ShadowId};
+use vss_requester::Instance;
+
+/// Shadow copies of volumes, consistent while applications keep writing.
+#[derive(Debug, Parser)]
+#[command(name = "vss", version, disable_help_subcommand = true, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) instance: InstanceArguments,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vss run --volume /srv -- restic -r /backup backup /srv
+  vss create /srv --persistent
+  vss list shadows
+
+Exit status: 0 done, 1 failed, 2 wrong usage. `vss run` ends with the command's own.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command that sees shadow copies in place of the live files
+    Run(RunArguments),
+    /// Make a shadow copy set
+    Create(CreateArguments),
+    /// List shadow copies, writers, providers or volumes
+    List(ListArguments),
+    /// Show a shadow copy or a shadow copy set
+    Show(ShowArguments),
+    /// Mount a shadow copy read-only at a directory
+    Expose(ExposeArguments),
+    /// Take a shadow copy away from where it is mounted
+    Unexpose(UnexposeArguments),
+    /// Delete shadow copies
+    Delete(DeleteArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Instance of the service")]
+pub(crate) struct InstanceArguments {
+    /// Catalogue of the service
+    #[arg(long, global = true, value_name = "DIR", default_value = Instance::STATE_DIR, hide_short_help = true)]
+    pub(crate) state_dir: PathBuf,
+    /// Sockets, lock and exposures of the service
+    #[arg(long, global = true, value_name = "DIR", default_value = Instance::RUNTIME_DIR, hide_short_help = true)]
+    pub(crate) runtime_dir: PathBuf,
+}
+
+/// How a set is made: the same for `run` and `create`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Making the set")]
+pub(crate) struct BackupArguments {
+    /// Let no writer take part
+    #[arg(long, conflicts_with = "writer")]
+    pub(crate) no_writers: bool,
+    /// Let only this writer take part (more than once: only these)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) writer: Vec<String>,
+    /// Make the copies with this provider
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// Fail unless the set is at least so consistent
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) require: Option<Level>,
+    /// What writers are told of the backup [default: full for run, copy for create]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) backup_type: Option<Type>,
+    /// Go on when a writer fails; its data is less consistent then
+    #[arg(long)]
+    pub(crate) allow_degraded: bool,
+    /// Seconds to wait while another set is being created; 0: fail at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) wait: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_HELP)]
+pub(crate) struct RunArguments {
+    /// Show the copy at this path; the volume that holds it is copied
+    #[arg(long, value_name = "PATH", required = true)]
+    pub(crate) volume: Vec<PathBuf>,
+    /// Leave this directory below a PATH live and writable
+    #[arg(long, value_name = "DIR")]
+    pub(crate) live: Vec<PathBuf>,
+    /// Run the command as the user who called sudo
+    #[arg(long)]
+    pub(crate) as_caller: bool,
+    /// The command to run and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) backup: BackupArguments,
+}
+
+const RUN_HELP: &str = "\
+The command sees each PATH as it was at one moment, at its usual place and read-only; everything beside it
+is live. It does not see /proc, /sys, /dev, /run and /tmp changed even with --volume /. The copies are
+deleted when the command ends. In its environment are VSS_SET_ID and VSS_CONSISTENCY.
+
+Examples:
+  vss run --volume /srv -- restic -r /backup backup /srv
+  vss run --volume /srv/db --volume /srv/wal --require application -- borg create /backup::now /srv/db /srv/wal
+  sudo vss run --as-caller --volume /home -- tar -cf /tmp/home.tar /home/me
+
+Exit status: the command's own, 128+N when signal N killed it; 125 when no shadow copy could be made (the
+command was not run), 126 when the command could not be run, 127 when it was not found; 2 wrong usage.";
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --persistent the copies live until reboot or `vss delete`.
+
+Examples:
+  vss create /srv
+  vss create /srv /home --persistent --require file-system --json")]
+pub(crate) struct CreateArguments {
+    /// A path on each volume to copy
+    #[arg(value_name = "VOLUME", required = true)]
+    pub(crate) volume: Vec<PathBuf>,
+    /// Keep the copies over reboots
+    #[arg(long)]
+    pub(crate) persistent: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) backup: BackupArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vss list shadows
+  vss list writers --json")]
+pub(crate) struct ListArguments {
+    /// What to list
+    pub(crate) what: Listed,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  vss show b5946137-7b9f-4925-af80-51abd60b20d5 --json")]
+pub(crate) struct ShowArguments {
+    /// A shadow copy or a shadow copy set
+    #[arg(value_name = "ID", value_parser = id)]
+    pub(crate) id: Id,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  vss expose b5946137-7b9f-4925-af80-51abd60b20d5 /mnt")]
+pub(crate) struct ExposeArguments {
+    /// The shadow copy
+    #[arg(value_name = "ID")]
+    pub(crate) shadow: ShadowId,
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vss unexpose /mnt
+  vss unexpose b5946137-7b9f-4925-af80-51abd60b20d5")]
+pub(crate) struct UnexposeArguments {
+    /// Where a shadow copy is mounted, or its id
+    #[arg(value_name = "DIR|ID")]
+    pub(crate) place: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vss delete b5946137-7b9f-4925-af80-51abd60b20d5
+  vss delete --set 0a6f8d1c-5a2f-4a3e-9d6f-0c9a3c1d2e4f
+  vss delete --oldest /srv")]
+#[group(id = "selection", required = true, multiple = false)]
+pub(crate) struct DeleteArguments {
+    /// Shadow copies
+    #[arg(value_name = "ID", group = "selection")]
+    pub(crate) shadow: Vec<ShadowId>,
+    /// All shadow copies of this set
+    #[arg(long, value_name = "ID", group = "selection")]
+    pub(crate) set: Option<SetId>,
+    /// The oldest shadow copy of the volume that holds this path
+    #[arg(long, value_name = "VOLUME", group = "selection")]
+    pub(crate) oldest: Option<PathBuf>,
+    /// All shadow copies that you may delete
+    #[arg(long, group = "selection")]
+    pub(crate) all: bool,
+}
+
+/// What `vss list` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listed {
+    Shadows,
+    Writers,
+    Providers,
+    Volumes,
+}
+
+/// A consistency level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// A writer held the data still
+    Application,
+    /// One instant for each volume
+    FileSystem,
+    /// Anything
+    Crash,
+}
+
+impl From<Level> for Consistency {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Application => Self::Application,
+            Level::FileSystem => Self::FileSystem,
+            Level::Crash => Self::Crash,
+        }
+    }
+}
+
+/// A backup type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Type {
+    /// Everything; writers may truncate their logs afterwards
+    Full,
+    /// Everything, and no writer takes note of it
+    Copy,
+    /// What changed since the last full or incremental backup
+    Incremental,
+    /// What changed since the last full backup
+    Differential,
+    /// Logs only
+    Log,
+}
+
+impl From<Type> for BackupType {
+    fn from(backup_type: Type) -> Self {
+        match backup_type {
+            Type::Full => Self::Full,
+            Type::Copy => Self::Copy,
+            Type::Incremental => Self::Incremental,
+            Type::Differential => Self::Differential,
+            Type::Log => Self::Log,
+        }
+    }
+}
+
+/// An id that names a shadow copy or a set; only the service knows which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Id {
+    pub(crate) shadow: ShadowId,
+    pub(crate) set: SetId,
+}
+
+fn id(text: &str) -> Result<Id, String> {
+    let shadow = text.parse().map_err(|error: vss_model::id::InvalidId| error.to_string())?;
+    let set = text.parse().map_err(|error: vss_model::id::InvalidId| error.to_string())?;
+    Ok(Id { shadow, set })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    const ID: &str = "b5946137-7b9f-4925-af80-51abd60b20d5";
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_every_subcommand_has_examples() {
+        Arguments::command().debug_assert();
+        for command in Arguments::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{} has no examples", command.get_name());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_usage() {
+        for (line, kind) in [
+            ("vss", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("vss run -- true", ErrorKind::MissingRequiredArgument),
+            ("vss run --volume /srv", ErrorKind::MissingRequiredArgument),
+            ("vss run --volume /srv true", ErrorKind::UnknownArgument),
+            ("vss run --volume /srv --no-writers --writer redis -- true", ErrorKind::ArgumentConflict),
+            ("vss run --volume /srv --require perfect -- true", ErrorKind::InvalidValue),
+            ("vss run --volume /srv --wait -1 -- true", ErrorKind::UnknownArgument),
+            ("vss create", ErrorKind::MissingRequiredArgument),
+            ("vss list everything", ErrorKind::InvalidValue),
+            ("vss show not-an-id", ErrorKind::ValueValidation),
+            ("vss delete", ErrorKind::MissingRequiredArgument),
+            ("vss frobnicate", ErrorKind::InvalidSubcommand),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.kind(), kind, "{line}");
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert_eq!(parse(&format!("vss delete {ID} --all")).unwrap_err().kind(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn the_command_is_taken_as_it_is() {
+        let arguments = parse("vss run --volume /a --volume /b --live /a/c -- tar --volume x -- y").unwrap();
+        let Command::Run(run) = arguments.command else { panic!("not run") };
+        assert_eq!(run.volume, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(run.command, ["tar", "--volume", "x", "--", "y"]);
+        assert_eq!((run.backup.wait, run.backup.backup_type), (600, None));
+    }
+
+    #[test]
+    fn the_directories_of_the_instance_go_with_every_subcommand() {
+        let subcommands = [
+            "run --volume /a".to_owned(),
+            "create /a".to_owned(),
+            "list shadows".to_owned(),
+            format!("show {ID}"),
+            format!("expose {ID} /mnt"),
+            "unexpose /mnt".to_owned(),
+            "delete --all".to_owned(),
+        ];
+        for subcommand in subcommands {
+            let tail = if subcommand.starts_with("run") { " -- true" } else { "" };
+            let arguments = parse(&format!("vss {subcommand} --state-dir /s --runtime-dir /r{tail}")).unwrap();
+            assert_eq!(arguments.instance.state_dir, PathBuf::from("/s"), "{subcommand}");
+            assert_eq!(arguments.instance.runtime_dir, PathBuf::from("/r"), "{subcommand}");
+        }
+        assert_eq!(parse("vss list shadows").unwrap().instance.runtime_dir, PathBuf::from("/run/vss"));
+    }
+
+    #[test]
+    fn ids_are_read_as_windows_writes_them() {
+        let arguments = parse(&format!("vss show {{{}}}", ID.to_uppercase())).unwrap();
+        let Command::Show(show) = arguments.command else { panic!("not show") };
+        assert_eq!(show.id.set.to_string(), ID);
+        assert_eq!(show.id.shadow.to_string(), ID);
+    }
+}

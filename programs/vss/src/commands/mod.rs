@@ -1,0 +1,64 @@
+//! The subcommands, one file each.
+
+mod create;
+mod delete;
+mod expose;
+mod list;
+mod run;
+mod show;
+mod unexpose;
+
+use crate::args::{Arguments, Command};
+use crate::exit::{DONE, FAILED, report, system_error};
+use std::io;
+use std::path::{Path, PathBuf};
+use vss_model::VssError;
+use vss_requester::Instance;
+
+/// Why a subcommand failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// With this error.
+    Vss(VssError),
+    /// Its result could not be printed.
+    Output(io::Error),
+}
+
+impl From<VssError> for Failure {
+    fn from(error: VssError) -> Self {
+        Self::Vss(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Does what was typed; the result is the exit status.
+pub(crate) fn execute(arguments: Arguments) -> u8 {
+    let instance = Instance::new(absolute(&arguments.instance.runtime_dir), absolute(&arguments.instance.state_dir));
+    let done = match arguments.command {
+        Command::Run(run) => return run::run(&instance, run),
+        Command::Create(create) => create::create(&instance, &create),
+        Command::List(list) => list::list(&instance, &list),
+        Command::Show(show) => show::show(&instance, &show),
+        Command::Expose(expose) => expose::expose(&instance, &expose),
+        Command::Unexpose(unexpose) => unexpose::unexpose(&instance, &unexpose),
+        Command::Delete(delete) => delete::delete(&instance, delete),
+    };
+    match done {
+        Ok(()) => return DONE,
+        Err(Failure::Vss(error)) => report(&error),
+        // The reader has what it wanted, as in `vss list shadows | head -1`.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(Failure::Output(error)) => report(&system_error("Cannot print the result", &error)),
+    }
+    FAILED
+}
+
+/// The path from `/`, since the service has another working directory; it need not exist.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,236 @@
+//! `vss run`: makes a set, runs a command that sees it in place of the live files, and deletes it.
+
+use crate::args::RunArguments;
+use crate::caller::Caller;
+use crate::exit::{NO_COPY, report, status_of_command, status_of_failed_start, system_error};
+use crate::inside::{self, ALWAYS_LIVE, Failure, Job, Plan, Started};
+use crate::progress::Progress;
+use crate::request::{Lifetime, request};
+use crate::signals::Signals;
+use crate::volumes::{self, Mount, Selected, one_each};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use vss_linux::process::{PidFd, Signal};
+use vss_model::{ShadowId, VssCode, VssError};
+use vss_requester::requester::interrupted;
+use vss_requester::{Backup, Instance, Management, Requester};
+
+/// Most mounts that are listed one by one because no copy shows them.
+const LISTED: usize = 20;
+
+/// The result is the exit status.
+pub(super) fn run(instance: &Instance, arguments: RunArguments) -> u8 {
+    prepare(instance, arguments).and_then(Run::execute).unwrap_or_else(|error| {
+        report(&error);
+        NO_COPY
+    })
+}
+
+/// A finished set, and what is to be done with it.
+struct Run {
+    instance: Instance,
+    backup: Backup,
+    signals: Signals,
+    progress: Progress,
+    selected: Vec<Selected>,
+    mounts: Vec<Mount>,
+    live: Vec<PathBuf>,
+    job: Job,
+}
+
+/// Checks everything that can be wrong on this side, and makes the set.
+fn prepare(instance: &Instance, arguments: RunArguments) -> Result<Run, VssError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(VssError::new(
+            VssCode::AccessDenied,
+            "vss run needs root, to show the copies in place of the live files",
+        )
+        .with_hint("Use `sudo vss run ...`, with --as-caller to run the command as yourself"));
+    }
+    let caller = if arguments.as_caller { Some(Caller::from_sudo()?) } else { None };
+    let mounts = volumes::mounts()?;
+    let selected = volumes::select(&arguments.volume, &mounts)?;
+    let live = live_directories(instance, &arguments.live)?;
+    let directory = std::env::current_dir().map_err(|error| system_error("The working directory is gone", &error))?;
+    let request = request(requester_name(&arguments.command), Lifetime::Session, &selected, &arguments.backup);
+
+    let requester = Requester::connect(instance)?;
+    let signals = Signals::catch(NO_COPY)?;
+    let mut progress = Progress::new(signals.clone());
+    let backup = Backup::create(requester, &request, &mut progress)?;
+    progress.finished(backup.set(), backup.writer_statuses());
+    let environment = vec![
+        ("VSS_SET_ID", backup.set().set_id.to_string().into()),
+        ("VSS_CONSISTENCY", backup.set().consistency.name().into()),
+    ];
+    let job = Job { command: arguments.command, environment, caller, directory };
+    Ok(Run { instance: instance.clone(), backup, signals, progress, selected, mounts, live, job })
+}
+
+/// The directories that stay live: the system's, the service's own, and those of `--live`, which must exist.
+fn live_directories(instance: &Instance, chosen: &[PathBuf]) -> Result<Vec<PathBuf>, VssError> {
+    let own = ALWAYS_LIVE.into_iter().map(Path::new).chain([instance.runtime_dir()]);
+    let mut live: Vec<PathBuf> = own.filter_map(|directory| directory.canonicalize().ok()).collect();
+    for directory in chosen {
+        live.push(volumes::resolve(directory)?);
+    }
+    Ok(live)
+}
+
+fn requester_name(command: &[OsString]) -> String {
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    format!("vss run: {}", words.join(" "))
+}
+
+impl Run {
+    fn execute(mut self) -> Result<u8, VssError> {
+        match self.start() {
+            Ok(started) => Ok(self.follow(started)),
+            Err(failure) => {
+                self.signals.ending(NO_COPY);
+                self.release(false);
+                match failure {
+                    Failure::View(error) => Err(error),
+                    Failure::Start(error) => {
+                        let command = self.job.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+                        let status = status_of_failed_start(&error);
+                        report(&system_error(format!("Cannot run {command}"), &error));
+                        Ok(status)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shows the copies to the command, and starts it.
+    fn start(&mut self) -> Result<Started, Failure> {
+        let plan = self.plan().map_err(Failure::View)?;
+        for mount in plan.not_in_set.iter().take(LISTED) {
+            self.progress.warn(&format!("{} is in no copy: the command sees it live", mount.display()));
+        }
+        if let Some(more) = plan.not_in_set.len().checked_sub(LISTED + 1) {
+            self.progress.warn(&format!("{} more mounts are in no copy", more + 1));
+        }
+        if self.signals.wishes() > 0 {
+            return Err(Failure::View(interrupted()));
+        }
+        inside::start(plan, &self.job)
+    }
+
+    fn plan(&mut self) -> Result<Plan, VssError> {
+        let mut copies = BTreeMap::new();
+        for (one, shadow_id) in one_each(&self.selected).into_iter().zip(self.shadow_ids()) {
+            copies.insert(one.volume, self.backup.expose(shadow_id)?);
+        }
+        Ok(inside::plan(&self.selected, &self.mounts, &copies, &self.live))
+    }
+
+    /// In the order of the volumes that were asked for.
+    fn shadow_ids(&self) -> Vec<ShadowId> {
+        self.backup.members().iter().map(|member| member.shadow_id).collect()
+    }
+
+    /// Waits for the command's end and tidies up; returns the exit status.
+    fn follow(mut self, mut started: Started) -> u8 {
+        for warning in &started.warnings {
+            self.progress.warn(warning);
+        }
+        let (status, lost) = match self.wait(&mut started.child) {
+            Ok(end) => end,
+            Err(error) => {
+                report(&error);
+                // Its copies are about to go: it must not go on without them.
+                let _ = started.child.kill();
+                (started.child.wait().unwrap_or_default(), false)
+            }
+        };
+        let code = status_of_command(status);
+        self.signals.ending(code);
+        started.leave();
+        if lost {
+            self.sweep();
+        } else {
+            self.release(status.success());
+        }
+        code
+    }
+
+    /// Waits until the command has ended. True: the service went away before, and the copies may have gone with it.
+    fn wait(&mut self, child: &mut Child) -> Result<(ExitStatus, bool), VssError> {
+        let failed = |error| system_error("Cannot wait for the command", &error);
+        let command = PidFd::open(child.id()).map_err(failed)?;
+        self.signals.forward_to(PidFd::open(child.id()).map_err(failed)?, child.id());
+        let mut lost = false;
+        loop {
+            let mut fds = vec![PollFd::new(&command, PollFlags::IN)];
+            if !lost {
+                fds.push(PollFd::new(&self.backup, PollFlags::IN));
+            }
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(failed(errno.into())),
+            }
+            let session_ended = fds.get(1).is_some_and(|session| !session.revents().is_empty());
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                return Ok((status, lost));
+            }
+            if session_ended {
+                lost = true;
+                self.progress
+                    .warn("The service ended, and the shadow copies may go with it: the command is told to stop");
+                // It may have ended just now.
+                let _ = command.signal(Signal::TERM);
+            }
+        }
+    }
+
+    /// Tells the writers how it went, and deletes the copies; returns when they are gone.
+    fn release(&mut self, succeeded: bool) {
+        if let Err(error) = self.backup.finish(succeeded, &mut self.progress) {
+            self.progress.warn(&format!("The writers could not be told that the backup is over: {error}"));
+        }
+        for shadow_id in self.shadow_ids() {
+            match self.backup.unexpose(shadow_id) {
+                Ok(()) => {}
+                // It was never shown.
+                Err(error) if matches!(error.code, VssCode::ObjectNotFound | VssCode::BadState) => {}
+                Err(error) => self.progress.warn(&format!("Shadow copy {shadow_id} is still mounted: {error}")),
+            }
+        }
+        if let Err(error) = self.backup.delete() {
+            self.progress.warn(&format!("The shadow copies are not deleted yet: {error}"));
+        }
+    }
+
+    /// After the service was lost: a new one deletes at its start what the lost one left.
+    fn sweep(&mut self) {
+        let swept = Management::connect(&self.instance)
+            .and_then(|mut management| management.delete_set(self.backup.set().set_id));
+        if let Err(error) = swept {
+            self.progress.warn(&format!("The shadow copies may be left until the service starts again: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_requester_is_the_command() {
+        assert_eq!(requester_name(&["restic".into(), "backup".into(), "/srv".into()]), "vss run: restic backup /srv");
+    }
+
+    #[test]
+    fn live_directories_exist_and_are_resolved() {
+        let instance = Instance::new("/no/such/directory", "/no/such/state");
+        let live = live_directories(&instance, &["/proc/../etc".into()]).unwrap();
+        assert!(live.contains(&PathBuf::from("/etc")) && live.contains(&PathBuf::from("/proc")));
+        assert!(!live.contains(&PathBuf::from("/no/such/directory")));
+        let error = live_directories(&instance, &["/no/such/live".into()]).unwrap_err();
+        assert!(error.code == VssCode::ObjectNotFound && error.message.contains("/no/such/live"));
+    }
+}

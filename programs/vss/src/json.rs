@@ -1,0 +1,205 @@
+//! The stable JSON documents (design 8). Keys are added, never renamed.
+
+use serde::Serialize;
+use std::path::Path;
+use vss_model::{
+    Attributes, ComponentName, Consistency, Context, Instant, NestedCopy, SetId, ShadowCopy, ShadowCopySet, ShadowId,
+    VssError, WriterRecord, WriterState,
+};
+
+/// `vss create --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct SetDocument<'a> {
+    set_id: SetId,
+    consistency: Consistency,
+    atomic: bool,
+    hold_ms: u64,
+    freeze_ms: u64,
+    shadows: Vec<ShadowDocument<'a>>,
+    writers: Vec<WriterDocument<'a>>,
+}
+
+/// One shadow copy of a set.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShadowDocument<'a> {
+    id: ShadowId,
+    volume: &'a Path,
+    provider: &'a str,
+    device: Option<&'a str>,
+    path: Option<&'a Path>,
+    consistency: Consistency,
+    cut_at: Instant,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    nested: &'a [NestedCopy],
+}
+
+/// One shadow copy in a list: also what its set is.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedShadow<'a> {
+    #[serde(flatten)]
+    shadow: ShadowDocument<'a>,
+    set_id: SetId,
+    created_at: Instant,
+    attributes: Attributes,
+    owner: u32,
+}
+
+/// `vss show ID --json` of a set.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShownSet<'a> {
+    #[serde(flatten)]
+    set: SetDocument<'a>,
+    context: Context,
+    created_at: Instant,
+    requester: &'a str,
+    owner: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct WriterDocument<'a> {
+    name: &'a str,
+    state: WriterState,
+    components: Vec<ComponentDocument<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a VssError>,
+}
+
+#[derive(Debug, Serialize)]
+struct ComponentDocument<'a> {
+    #[serde(flatten)]
+    name: &'a ComponentName,
+    consistency: Consistency,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a VssError>,
+}
+
+/// `vss list WHAT --json`: one key with the list.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum List<T> {
+    Shadows(Vec<T>),
+    Writers(Vec<T>),
+    Providers(Vec<T>),
+    Volumes(Vec<T>),
+}
+
+impl<'a> From<&'a ShadowCopy> for ShadowDocument<'a> {
+    fn from(shadow: &'a ShadowCopy) -> Self {
+        Self {
+            id: shadow.id,
+            volume: &shadow.volume,
+            provider: &shadow.provider,
+            device: shadow.device.as_deref(),
+            path: shadow.path.as_deref(),
+            consistency: shadow.consistency,
+            cut_at: shadow.cut_at,
+            nested: &shadow.nested,
+        }
+    }
+}
+
+impl<'a> From<&'a ShadowCopy> for ListedShadow<'a> {
+    fn from(shadow: &'a ShadowCopy) -> Self {
+        Self {
+            shadow: shadow.into(),
+            set_id: shadow.set_id,
+            created_at: shadow.created_at,
+            attributes: shadow.attributes,
+            owner: shadow.owner,
+        }
+    }
+}
+
+impl<'a> From<&'a WriterRecord> for WriterDocument<'a> {
+    fn from(writer: &'a WriterRecord) -> Self {
+        let components = writer.components.iter().map(|component| ComponentDocument {
+            name: &component.name,
+            consistency: component.consistency,
+            failure: component.failure.as_ref(),
+        });
+        Self {
+            name: &writer.name,
+            state: writer.state,
+            components: components.collect(),
+            failure: writer.failure.as_ref(),
+        }
+    }
+}
+
+impl<'a> From<&'a ShadowCopySet> for SetDocument<'a> {
+    fn from(set: &'a ShadowCopySet) -> Self {
+        Self {
+            set_id: set.set_id,
+            consistency: set.consistency,
+            atomic: set.atomic,
+            hold_ms: set.hold_ms,
+            freeze_ms: set.freeze_ms,
+            shadows: set.shadows.iter().map(Into::into).collect(),
+            writers: set.writers.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a ShadowCopySet> for ShownSet<'a> {
+    fn from(set: &'a ShadowCopySet) -> Self {
+        Self {
+            set: set.into(),
+            context: set.context,
+            created_at: set.created_at,
+            requester: &set.requester,
+            owner: set.owner,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const ID: &str = "b5946137-7b9f-4925-af80-51abd60b20d5";
+    const AT: &str = "2026-11-24T09:30:00Z";
+
+    fn set(nested: Value) -> ShadowCopySet {
+        serde_json::from_value(json!({
+            "set_id": ID, "consistency": "file-system", "atomic": true, "hold_ms": 0, "freeze_ms": 7, "context": "backup",
+            "backup_state": {"select_components": false, "bootable_system_state": false, "backup_type": "full",
+                "partial_file_support": false},
+            "owner": 0, "requester": "vss create", "created_at": AT,
+            "writers": [{"name": "redis", "class_id": ID, "instance_id": ID, "state": "WAITING_FOR_BACKUP_COMPLETE",
+                "failure": null, "frozen_ms": 5,
+                "components": [{"logical_path": "", "name": "db", "consistency": "application", "failure": null}]}],
+            "shadows": [{"id": ID, "set_id": ID, "volume": "/srv", "volume_id": "btrfs:x:5", "provider": "btrfs",
+                "provider_id": ID, "device": null, "path": null, "consistency": "file-system", "cut_at": AT,
+                "nested": nested, "created_at": AT, "attributes": 8, "owner": 1000}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn create_has_exactly_the_documented_keys() {
+        let set = set(json!([]));
+        assert_eq!(
+            serde_json::to_value(SetDocument::from(&set)).unwrap(),
+            json!({
+                "set_id": ID, "consistency": "file-system", "atomic": true, "hold_ms": 0, "freeze_ms": 7,
+                "shadows": [{"id": ID, "volume": "/srv", "provider": "btrfs", "device": null, "path": null,
+                    "consistency": "file-system", "cut_at": AT}],
+                "writers": [{"name": "redis", "state": "WAITING_FOR_BACKUP_COMPLETE",
+                    "components": [{"logical_path": "", "name": "db", "consistency": "application"}]}],
+            })
+        );
+    }
+
+    #[test]
+    fn a_list_adds_what_the_set_knows() {
+        let set = set(json!([{"path": "sub", "cut_at": AT}]));
+        let list = List::Shadows(set.shadows.iter().map(ListedShadow::from).collect());
+        assert_eq!(
+            serde_json::to_value(list).unwrap(),
+            json!({"shadows": [{"id": ID, "volume": "/srv", "provider": "btrfs", "device": null, "path": null,
+                "consistency": "file-system", "cut_at": AT, "nested": [{"path": "sub", "cut_at": AT}],
+                "set_id": ID, "created_at": AT, "attributes": 8, "owner": 1000}]})
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! What people read on stdout and stderr: lines and tables. A reader that went away is no reason to panic.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Writes a line to stderr. Where even that fails there is nobody to tell.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// The text with control characters replaced: names come from other users, and a terminal obeys escape sequences.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+/// Writes a table to stdout: aligned for a terminal, else one line a row with its cells separated by tabs.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let stdout = io::stdout();
+    let aligned = stdout.is_terminal();
+    write_table(&mut stdout.lock(), aligned, header, rows)
+}
+
+fn write_table(out: &mut impl Write, aligned: bool, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    if aligned {
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING).set_header(header);
+        for row in rows {
+            table.add_row(row.iter().map(|cell| printable(cell)));
+        }
+        return writeln!(out, "{}", table.trim_fmt());
+    }
+    writeln!(out, "{}", header.join("\t"))?;
+    for row in rows {
+        let cells: Vec<String> = row.iter().map(|cell| printable(cell)).collect();
+        writeln!(out, "{}", cells.join("\t"))?;
+    }
+    Ok(())
+}
+
+/// Writes a line to stdout.
+pub(crate) fn line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{}", printable(text))
+}
+
+/// Writes one JSON document to stdout.
+pub(crate) fn json(document: &impl serde::Serialize) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut stdout, document)?;
+    writeln!(stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Vec<String>> {
+        vec![vec!["a".to_owned(), "long cell".to_owned()], vec!["\u{1b}[31mred".to_owned(), String::new()]]
+    }
+
+    #[test]
+    fn a_program_reads_tabs() {
+        let mut out = Vec::new();
+        write_table(&mut out, false, &["ONE", "TWO"], &rows()).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "ONE\tTWO\na\tlong cell\n\u{fffd}[31mred\t\n");
+    }
+
+    #[test]
+    fn a_person_reads_columns_and_no_escape_sequence() {
+        let mut out = Vec::new();
+        write_table(&mut out, true, &["ONE", "TWO"], &rows()).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        let columns: Vec<Option<usize>> =
+            text.lines().take(2).map(|line| line.find("TWO").or(line.find("long"))).collect();
+        assert_eq!(columns[0], columns[1]);
+    }
+}

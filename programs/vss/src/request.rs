@@ -1,0 +1,117 @@
+//! From the options of the command line to what is asked of the service.
+
+use crate::args::BackupArguments;
+use crate::volumes::{Selected, one_each};
+use std::time::Duration;
+use vss_model::{BackupState, BackupType, Context};
+use vss_requester::{BackupRequest, WriterChoice};
+
+/// How long the copies live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Until the command has ended.
+    Session,
+    /// Until reboot or delete.
+    UntilReboot,
+    /// Until delete.
+    Persistent,
+}
+
+/// The context for a lifetime, with or without writers.
+fn context(lifetime: Lifetime, writers: bool) -> Context {
+    match (lifetime, writers) {
+        (Lifetime::Session, true) => Context::Backup,
+        (Lifetime::Session, false) => Context::FileShareBackup,
+        (Lifetime::UntilReboot, true) => Context::UntilReboot,
+        (Lifetime::UntilReboot, false) => Context::UntilRebootNoWriters,
+        (Lifetime::Persistent, true) => Context::AppRollback,
+        (Lifetime::Persistent, false) => Context::NasRollback,
+    }
+}
+
+/// The request. `requester` is who asks, for lists and records.
+pub(crate) fn request(
+    requester: String,
+    lifetime: Lifetime,
+    selected: &[Selected],
+    arguments: &BackupArguments,
+) -> BackupRequest {
+    // `create` puts no file into a backup: no writer may truncate its logs because of it.
+    let backup_type = match (arguments.backup_type, lifetime) {
+        (Some(backup_type), _) => backup_type.into(),
+        (None, Lifetime::Session) => BackupType::Full,
+        (None, Lifetime::UntilReboot | Lifetime::Persistent) => BackupType::Copy,
+    };
+    BackupRequest {
+        requester,
+        context: context(lifetime, !arguments.no_writers),
+        state: BackupState { backup_type, ..BackupState::default() },
+        writers: match arguments.writer.as_slice() {
+            [] => WriterChoice::All,
+            names => WriterChoice::Named(names.to_vec()),
+        },
+        provider: arguments.provider.clone(),
+        volumes: one_each(selected).into_iter().map(|one| one.path.clone()).collect(),
+        strict: !arguments.allow_degraded,
+        require: arguments.require.map(Into::into),
+        wait: Duration::from_secs(arguments.wait.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volumes::tests_support::{mounts, selected};
+    use vss_model::Consistency;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        backup: BackupArguments,
+    }
+
+    fn made(line: &str, lifetime: Lifetime) -> BackupRequest {
+        let line: Line = clap::Parser::parse_from(format!("vss {line}").split_whitespace());
+        let mounts = mounts(&[("/", 1), ("/srv", 2)]);
+        request("test".to_owned(), lifetime, &selected(&["/srv/a", "/etc", "/srv/b"], &mounts), &line.backup)
+    }
+
+    #[test]
+    fn plain_run_and_plain_create() {
+        let run = made("", Lifetime::Session);
+        assert_eq!((run.context, run.state.backup_type), (Context::Backup, BackupType::Full));
+        assert!(run.strict && run.require.is_none() && run.wait == Duration::from_secs(600));
+        assert_eq!(run.writers, WriterChoice::All);
+        let create = made("", Lifetime::UntilReboot);
+        assert_eq!((create.context, create.state.backup_type), (Context::UntilReboot, BackupType::Copy));
+    }
+
+    #[test]
+    fn a_volume_is_asked_for_once() {
+        let volumes = made("", Lifetime::Session).volumes;
+        assert_eq!(volumes, ["/srv/a", "/etc"].map(std::path::PathBuf::from));
+    }
+
+    #[test]
+    fn options_reach_the_request() {
+        let request = made(
+            "--writer redis --writer script --provider btrfs --require file-system --backup-type log --allow-degraded --wait 0",
+            Lifetime::Persistent,
+        );
+        assert_eq!(request.writers, WriterChoice::Named(vec!["redis".to_owned(), "script".to_owned()]));
+        assert_eq!((request.provider.as_deref(), request.require), (Some("btrfs"), Some(Consistency::FileSystem)));
+        assert_eq!((request.state.backup_type, request.strict, request.wait), (BackupType::Log, false, Duration::ZERO));
+        assert_eq!(request.context, Context::AppRollback);
+    }
+
+    #[test]
+    fn without_writers_every_lifetime_has_its_twin() {
+        for (lifetime, twin) in [
+            (Lifetime::Session, Context::FileShareBackup),
+            (Lifetime::UntilReboot, Context::UntilRebootNoWriters),
+            (Lifetime::Persistent, Context::NasRollback),
+        ] {
+            assert_eq!(made("--no-writers", lifetime).context, twin);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Which mount and which volume hold a path, told from the mount table alone: no file system is touched, so a dead server
+//! among the mounts delays nobody.
+
+use crate::exit::system_error;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use vss_linux::mountinfo::{self, MountEntry};
+use vss_model::{VssCode, VssError};
+
+/// A volume of this machine, as long as it is mounted: the superblock's device number and, on btrfs, the subvolume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct VolumeKey {
+    device: u64,
+    subvolume: u64,
+}
+
+/// One mount that can be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// Where it is.
+    pub(crate) mount_point: PathBuf,
+    /// What it shows.
+    pub(crate) volume: VolumeKey,
+    /// The directory of the volume that it shows as its root; empty for the volume's own root.
+    pub(crate) root: PathBuf,
+}
+
+impl From<&MountEntry> for Mount {
+    fn from(entry: &MountEntry) -> Self {
+        // On btrfs mountinfo counts the root from subvolume 5 and names the subvolume among the options.
+        let subvolume = entry.super_option("subvolid").and_then(|id| id.parse().ok()).unwrap_or(0);
+        let top = Path::new(entry.super_option("subvol").unwrap_or("/"));
+        let root = entry.root.strip_prefix(top).unwrap_or(&entry.root);
+        Self {
+            mount_point: entry.mount_point.clone(),
+            volume: VolumeKey { device: entry.device_number(), subvolume },
+            root: root.strip_prefix("/").unwrap_or(root).to_owned(),
+        }
+    }
+}
+
+/// A path that the user chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selected {
+    /// Absolute, without symbolic links.
+    pub(crate) path: PathBuf,
+    /// The volume that holds it.
+    pub(crate) volume: VolumeKey,
+    /// Its place in the volume; empty for the volume's root.
+    pub(crate) inner: PathBuf,
+}
+
+/// The mounts that can be seen from here.
+pub(crate) fn mounts() -> Result<Vec<Mount>, VssError> {
+    let entries = mountinfo::mounts().map_err(|error| system_error("Cannot read the mounts", &error))?;
+    Ok(visible(&entries).into_iter().map(Into::into).collect())
+}
+
+/// Leaves out what a later mount covers: a mount is seen when its parent is, nothing is mounted on its root, and no other
+/// mount on its parent lies above it.
+fn visible(entries: &[MountEntry]) -> Vec<&MountEntry> {
+    let mut children: BTreeMap<u64, Vec<&MountEntry>> = BTreeMap::new();
+    let ids: BTreeSet<u64> = entries.iter().map(|entry| entry.mount_id).collect();
+    let mut stack = Vec::new();
+    for entry in entries {
+        if entry.parent_id == entry.mount_id || !ids.contains(&entry.parent_id) {
+            stack.push(entry);
+        } else {
+            children.entry(entry.parent_id).or_default().push(entry);
+        }
+    }
+    let mut seen = Vec::new();
+    while let Some(entry) = stack.pop() {
+        let below = children.remove(&entry.mount_id).unwrap_or_default();
+        let covered = below.iter().any(|child| child.mount_point == entry.mount_point);
+        if !covered {
+            seen.push(entry);
+        }
+        for child in &below {
+            let hidden = below.iter().any(|other| {
+                other.mount_point != child.mount_point && child.mount_point.starts_with(&other.mount_point)
+            });
+            // The kernel marks the place of a mount whose directory was removed.
+            let removed = child.mount_point.as_os_str().as_encoded_bytes().ends_with(b"//deleted");
+            if !hidden && !removed && (!covered || child.mount_point == entry.mount_point) {
+                stack.push(child);
+            }
+        }
+    }
+    seen.sort_by(|one, other| one.mount_point.cmp(&other.mount_point));
+    seen
+}
+
+/// Finds each path and what holds it.
+///
+/// # Errors
+/// `VSS_E_OBJECT_NOT_FOUND` for a path that does not exist.
+pub(crate) fn select(paths: &[PathBuf], mounts: &[Mount]) -> Result<Vec<Selected>, VssError> {
+    paths
+        .iter()
+        .map(|path| {
+            let path = resolve(path)?;
+            select_one(path.clone(), mounts)
+                .ok_or_else(|| VssError::new(VssCode::ObjectNotFound, format!("No mount holds {}", path.display())))
+        })
+        .collect()
+}
+
+/// The absolute path without symbolic links.
+///
+/// # Errors
+/// `VSS_E_OBJECT_NOT_FOUND` when it does not exist.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, VssError> {
+    path.canonicalize().map_err(|error| {
+        let named = system_error(path.display(), &error);
+        if error.kind() == io::ErrorKind::NotFound { named.with_hint("Check the path") } else { named }
+    })
+}
+
+fn select_one(path: PathBuf, mounts: &[Mount]) -> Option<Selected> {
+    let holder = mounts.iter().filter(|mount| path.starts_with(&mount.mount_point));
+    let mount = holder.max_by_key(|mount| mount.mount_point.components().count())?;
+    let inner = mount.root.join(path.strip_prefix(&mount.mount_point).ok()?);
+    Some(Selected { volume: mount.volume, inner, path })
+}
+
+/// One path of each volume, in the order in which the volumes were chosen.
+pub(crate) fn one_each(selected: &[Selected]) -> Vec<&Selected> {
+    let mut seen = BTreeSet::new();
+    selected.iter().filter(|selected| seen.insert(selected.volume)).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    use super::*;
+
+    /// A mount table of whole volumes: mount point and device number.
+    pub(crate) fn mounts(table: &[(&str, u64)]) -> Vec<Mount> {
+        let mount = |&(mount_point, device): &(&str, u64)| Mount {
+            mount_point: mount_point.into(),
+            volume: VolumeKey { device, subvolume: 0 },
+            root: PathBuf::new(),
+        };
+        table.iter().map(mount).collect()
+    }
+
+    /// The paths as if the user had chosen them; they need not exist.
+    pub(crate) fn selected(paths: &[&str], mounts: &[Mount]) -> Vec<Selected> {
+        paths.iter().map(|path| select_one(path.into(), mounts).unwrap()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> Vec<Mount> {
+        let entries = mountinfo::parse(text.as_bytes()).unwrap();
+        visible(&entries).into_iter().map(Into::into).collect()
+    }
+
+    const TABLE: &str = "\
+1 0 8:1 / / rw - ext4 /dev/sda1 rw
+2 1 0:30 /@home /home rw - btrfs /dev/sdb rw,subvolid=257,subvol=/@home
+3 1 0:30 /@home/me/data /srv rw - btrfs /dev/sdb rw,subvolid=257,subvol=/@home
+4 2 8:2 / /home/disk rw - ext4 /dev/sdc rw
+";
+
+    fn points(mounts: &[Mount]) -> Vec<&str> {
+        mounts.iter().map(|mount| mount.mount_point.to_str().unwrap()).collect()
+    }
+
+    fn pick(path: &str, mounts: &[Mount]) -> Selected {
+        select_one(path.into(), mounts).unwrap()
+    }
+
+    #[test]
+    fn the_deepest_mount_holds_a_path() {
+        let mounts = table(TABLE);
+        assert_eq!(points(&mounts), ["/", "/home", "/home/disk", "/srv"]);
+        assert_eq!(pick("/etc/fstab", &mounts).inner, Path::new("etc/fstab"));
+        assert_eq!(pick("/home", &mounts).inner, Path::new(""));
+        assert_eq!(pick("/homework", &mounts).inner, Path::new("homework"));
+        assert_eq!(pick("/home/disk/x", &mounts).volume, mounts[2].volume);
+    }
+
+    #[test]
+    fn a_directory_mounted_elsewhere_is_the_same_volume() {
+        let mounts = table(TABLE);
+        let (home, srv) = (pick("/home/me", &mounts), pick("/srv/file", &mounts));
+        assert_eq!(home.volume, srv.volume);
+        assert_eq!(srv.inner, Path::new("me/data/file"));
+        assert_eq!(one_each(&[home.clone(), srv]), [&home]);
+    }
+
+    #[test]
+    fn what_a_later_mount_covers_is_not_seen() {
+        let over_home = format!("{TABLE}5 2 8:3 / /home rw - ext4 /dev/sdd rw\n");
+        let mounts = table(&over_home);
+        assert_eq!(points(&mounts), ["/", "/home", "/srv"]);
+        assert_eq!(pick("/home/x", &mounts).inner, Path::new("x"));
+        let over_parent = format!(
+            "{TABLE}5 1 8:3 / /sr rw - ext4 /dev/sdd rw\n6 1 8:4 / /h rw - ext4 /dev/sde rw\n7 1 8:5 / /h/a rw - ext4 /dev/sdf rw\n"
+        );
+        assert_eq!(points(&table(&over_parent)), ["/", "/h", "/home", "/home/disk", "/sr", "/srv"]);
+        let removed = format!("{TABLE}5 1 8:3 / /gone//deleted rw - ext4 /dev/sdd rw\n");
+        assert_eq!(points(&table(&removed)), ["/", "/home", "/home/disk", "/srv"]);
+    }
+
+    #[test]
+    fn a_path_that_does_not_exist_is_named() {
+        let error = resolve(Path::new("/no/such/path")).unwrap_err();
+        assert_eq!(error.code, VssCode::ObjectNotFound);
+        assert!(error.message.contains("/no/such/path"));
+    }
+}

@@ -1,0 +1,62 @@
+//! The wiring: the one place that names concrete providers (design 4).
+
+use std::sync::Arc;
+use vss_provider::Provider;
+use vss_provider_btrfs::{BtrfsOptions, BtrfsProvider};
+use vss_service::config::Config;
+use vss_service::providers::Providers;
+
+/// The providers of this build, in the order of choice.
+pub(crate) fn providers(config: &Config) -> Providers {
+    let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
+    #[cfg(feature = "fault-injection")]
+    providers.extend(fake::from_environment());
+    let min_free_bytes = config.providers.btrfs.min_free_bytes;
+    providers.push(Arc::new(BtrfsProvider::new(BtrfsOptions { min_free_bytes })));
+    Providers::new(providers)
+}
+
+/// The fake provider for tests, described by `VSS_FAKE`, a JSON object: `{"store": DIR, "policy": "needs_hold", "fail":
+/// [PHASE, CODE], "hang": [PHASE, MILLISECONDS], "commit_delay_ms": N}`.
+#[cfg(feature = "fault-injection")]
+mod fake {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use vss_model::{FreezePolicy, VssCode};
+    use vss_provider::Provider;
+    use vss_provider::fake::{FakeOptions, FakeProvider};
+
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Description {
+        #[serde(default)]
+        store: Option<PathBuf>,
+        policy: FreezePolicy,
+        #[serde(default)]
+        fail: Option<(String, VssCode)>,
+        #[serde(default)]
+        hang: Option<(String, u64)>,
+        #[serde(default)]
+        commit_delay_ms: u64,
+    }
+
+    pub(super) fn from_environment() -> Option<Arc<dyn Provider>> {
+        let text = std::env::var("VSS_FAKE").ok()?;
+        let description: Description = match serde_json::from_str(&text) {
+            Ok(description) => description,
+            Err(error) => {
+                tracing::error!(%error, "VSS_FAKE is not understood");
+                return None;
+            }
+        };
+        Some(Arc::new(FakeProvider::new(FakeOptions {
+            name: "fake".to_owned(),
+            freeze_policy: description.policy,
+            store: description.store,
+            fail: description.fail.and_then(|(phase, code)| Some((phase.parse().ok()?, code))),
+            hang: description.hang.and_then(|(phase, ms)| Some((phase.parse().ok()?, Duration::from_millis(ms)))),
+            commit_delay: Duration::from_millis(description.commit_delay_ms),
+        })))
+    }
+}

@@ -1,0 +1,350 @@
+//! The contract's calls: which set is in creation, what each phase does, mounting and deleting.
+
+use crate::{
+    creation::{Creation, Member, part_name},
+    failure::failed,
+    file_system::{self, FileSystem},
+    nested, space,
+    store::Store,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use vss_linux::{
+    btrfs::{self, Access},
+    mountinfo,
+};
+use vss_model::{FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
+use vss_provider::{
+    Capabilities, CommittedCopy, CopyKind, Deletion, MountedTree, PrepareRequest, Presence, Provider,
+    ProviderProperties, ProviderType, StoredCopy, Support,
+    stage::{Stage, unknown_set},
+};
+
+/// The provider's id.
+const ID: ProviderId = ProviderId::from_u128(0x6f6a_3d0c_1f54_4c5e_9a35_0d1e_5b7c_b7f5);
+
+/// How long `abort` waits for a phase that is running before it leaves the undoing to that phase's thread.
+const ABORT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BtrfsOptions {
+    /// Bytes that must be available on a file system for a copy to be made on it; none: [`crate::least_free`].
+    pub min_free_bytes: Option<u64>,
+}
+
+/// The provider for btrfs subvolumes.
+#[derive(Debug)]
+pub struct BtrfsProvider {
+    options: BtrfsOptions,
+    current: Mutex<Option<Arc<CurrentSet>>>,
+}
+
+/// The one set in creation.
+#[derive(Debug)]
+struct CurrentSet {
+    id: SetId,
+    /// Set by `abort`; a running phase looks at it between its steps, and undoes the set if it finds it at its end.
+    aborted: AtomicBool,
+    /// None when it was undone or finished.
+    creation: Mutex<Option<Creation>>,
+}
+
+/// The provider's own words in a [`StoredCopy`].
+#[derive(Debug, Serialize, Deserialize)]
+struct CopyData {
+    /// Of this structure; 1.
+    format: u32,
+    /// The devices that the file system was on.
+    devices: Vec<PathBuf>,
+}
+
+impl CopyData {
+    fn text(devices: Vec<PathBuf>) -> String {
+        // Only paths that are not UTF-8 cannot be written; without them the devices are found by uuid.
+        serde_json::to_string(&Self { format: 1, devices })
+            .unwrap_or_else(|_| r#"{"format":1,"devices":[]}"#.to_owned())
+    }
+
+    /// The devices that a copy's file system was on when the copy was made.
+    fn devices_of(copy: &StoredCopy) -> Vec<PathBuf> {
+        let mut devices = serde_json::from_str(&copy.data).map_or_else(|_| Vec::new(), |data: Self| data.devices);
+        devices.push(PathBuf::from(&copy.volume.source));
+        devices
+    }
+}
+
+impl BtrfsProvider {
+    /// A provider with no set in creation.
+    #[must_use]
+    pub fn new(options: BtrfsOptions) -> Self {
+        Self { options, current: Mutex::default() }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<CurrentSet>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one phase: the set must be this one and at this stage.
+    fn phase<T>(
+        &self,
+        set_id: SetId,
+        wanted: Stage,
+        call: &str,
+        act: impl FnOnce(&mut Creation, &CurrentSet) -> Result<T, VssError>,
+    ) -> Result<T, VssError> {
+        let set = self.current().as_ref().filter(|set| set.id == set_id).map(Arc::clone);
+        let set = set.ok_or_else(|| unknown_set(set_id))?;
+        let mut creation = set.lock();
+        let running = creation.as_mut().ok_or_else(|| unknown_set(set_id))?;
+        running.stage.expect(wanted, call)?;
+        let result = set.check(set_id).and_then(|()| act(running, &set));
+        if set.aborted.load(Ordering::Acquire) {
+            undo(creation.take())?;
+            return result.and_then(|_| Err(aborted(set_id)));
+        }
+        result
+    }
+
+    /// Ends a set that is not finished. Waits for a phase that is running, but not for ever.
+    fn undo_set(&self, set: &CurrentSet) -> Result<(), VssError> {
+        set.aborted.store(true, Ordering::Release);
+        let deadline = Instant::now() + ABORT_PATIENCE;
+        loop {
+            match set.creation.try_lock() {
+                Ok(mut creation) => return undo(creation.take()),
+                Err(TryLockError::Poisoned(creation)) => return undo(creation.into_inner().take()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(VssError::new(
+                        VssCode::ProviderVeto,
+                        format!("A btrfs call of set {} does not return; its copies are deleted when it does", set.id),
+                    )
+                    .with_hint("A frozen file system blocks btrfs: look with fsfreeze --unfreeze at who froze it"));
+                }
+            }
+        }
+    }
+
+    /// The file system of a copy; none when it cannot be reached.
+    fn reach(copy: &StoredCopy, access: Access) -> Result<Option<FileSystem>, VssError> {
+        FileSystem::open(&copy.volume.uuid, &CopyData::devices_of(copy), access)
+    }
+
+    fn is_writable_now(&self, copy: &StoredCopy) -> bool {
+        let set = self.current().as_ref().filter(|set| set.id == copy.set_id).map(Arc::clone);
+        set.is_some_and(|set| set.lock().as_ref().is_some_and(|creation| creation.stage == Stage::Writable))
+    }
+}
+
+impl CurrentSet {
+    fn lock(&self) -> MutexGuard<'_, Option<Creation>> {
+        self.creation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, set_id: SetId) -> Result<(), VssError> {
+        if self.aborted.load(Ordering::Acquire) { Err(aborted(set_id)) } else { Ok(()) }
+    }
+}
+
+fn undo(creation: Option<Creation>) -> Result<(), VssError> {
+    creation.map_or(Ok(()), Creation::undo)
+}
+
+fn aborted(set_id: SetId) -> VssError {
+    VssError::new(VssCode::ProviderVeto, format!("Set {set_id} was aborted meanwhile"))
+}
+
+fn unreachable(copy: &StoredCopy) -> VssError {
+    VssError::new(
+        VssCode::ObjectNotFound,
+        format!("The btrfs file system {} of shadow copy {} cannot be reached now", copy.volume.uuid, copy.shadow_id),
+    )
+    .with_hint("Attach its disk and try again")
+}
+
+fn gone(copy: &StoredCopy) -> VssError {
+    VssError::new(VssCode::ObjectNotFound, format!("Shadow copy {} is gone", copy.shadow_id))
+        .with_hint("Somebody deleted its subvolume; delete its record too")
+}
+
+impl Provider for BtrfsProvider {
+    fn properties(&self) -> ProviderProperties {
+        ProviderProperties {
+            id: ID,
+            name: "btrfs".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            provider_type: ProviderType::Software,
+            freeze_policy: FreezePolicy::MustNotHold,
+            capabilities: Capabilities { kind: CopyKind::RedirectOnWrite, persistent: true, writable_phase: true },
+        }
+    }
+
+    fn is_volume_supported(&self, volume: &Volume) -> Result<Support, VssError> {
+        if volume.fs_type != "btrfs" || volume.subvolume.is_none() || volume.uuid.is_empty() {
+            return Ok(Support::No(format!("it is {}, and only btrfs has btrfs snapshots", volume.fs_type)));
+        }
+        let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
+        let shown = mounts.iter().find(|entry| entry.mount_id == volume.mount_id).map(|entry| &entry.root);
+        if shown.is_some_and(|root| root.strip_prefix("/").is_ok_and(|root| root.starts_with(crate::store::NAME))) {
+            return Ok(Support::No("it is a shadow copy itself".to_owned()));
+        }
+        Ok(Support::Yes)
+    }
+
+    fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {
+        let volume = &request.volume;
+        if let Support::No(reason) = self.is_volume_supported(volume)? {
+            return Err(VssError::new(
+                VssCode::VolumeNotSupported,
+                format!("{} cannot be copied: {reason}", volume.mount_point.display()),
+            ));
+        }
+        check_is_writable(volume)?;
+        space::check_path(&volume.mount_point, self.options.min_free_bytes)?;
+
+        let earlier = {
+            let mut current = self.current();
+            let is_same = |set: &Arc<CurrentSet>| {
+                set.id == request.set_id
+                    && set.lock().as_ref().is_some_and(|creation| creation.stage == Stage::Preparing)
+            };
+            if current.as_ref().is_some_and(is_same) {
+                None
+            } else {
+                current.replace(Arc::new(CurrentSet {
+                    id: request.set_id,
+                    aborted: AtomicBool::new(false),
+                    creation: Mutex::new(Some(Creation::new())),
+                }))
+            }
+        };
+        if let Some(earlier) = earlier {
+            // Its record is still in the catalogue: what cannot be undone now is deleted from there.
+            let _ = self.undo_set(&earlier);
+        }
+        self.phase(request.set_id, Stage::Preparing, "begin_prepare", |creation, _| {
+            let is_in = creation.members.iter().any(|member| member.shadow_id == request.shadow_id);
+            if let (false, Some(subvolume)) = (is_in, volume.subvolume) {
+                creation.members.push(Member {
+                    shadow_id: request.shadow_id,
+                    volume: volume.clone(),
+                    subvolume,
+                    lasting: request.context.is_persistent(),
+                });
+            }
+            Ok(StoredCopy {
+                set_id: request.set_id,
+                shadow_id: request.shadow_id,
+                volume: volume.clone(),
+                data: CopyData::text(file_system::mounted_devices(&volume.uuid)),
+            })
+        })
+    }
+
+    fn end_prepare(&self, set_id: SetId) -> Result<(), VssError> {
+        self.phase(set_id, Stage::Preparing, "end_prepare", |creation, set| {
+            creation.end_prepare(self.options.min_free_bytes, || set.check(set_id))
+        })
+    }
+
+    fn pre_commit(&self, set_id: SetId) -> Result<(), VssError> {
+        self.phase(set_id, Stage::Prepared, "pre_commit", |creation, set| creation.pre_commit(|| set.check(set_id)))
+    }
+
+    fn commit(&self, set_id: SetId) -> Result<(), VssError> {
+        self.phase(set_id, Stage::PreCommitted, "commit", |creation, _| creation.commit())
+    }
+
+    fn post_commit(&self, set_id: SetId) -> Result<Vec<CommittedCopy>, VssError> {
+        self.phase(set_id, Stage::Committed, "post_commit", |creation, _| {
+            Ok(creation.post_commit(|file_system| CopyData::text(file_system::mounted_devices(file_system.uuid()))))
+        })
+    }
+
+    fn pre_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
+        self.phase(set_id, Stage::Created, "pre_final_commit", |creation, _| creation.pre_final_commit())
+    }
+
+    fn post_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
+        self.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| creation.post_final_commit())?;
+        // Finished: everything that was open for it is closed.
+        self.current().take_if(|set| set.id == set_id);
+        Ok(())
+    }
+
+    fn abort(&self, set_id: SetId) -> Result<(), VssError> {
+        let set = self.current().take_if(|set| set.id == set_id);
+        set.map_or(Ok(()), |set| self.undo_set(&set))
+    }
+
+    fn mount(&self, copy: &StoredCopy, writable: bool) -> Result<Vec<MountedTree>, VssError> {
+        if writable && !self.is_writable_now(copy) {
+            return Err(VssError::new(
+                VssCode::ProviderVeto,
+                format!("Shadow copy {} is writable only while its set is being finished", copy.shadow_id),
+            ));
+        }
+        let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
+        let file_system = Self::reach(copy, access)?.ok_or_else(|| unreachable(copy))?;
+        let store = Store::open(&file_system)?.ok_or_else(|| gone(copy))?;
+        let mount = |index, path| -> Result<MountedTree, VssError> {
+            let part = store.open_part(&part_name(copy.shadow_id, index))?.ok_or_else(|| gone(copy))?;
+            let subvolume = btrfs::subvolume_id(&part)
+                .map_err(|error| failed(format!("Shadow copy {} cannot be examined", copy.shadow_id), &error))?;
+            Ok(MountedTree { path, mount: file_system.mount_subvolume(subvolume, access)? })
+        };
+        let mut trees = vec![mount(0, PathBuf::new())?];
+        for place in nested::read_places(&store, copy.shadow_id)? {
+            trees.push(mount(place.index, place.path())?);
+        }
+        Ok(trees)
+    }
+
+    fn delete(&self, copy: &StoredCopy) -> Result<Deletion, VssError> {
+        let file_system = Self::reach(copy, Access::ReadWrite)?.ok_or_else(|| unreachable(copy))?;
+        let Some(store) = Store::open(&file_system)? else { return Ok(Deletion::WasGone) };
+        let deleted = store.delete_all_of(copy.shadow_id)?;
+        store.remove_if_empty(&file_system)?;
+        if !deleted {
+            return Ok(Deletion::WasGone);
+        }
+        // Otherwise a power cut could bring it back, and nobody would know it any more.
+        btrfs::commit_transaction(&file_system)
+            .map_err(|error| failed(format!("The deletion of {} cannot be written to disk", copy.shadow_id), &error))?;
+        Ok(Deletion::Deleted)
+    }
+
+    fn presence(&self, copy: &StoredCopy) -> Result<Presence, VssError> {
+        // Whoever asks wants nothing mounted: that would replay a log, and meet the mounting of the machine's start.
+        if !file_system::is_mounted(&copy.volume.uuid) {
+            return Ok(Presence::Unreachable);
+        }
+        let Some(file_system) = Self::reach(copy, Access::ReadOnly)? else { return Ok(Presence::Unreachable) };
+        let Some(store) = Store::open(&file_system)? else { return Ok(Presence::Gone) };
+        let root = store.open_part(&part_name(copy.shadow_id, 0))?;
+        Ok(if root.is_some() { Presence::Present } else { Presence::Gone })
+    }
+}
+
+/// A snapshot writes to its file system, and mounting it writable by the back door would be a surprise.
+fn check_is_writable(volume: &Volume) -> Result<(), VssError> {
+    let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
+    let entry = mounts.iter().find(|entry| entry.mount_id == volume.mount_id);
+    if entry.is_some_and(mountinfo::MountEntry::is_file_system_read_only) {
+        return Err(VssError::new(
+            VssCode::ProviderVeto,
+            format!("The btrfs file system at {} is mounted read-only", volume.mount_point.display()),
+        )
+        .with_hint("Mount it writable: a snapshot is written to it"));
+    }
+    Ok(())
+}

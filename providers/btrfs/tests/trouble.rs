@@ -1,0 +1,146 @@
+//! Trouble: no space, two sets at once, a file system that somebody froze.
+
+mod common;
+
+use common::{Btrfs, begin, create, cut, needs_btrfs, provider, volume};
+use std::{
+    fs::{self, File},
+    io::Write,
+    thread,
+    time::{Duration, Instant},
+};
+use vss_linux::freeze;
+use vss_model::{Context, SetId, ShadowId, VssCode};
+use vss_provider::{PrepareRequest, Provider};
+use vss_provider_btrfs::{BtrfsOptions, BtrfsProvider};
+
+#[test]
+fn a_full_file_system_is_refused_with_numbers() {
+    needs_btrfs!("a_full_file_system_is_refused_with_numbers");
+    let fs = Btrfs::new(128);
+    let provider = provider();
+    let (copies, _) = create(&provider, &[volume(&fs.top())]);
+    provider.delete(&copies[0]).unwrap();
+
+    let mut file = File::create(fs.top().join("filler")).unwrap();
+    let block = vec![0x5a; 1 << 20];
+    while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {}
+    let request = PrepareRequest {
+        set_id: SetId::random(),
+        shadow_id: ShadowId::random(),
+        volume: volume(&fs.top()),
+        context: Context::Backup,
+    };
+    let error = provider.begin_prepare(&request).unwrap_err();
+    assert_eq!(error.code, VssCode::InsufficientStorage);
+    assert!(error.message.contains("32 MiB"), "{error}");
+
+    // Without the guard: whatever the kernel says, nothing is left.
+    let provider = BtrfsProvider::new(BtrfsOptions { min_free_bytes: Some(0) });
+    for _ in 0..8 {
+        let (set_id, _) = begin(&provider, &[volume(&fs.top())], Context::Backup);
+        let phases = [Provider::end_prepare, Provider::pre_commit, Provider::commit];
+        if let Err(error) = phases.iter().try_for_each(|phase| phase(&provider, set_id)) {
+            assert_eq!(error.code, VssCode::InsufficientStorage, "{error}");
+        }
+        provider.abort(set_id).unwrap();
+        assert!(fs.store().is_empty());
+    }
+}
+
+#[test]
+fn two_sets_share_the_directory_without_losing_it() {
+    needs_btrfs!("two_sets_share_the_directory_without_losing_it");
+    let fs = Btrfs::new(160);
+    let volume = volume(&fs.top());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                // Each with a provider of its own, as two instances of the service have.
+                let provider = provider();
+                for _ in 0..20 {
+                    let (copies, _) = create(&provider, std::slice::from_ref(&volume));
+                    provider.delete(&copies[0]).unwrap();
+                }
+            });
+        }
+    });
+    assert!(fs.store().is_empty());
+}
+
+#[test]
+fn an_abort_while_the_cut_hangs_returns_and_is_done_later() {
+    needs_btrfs!("an_abort_while_the_cut_hangs_returns_and_is_done_later");
+    let fs = Btrfs::new(160);
+    let root = File::open(fs.top()).unwrap();
+    let thaw_late = {
+        let root = root.try_clone().unwrap();
+        move || {
+            thread::sleep(Duration::from_secs(8));
+            let _ = freeze::thaw(&root);
+        }
+    };
+    let provider = provider();
+    let (set_id, _) = begin(&provider, &[volume(&fs.top())], Context::Backup);
+    provider.end_prepare(set_id).unwrap();
+    provider.pre_commit(set_id).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(thaw_late);
+        freeze::freeze(&root).unwrap();
+        let cut = scope.spawn(|| provider.commit(set_id));
+        thread::sleep(Duration::from_millis(200));
+        let started = Instant::now();
+        let error = provider.abort(set_id).unwrap_err();
+        assert_eq!(error.code, VssCode::ProviderVeto, "{error}");
+        assert!(started.elapsed() < Duration::from_secs(7));
+        // The next set need not wait for it.
+        let other = Btrfs::new(160);
+        let (copies, _) = create(&provider, &[volume(&other.top())]);
+        provider.delete(&copies[0]).unwrap();
+        assert!(cut.join().unwrap().is_err());
+    });
+    assert!(fs.store().is_empty());
+}
+
+#[test]
+fn sixty_four_file_systems_are_cut_in_less_than_a_second() {
+    needs_btrfs!("sixty_four_file_systems_are_cut_in_less_than_a_second");
+    let file_systems: Vec<Btrfs> = (0..64).map(|_| Btrfs::new(128)).collect();
+    let volumes: Vec<_> = file_systems.iter().map(|fs| volume(&fs.top())).collect();
+    for fs in &file_systems {
+        fs::write(fs.top().join("file"), "x").unwrap();
+    }
+    let provider = provider();
+    let (set_id, _) = begin(&provider, &volumes, Context::Backup);
+    provider.end_prepare(set_id).unwrap();
+    provider.pre_commit(set_id).unwrap();
+    let started = Instant::now();
+    provider.commit(set_id).unwrap();
+    let took = started.elapsed();
+    let committed = provider.post_commit(set_id).unwrap();
+    println!("64 file systems cut in {took:?}");
+    assert_eq!(committed.len(), 64);
+    provider.abort(set_id).unwrap();
+    assert!(file_systems.iter().all(|fs| fs.store().is_empty()));
+    assert!(took < Duration::from_secs(5), "64 file systems took {took:?}");
+}
+
+#[test]
+fn the_same_set_can_be_cut_twice_only_after_it_began_again() {
+    needs_btrfs!("the_same_set_can_be_cut_twice_only_after_it_began_again");
+    let fs = Btrfs::new(160);
+    let provider = provider();
+    let (set_id, copies) = begin(&provider, &[volume(&fs.top())], Context::Backup);
+    cut(&provider, set_id);
+    let request = PrepareRequest {
+        set_id,
+        shadow_id: copies[0].shadow_id,
+        volume: copies[0].volume.clone(),
+        context: Context::Backup,
+    };
+    provider.begin_prepare(&request).unwrap();
+    assert!(fs.store().is_empty(), "what was cut before is gone");
+    cut(&provider, set_id);
+    provider.abort(set_id).unwrap();
+    assert!(fs.store().is_empty());
+}

@@ -1,0 +1,218 @@
+//! A file system of the test's own: a sparse image, a loop device, a mount. Everything is undone when it is dropped, and
+//! whatever the test left frozen is thawed.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tempfile::TempDir;
+use vss_linux::freeze;
+use vss_linux::loop_device::{AttachOptions, LoopDevice};
+
+/// Dropping waits so long for thaw and unmount, then leaves the rest to a thread.
+const TEARDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A kind of file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// At least 8 MiB.
+    Ext4,
+    /// At least 300 MiB (mkfs.xfs refuses less).
+    Xfs,
+    /// At least 110 MiB.
+    Btrfs,
+}
+
+impl Kind {
+    /// As mount(2) calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+}
+
+/// A mounted file system in an image file.
+#[derive(Debug)]
+pub struct LoopFs {
+    parts: Option<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    mount: PathBuf,
+    image: PathBuf,
+    device: LoopDevice,
+    /// Last: removed when nothing is mounted in it any more.
+    directory: TempDir,
+}
+
+impl LoopFs {
+    /// Why file systems of these kinds cannot be made here, if so: for a test's SKIPPED line.
+    #[must_use]
+    pub fn missing(kinds: &[Kind]) -> Option<String> {
+        if !rustix::process::geteuid().is_root() {
+            return Some("needs root".to_owned());
+        }
+        if !Path::new("/dev/loop-control").exists() {
+            return Some("needs loop devices".to_owned());
+        }
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        kinds.iter().find_map(|kind| {
+            let program = format!("mkfs.{}", kind.name());
+            let found = Command::new(&program).arg("-V").output().is_ok();
+            if !found {
+                Some(format!("needs {program}"))
+            } else if !known.lines().any(|line| line.trim_start_matches("nodev").trim() == kind.name()) {
+                Some(format!("the kernel has no {}", kind.name()))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// A new, empty file system, in the directory for temporary files.
+    ///
+    /// # Errors
+    /// See [`LoopFs::missing`], or there is no space.
+    pub fn new(kind: Kind, size_mib: u64) -> anyhow::Result<Self> {
+        Self::new_in(&std::env::temp_dir(), kind, size_mib)
+    }
+
+    /// A new, empty file system whose image lies in `directory`: on another [`LoopFs`] for a nested one, which has to be
+    /// dropped first.
+    ///
+    /// # Errors
+    /// As [`LoopFs::new`].
+    pub fn new_in(directory: &Path, kind: Kind, size_mib: u64) -> anyhow::Result<Self> {
+        let directory = TempDir::with_prefix_in("vss-loopfs-", directory)?;
+        let image = directory.path().join("image");
+        File::create_new(&image)?.set_len(size_mib << 20)?;
+        let options: &[&str] = match kind {
+            Kind::Ext4 => &["-q", "-F", "-E", "nodiscard"],
+            Kind::Xfs => &["-q", "-f", "-K"],
+            Kind::Btrfs => &["-q", "-f", "-K"],
+        };
+        let made = Command::new(format!("mkfs.{}", kind.name())).args(options).arg(&image).output()?;
+        if !made.status.success() {
+            bail!("mkfs.{}: {}", kind.name(), String::from_utf8_lossy(&made.stderr));
+        }
+        let device = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..AttachOptions::default() })?;
+        let point = directory.path().join("mount");
+        fs::create_dir(&point)?;
+        mount(device.path(), &point, kind.name(), MountFlags::empty(), None)
+            .with_context(|| format!("mounting {} on {}", device.path().display(), point.display()))?;
+        Ok(Self { parts: Some(Parts { mount: point, image, device, directory }) })
+    }
+
+    fn parts(&self) -> &Parts {
+        self.parts.as_ref().expect("taken only by drop")
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.parts().mount
+    }
+
+    /// The image file.
+    #[must_use]
+    pub fn image(&self) -> &Path {
+        &self.parts().image
+    }
+
+    /// The loop device.
+    #[must_use]
+    pub fn device(&self) -> &Path {
+        self.parts().device.path()
+    }
+
+    /// Its root directory, open: for FIFREEZE and FITHAW by the test itself. Close it before the file system is dropped.
+    ///
+    /// # Errors
+    /// It is not mounted any more.
+    pub fn open(&self) -> anyhow::Result<File> {
+        Ok(File::open(self.path())?)
+    }
+
+    /// Starts to create and write a file in it. A frozen file system lets it wait.
+    #[must_use]
+    pub fn start_write(&self) -> PendingWrite {
+        let (tell, told) = mpsc::channel();
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let path = self.path().join(format!("probe-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let started = Instant::now();
+        thread::spawn(move || {
+            let written = fs::write(&path, "written").and_then(|()| fs::remove_file(&path));
+            // Nobody may be listening any more.
+            let _ = tell.send(written.map(|()| started.elapsed()));
+        });
+        PendingWrite(told)
+    }
+
+    /// True when a write does not get through in 300 ms. Only good to show that something *is* frozen: a busy disk may take as
+    /// long.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.start_write().finish(Duration::from_millis(300)).is_none()
+    }
+}
+
+/// A write that may be waiting for a thaw.
+#[derive(Debug)]
+pub struct PendingWrite(mpsc::Receiver<std::io::Result<Duration>>);
+
+impl PendingWrite {
+    /// How long the write took since its start; `None` when it is not through within `limit` from now.
+    ///
+    /// # Panics
+    /// The write failed.
+    #[must_use]
+    pub fn finish(&self, limit: Duration) -> Option<Duration> {
+        self.0.recv_timeout(limit).ok().map(|written| written.expect("a probe can be written"))
+    }
+}
+
+impl Drop for LoopFs {
+    fn drop(&mut self) {
+        let Some(Parts { mount, device, directory, .. }) = self.parts.take() else { return };
+        let (tell, told) = mpsc::channel::<()>();
+        // In a thread, because each of these can wait for ever when the test has failed badly.
+        thread::spawn(move || {
+            let _ = File::open(&mount).map(freeze::thaw);
+            let _ = unmount(&mount, UnmountFlags::DETACH);
+            // The last user is gone: autoclear detaches the image.
+            drop(device);
+            drop(directory);
+            drop(tell);
+        });
+        let _ = told.recv_timeout(TEARDOWN_LIMIT);
+    }
+}
+
+/// Thaws a file system at the end of its time, unless it is dropped before: every test that freezes one itself has one.
+#[derive(Debug)]
+pub struct ThawTimer {
+    _cancel: mpsc::Sender<()>,
+}
+
+/// Thaws the file system of `directory` after `limit`.
+#[must_use]
+pub fn thaw_timer(directory: File, limit: Duration) -> ThawTimer {
+    let (cancel, cancelled) = mpsc::channel();
+    thread::spawn(move || {
+        if cancelled.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = freeze::thaw(directory);
+        }
+    });
+    ThawTimer { _cancel: cancel }
+}

@@ -1,0 +1,239 @@
+//! One script's process and the lines that pass between it and us.
+
+use crate::program::{Ended, Program};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+use vss_api::writer::{ComponentReply, EventKind, EventReply};
+use vss_model::{Component, ComponentName, VssCode, VssError};
+use vss_writer::{Answer, Call, Interrupted};
+
+/// The longest answer to one phase, all lines together.
+const ANSWER: usize = 64 << 10;
+/// The longest line to a script: a pipe takes it without waiting (pipe(7): 64 KiB).
+const QUESTION: usize = 60 << 10;
+/// What is left of the writer's time when a late script is killed: a tenth, at most this. The error that names it must
+/// arrive before the service gives up.
+const MARGIN: Duration = Duration::from_secs(1);
+/// How long a script may still answer after the service is gone, before it is killed: so that it hears `abort`.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a script may take to end after `backup-shutdown` and the end of its input.
+const END: Duration = Duration::from_secs(1);
+
+/// A running script. Dropping it kills its process group.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    what: String,
+    program: Program,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    heard: Vec<u8>,
+}
+
+/// Why there is no usable answer. Unless it is [`Failure::Said`], the script is dead or was killed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The script itself said `failed`.
+    Said(VssError),
+    /// It died, was late, or said what is no answer.
+    Dead(VssError),
+}
+
+impl Conversation {
+    /// Starts the script of the writer `name`.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self, VssError> {
+        let what = format!("Script {name}");
+        let failed = |error: std::io::Error| {
+            VssError::new(VssCode::WriterErrorNonRetryable, format!("{what} could not be started: {error}"))
+        };
+        let mut program = Program::start(command.stdin(Stdio::piped()), false).map_err(failed)?;
+        let streams = program.child().and_then(|child| Some((child.stdin.take()?, child.stdout.take()?)));
+        let (stdin, stdout) = streams.ok_or_else(|| failed(ErrorKind::BrokenPipe.into()))?;
+        Ok(Self { what, program, stdin: Some(stdin), stdout, heard: Vec::new() })
+    }
+
+    /// Tells the script one phase and waits for its answer; `components` are those that it may name in it.
+    pub(crate) fn ask(&mut self, phase: &str, words: &[u8], components: &[Component], call: &Call<'_>) -> Result<EventReply, Failure> {
+        self.nothing_unasked(phase, call)?;
+        self.tell(phase, words)?;
+        let mut until = match call.kind() {
+            // Nobody waits for these two; the time that they are given is the script's.
+            EventKind::Abort | EventKind::BackupShutdown => call.deadline(),
+            _ => call.deadline().checked_sub((call.time_left() / 10).min(MARGIN)).unwrap_or_else(Instant::now),
+        };
+        let mut quietly = None;
+        let mut reply = EventReply::default();
+        loop {
+            while let Some(line) = self.line() {
+                match answer(&line, components) {
+                    Some(Line::Done) => {
+                        if !reply.components.is_empty() {
+                            reply.code = Some(VssCode::WriterErrorPartialFailure);
+                            reply.message = format!("{} failed in {phase} for {} components", self.what, reply.components.len());
+                        }
+                        return Ok(reply);
+                    }
+                    Some(Line::Failed(code, message)) => {
+                        return Err(Failure::Said(VssError::new(code, format!("{} failed in {phase}: {message}", self.what))));
+                    }
+                    Some(Line::Component(component)) => reply.components.push(component),
+                    None => return Err(self.garbage(phase, &line)),
+                }
+            }
+            let waited = match &quietly {
+                None => call.wait_for(Some(self.stdout.as_fd()), until),
+                Some(call) => Call::wait_for(call, Some(self.stdout.as_fd()), until),
+            };
+            match waited {
+                Ok(true) => self.hear(phase, call)?,
+                Ok(false) if quietly.is_none() => return Err(self.killed(Ended::Late, phase)),
+                Ok(false) => return Err(self.killed(Ended::Interrupted, phase)),
+                Err(Interrupted) => {
+                    until = until.min(Instant::now() + GRACE);
+                    quietly = Some(Call::new(call.kind(), call.event()));
+                }
+            }
+        }
+    }
+
+    /// Ends the script: its input ends, it may go, and what is left of it is killed.
+    pub(crate) fn end(mut self, call: &Call<'_>) {
+        self.stdin = None;
+        self.program.ended(END.min(call.time_left()), call);
+    }
+
+    /// A script that says something unasked would be taken to answer a question that it has not read.
+    fn nothing_unasked(&mut self, phase: &str, call: &Call<'_>) -> Result<(), Failure> {
+        if self.heard.is_empty() && !call.wait_for(Some(self.stdout.as_fd()), Instant::now()).unwrap_or(false) {
+            return Ok(());
+        }
+        if self.heard.is_empty() {
+            self.hear(phase, call)?;
+        }
+        let line = self.line().unwrap_or_else(|| String::from_utf8_lossy(&self.heard).into_owned());
+        Err(self.garbage(phase, &line))
+    }
+
+    fn tell(&mut self, phase: &str, words: &[u8]) -> Result<(), Failure> {
+        let line = [phase.as_bytes(), words, b"\n"].concat();
+        if line.len() > QUESTION {
+            let message = format!("{}: the names of its volumes are too long for {phase}", self.what);
+            return Err(Failure::Said(VssError::new(VssCode::WriterErrorOutOfResources, message)));
+        }
+        let written = self.stdin.as_mut().map_or(Err(ErrorKind::BrokenPipe.into()), |stdin| stdin.write_all(&line));
+        // A script that reads no more is dead or as good as dead; how it ended says more than EPIPE.
+        written.map_err(|_| self.gone(phase))
+    }
+
+    /// Takes what has arrived.
+    fn hear(&mut self, phase: &str, _call: &Call<'_>) -> Result<(), Failure> {
+        let mut bytes = [0; 4096];
+        match self.stdout.read(&mut bytes) {
+            Ok(0) => Err(self.gone(phase)),
+            Ok(count) if self.heard.len() + count <= ANSWER => {
+                self.heard.extend_from_slice(&bytes[..count]);
+                Ok(())
+            }
+            Ok(_) => Err(self.garbage(phase, &String::from_utf8_lossy(&bytes))),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(_) => Err(self.gone(phase)),
+        }
+    }
+
+    /// The next whole line.
+    fn line(&mut self) -> Option<String> {
+        let end = self.heard.iter().position(|byte| *byte == b'\n')?;
+        let line: Vec<u8> = self.heard.drain(..=end).collect();
+        Some(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+
+    /// The script has closed its output: says how it ended.
+    fn gone(&mut self, phase: &str) -> Failure {
+        let nobody = crate::hooks::nobody();
+        let ended = self.program.wait(&Call::new(EventKind::Abort, &nobody), Instant::now() + Duration::from_millis(200));
+        let what = &self.what;
+        let error = match &ended {
+            Ended::Exit(status) if status.success() => {
+                VssError::new(VssCode::WriterErrorNonRetryable, format!("{what} ended in {phase} without an answer"))
+            }
+            Ended::Exit(_) => self.program.verdict(&ended, what, phase).unwrap_or_else(|| unreadable(what, phase)),
+            Ended::Late | Ended::Interrupted => unreadable(what, phase),
+        };
+        Failure::Dead(error)
+    }
+
+    fn garbage(&mut self, phase: &str, line: &str) -> Failure {
+        self.program.kill(Ended::Late);
+        let line: String = line.chars().filter(|character| !character.is_control()).take(120).collect();
+        let message = format!("{} said \"{line}\" in {phase}, which is no answer; it was killed", self.what);
+        Failure::Dead(
+            VssError::new(VssCode::WriterErrorNonRetryable, message)
+                .with_hint("Standard output carries one answer to each line (docs/script-writer.md); send other text to standard error"),
+        )
+    }
+
+    fn killed(&mut self, ended: Ended, phase: &str) -> Failure {
+        let ended = self.program.kill(ended);
+        let error = self.program.verdict(&ended, &self.what, phase).unwrap_or_else(|| unreadable(&self.what, phase));
+        Failure::Dead(error)
+    }
+}
+
+fn unreadable(what: &str, phase: &str) -> VssError {
+    VssError::new(VssCode::WriterErrorNonRetryable, format!("{what} closed its output in {phase}; it was killed"))
+}
+
+/// One line of an answer.
+enum Line {
+    Done,
+    Failed(VssCode, String),
+    Component(ComponentReply),
+}
+
+/// Reads `ok`, `failed CODE MESSAGE` and `component-failed CODE NAME TAB MESSAGE`.
+fn answer(line: &str, components: &[Component]) -> Option<Line> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let (code, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    match word {
+        "ok" if rest.is_empty() => Some(Line::Done),
+        "failed" => {
+            let message = if text.is_empty() { "it gave no reason" } else { text };
+            Some(Line::Failed(code_of(code)?, message.to_owned()))
+        }
+        "component-failed" => {
+            let (name, message) = text.split_once('\t').unwrap_or((text, ""));
+            let name: &ComponentName = &components.iter().find(|component| component.name.to_string() == name)?.name;
+            let code = Some(code_of(code)?);
+            Some(Line::Component(ComponentReply { name: name.clone(), code, message: message.to_owned() }))
+        }
+        _ => None,
+    }
+}
+
+/// The codes of spec R 2.9 in a script's words, or by their full names.
+fn code_of(word: &str) -> Option<VssCode> {
+    Some(match word {
+        "retryable" => VssCode::WriterErrorRetryable,
+        "nonretryable" => VssCode::WriterErrorNonRetryable,
+        "timeout" => VssCode::WriterErrorTimeout,
+        "outofresources" => VssCode::WriterErrorOutOfResources,
+        "inconsistentsnapshot" => VssCode::WriterErrorInconsistentSnapshot,
+        "recoveryfailed" => VssCode::WriterErrorRecoveryFailed,
+        name => name.parse::<VssCode>().ok().filter(|code| code.allowed_from_writer())?,
+    })
+}
+
+/// The answer of a writer whose script failed or not.
+impl From<Failure> for VssError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Said(error) | Failure::Dead(error) => error,
+        }
+    }
+}
+
+/// Shorthand for the trait's result.
+pub(crate) fn into_answer(result: Result<EventReply, Failure>) -> Answer {
+    result.map_err(VssError::from)
+}

@@ -1,0 +1,57 @@
+//! What scripts and hooks learn of the backup from their environment.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use vss_api::writer::Event;
+
+/// The version of the script protocol, `VSS_PROTOCOL`.
+pub(crate) const PROTOCOL: &str = "1";
+
+/// The variables of an event, for the writer with this name. Lists have one entry a line.
+pub(crate) fn variables(writer: &str, event: &Event) -> Vec<(&'static str, OsString)> {
+    let set = event.set_id.map_or_else(String::new, |id| id.to_string());
+    let components: Vec<String> = event.components.iter().map(|component| component.name.to_string()).collect();
+    let volumes: Vec<&[u8]> = event.volumes.iter().map(|volume| volume.volume.as_os_str().as_bytes()).collect();
+    vec![
+        ("VSS_PROTOCOL", PROTOCOL.into()),
+        ("VSS_WRITER", writer.into()),
+        ("VSS_SESSION_ID", event.session_id.to_string().into()),
+        ("VSS_SET_ID", set.into()),
+        ("VSS_CONTEXT", word(&event.context)),
+        ("VSS_BACKUP_TYPE", word(&event.backup_state.backup_type)),
+        ("VSS_COMPONENTS", components.join("\n").into()),
+        ("VSS_VOLUMES", OsString::from_vec(volumes.join(&b'\n'))),
+    ]
+}
+
+/// The name that a value has on the wire.
+fn word(value: &impl serde::Serialize) -> OsString {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word.into(),
+        _ => OsString::new(),
+    }
+}
+
+/// A path or name as one word of a line: white space, `=`, `\` and control characters as `\` and three octal digits, as
+/// /proc/mounts writes them.
+pub(crate) fn escaped(bytes: &[u8]) -> Vec<u8> {
+    let mut word = Vec::with_capacity(bytes.len());
+    for byte in bytes {
+        if *byte <= b' ' || matches!(byte, b'=' | b'\\' | 0x7f) {
+            word.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+        } else {
+            word.push(*byte);
+        }
+    }
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_hold_no_separators() {
+        assert_eq!(escaped(b"/srv/my data=1\\x\n"), b"/srv/my\\040data\\0751\\134x\\012");
+    }
+}
