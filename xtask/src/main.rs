@@ -1,2 +1,63 @@
-//! xtask
-fn main() {}
+//! The tasks of the house: `cargo xtask test`, `cargo xtask demo`, `cargo xtask bench window`. One file per task.
+//!
+//! Each installs the Debian packages that it needs when it can, says what is missing when it cannot, and takes away
+//! everything that it made when it ends, also after Ctrl-C.
+
+mod bench;
+mod demo;
+mod house;
+mod interrupt;
+mod packages;
+mod rules;
+mod test;
+mod volume;
+
+use crate::interrupt::Interrupt;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The tasks of the house", after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo cargo xtask demo
+  sudo cargo xtask test
+  sudo cargo xtask test model guard
+  sudo cargo xtask bench window --sets 50";
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run everything that can be checked here, part by part
+    Test(test::Arguments),
+    /// Back up a program that keeps writing, from a shadow copy and from the live files, and compare
+    Demo,
+    /// Measure
+    Bench(bench::Arguments),
+    /// The program of the demo that keeps writing
+    #[command(hide = true, name = demo::workload::SUBCOMMAND)]
+    Workload(demo::workload::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Before any thread exists: all of them must leave the signals to the descriptor.
+    let done = match arguments.task {
+        Task::Workload(arguments) => demo::workload::run(&arguments).map(|()| true),
+        Task::Test(arguments) => Interrupt::catch().and_then(|interrupt| test::run(&arguments, &interrupt)),
+        Task::Demo => Interrupt::catch().and_then(|interrupt| demo::run(&interrupt)),
+        Task::Bench(arguments) => Interrupt::catch().and_then(|interrupt| bench::run(&arguments, &interrupt)),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -29,7 +29,11 @@ pub struct ComponentName {
 
 impl fmt::Display for ComponentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.logical_path.is_empty() { f.write_str(&self.name) } else { write!(f, "{}\\{}", self.logical_path, self.name) }
+        if self.logical_path.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}\\{}", self.logical_path, self.name)
+        }
     }
 }
 
@@ -150,7 +154,8 @@ impl WriterMetadata {
     /// # Errors
     /// `E_INVALIDARG` or `VSS_E_OBJECT_ALREADY_EXISTS`, naming the component.
     pub fn check(&self) -> Result<(), VssError> {
-        let invalid = |message: String| Err(VssError::new(VssCode::InvalidArgument, format!("Writer {}: {message}", self.name)));
+        let invalid =
+            |message: String| Err(VssError::new(VssCode::InvalidArgument, format!("Writer {}: {message}", self.name)));
         if self.components.len() > limits::COMPONENTS_PER_WRITER {
             return invalid(format!("{} components, at most {}", self.components.len(), limits::COMPONENTS_PER_WRITER));
         }
@@ -174,7 +179,10 @@ impl WriterMetadata {
                     return invalid(format!("component {name}: path {} is not absolute", file.path.display()));
                 }
                 if file.pattern.is_empty() || file.pattern.contains('/') {
-                    return invalid(format!("component {name}: pattern \"{}\" is empty or has a directory part", file.pattern));
+                    return invalid(format!(
+                        "component {name}: pattern \"{}\" is empty or has a directory part",
+                        file.pattern
+                    ));
                 }
             }
         }

@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn display_names_cause_code_and_way_out() {
-        let error = VssError::new(VssCode::VolumeNotSupported, "No provider can copy /tmp").with_hint("Use a btrfs volume");
+        let error =
+            VssError::new(VssCode::VolumeNotSupported, "No provider can copy /tmp").with_hint("Use a btrfs volume");
         assert_eq!(error.to_string(), "No provider can copy /tmp (VSS_E_VOLUME_NOT_SUPPORTED). Use a btrfs volume");
     }
 }

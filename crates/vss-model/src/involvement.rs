@@ -25,7 +25,9 @@ pub fn volumes_of<'a>(component: &Component, mounts: MountTable<'a>) -> Vec<&'a 
         let path = file.alternate_path.as_deref().unwrap_or(&file.path);
         volumes.extend(volume_of(path, mounts));
         if file.recursive {
-            volumes.extend(mounts.iter().filter(|(mount_point, _)| mount_point.starts_with(path)).map(|(_, volume)| *volume));
+            volumes.extend(
+                mounts.iter().filter(|(mount_point, _)| mount_point.starts_with(path)).map(|(_, volume)| *volume),
+            );
         }
     }
     volumes.sort();
@@ -46,7 +48,11 @@ impl ComponentOutcome<'_> {
     /// Its level: `application` with its writer, else what the cuts give.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
-        if self.writer_succeeded { Consistency::Application } else { Consistency::lowest(self.cuts.iter().copied()).min(Consistency::FileSystem) }
+        if self.writer_succeeded {
+            Consistency::Application
+        } else {
+            Consistency::lowest(self.cuts.iter().copied()).min(Consistency::FileSystem)
+        }
     }
 }
 
@@ -62,7 +68,13 @@ mod tests {
             name: ComponentName { logical_path: String::new(), name: "data".into() },
             caption: None,
             selectable: true,
-            files: vec![FileSpec { path: path.into(), pattern: "*".into(), recursive, alternate_path: None, other: BTreeMap::new() }],
+            files: vec![FileSpec {
+                path: path.into(),
+                pattern: "*".into(),
+                recursive,
+                alternate_path: None,
+                other: BTreeMap::new(),
+            }],
             other: BTreeMap::new(),
         }
     }

@@ -1,8 +1,8 @@
 //! Records of finished work: shadow copies and sets, as the catalogue keeps them and as JSON shows them (design 8).
 
 use crate::{
-    Attributes, BackupState, ComponentName, Consistency, Context, Instant, ProviderId, SetId, ShadowId, VolumeId, VssError,
-    WriterClassId, WriterInstanceId, WriterState,
+    Attributes, BackupState, ComponentName, Consistency, Context, Instant, ProviderId, SetId, ShadowId, VolumeId,
+    VssError, WriterClassId, WriterInstanceId, WriterState,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -158,7 +158,9 @@ mod tests {
 
     #[test]
     fn names_on_the_wire_are_the_names_of_the_specification() {
-        for (state, number) in [(WriterState::Unknown, 0), (WriterState::FailedAtFreeze, 9), (WriterState::FailedAtBackupShutdown, 15)] {
+        for (state, number) in
+            [(WriterState::Unknown, 0), (WriterState::FailedAtFreeze, 9), (WriterState::FailedAtBackupShutdown, 15)]
+        {
             assert_eq!(state.number(), number);
         }
         assert!(WriterState::FailedAtThaw.is_failed() && WriterState::Unknown.is_failed());

@@ -263,6 +263,7 @@ fn require(set: &ShadowCopySet, level: Consistency) -> Result<(), VssError> {
         let volume = shadow.volume.display();
         match shadow.nested.len() {
             0 => format!("{volume} is {}", shadow.consistency),
+            1 => format!("{volume} is {} (cut with a nested subvolume)", shadow.consistency),
             nested => format!("{volume} is {} (cut with {nested} nested subvolumes)", shadow.consistency),
         }
     });
@@ -339,6 +340,6 @@ mod tests {
         require(&set(Consistency::Crash), Consistency::Crash).unwrap();
         let error = require(&set(Consistency::Crash), Consistency::FileSystem).unwrap_err();
         assert_eq!(error.code, VssCode::WriterErrorInconsistentSnapshot);
-        assert!(error.message.contains("/srv is crash (cut with 1 nested subvolumes)"), "{}", error.message);
+        assert!(error.message.contains("/srv is crash (cut with a nested subvolume)"), "{}", error.message);
     }
 }

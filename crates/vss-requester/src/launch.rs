@@ -41,6 +41,10 @@ pub fn connect(instance: &Instance) -> Result<Client, VssError> {
         let failure = match try_connect(instance) {
             Ok(client) => return Ok(client),
             Err(ClientError::Io(failure)) => failure,
+            // Asking for the status fails in no other way than this: the service was just ending.
+            Err(ClientError::Vss(error)) if error.code == VssCode::Unexpected => {
+                io::Error::new(io::ErrorKind::ConnectionReset, error.to_string())
+            }
             Err(error) => return Err(failure::of_call(error)),
         };
         match failure.kind() {

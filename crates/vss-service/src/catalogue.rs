@@ -291,7 +291,9 @@ impl Catalogue {
 
     fn read<T>(&self, body: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> Result<T, VssError> {
         let run = || body(&self.database.begin_read()?);
-        run().map_err(|error: redb::Error| VssError::new(VssCode::Unexpected, format!("Cannot read the catalogue: {error}")))
+        run().map_err(|error: redb::Error| {
+            VssError::new(VssCode::Unexpected, format!("Cannot read the catalogue: {error}"))
+        })
     }
 
     fn write<T>(&self, body: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>) -> Result<T, VssError> {
@@ -309,6 +311,7 @@ impl Catalogue {
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, VssError> {
-    serde_json::to_vec(value)
-        .map_err(|error| VssError::new(VssCode::Unexpected, format!("Cannot encode an entry of the catalogue: {error}")))
+    serde_json::to_vec(value).map_err(|error| {
+        VssError::new(VssCode::Unexpected, format!("Cannot encode an entry of the catalogue: {error}"))
+    })
 }

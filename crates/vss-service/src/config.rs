@@ -141,8 +141,10 @@ impl Config {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text)
-            .map_err(|error| ConfigError::Parse { path: path.to_path_buf(), message: error.to_string().trim_end().to_owned() })
+        toml::from_str(text).map_err(|error| ConfigError::Parse {
+            path: path.to_path_buf(),
+            message: error.to_string().trim_end().to_owned(),
+        })
     }
 }
 
@@ -163,7 +165,8 @@ mod tests {
 
     #[test]
     fn reads_limits_and_bindings() {
-        let text = "[writers]\nfreeze_ms = { pg = 20000 }\n[writers.classes]\nb5946137-7b9f-4925-af80-51abd60b20d5 = 113\n";
+        let text =
+            "[writers]\nfreeze_ms = { pg = 20000 }\n[writers.classes]\nb5946137-7b9f-4925-af80-51abd60b20d5 = 113\n";
         let config = Config::parse(Path::new("x"), text).unwrap();
         assert_eq!(config.writers.freeze_ms["pg"], 20_000);
         assert_eq!(config.writers.classes.values().copied().collect::<Vec<_>>(), [113]);

@@ -237,8 +237,10 @@ impl Coordinator {
         );
     }
 
+    /// Calls that look at operations are answered whatever the session is waiting for; the others one after another.
     fn requester_call(&mut self, id: ConnectionId, call: requester::Call, replier: Replier) {
-        if self.perform_unqueued(id, &call) {
+        use requester::Call::{Cancel, QueryStatus, Wait};
+        if matches!(call, Wait(_) | QueryStatus(_) | Cancel(_)) {
             return self.perform(id, call, replier);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -247,19 +249,14 @@ impl Coordinator {
         }
     }
 
-    /// True for the calls that look at operations: they are answered whatever the session is waiting for.
-    fn perform_unqueued(&self, _id: ConnectionId, call: &requester::Call) -> bool {
-        use requester::Call::{Cancel, QueryStatus, Wait};
-        matches!(call, Wait(_) | QueryStatus(_) | Cancel(_))
-    }
-
     /// The session of a connection.
     ///
     /// # Errors
     /// `VSS_E_BAD_STATE` before InitializeForBackup.
     pub(crate) fn session(&mut self, id: ConnectionId) -> Result<&mut Session, VssError> {
         self.connections.get_mut(&id).and_then(|connection| connection.session.as_mut()).ok_or_else(|| {
-            VssError::new(VssCode::BadState, "There is no session on this connection").with_hint("Call InitializeForBackup first")
+            VssError::new(VssCode::BadState, "There is no session on this connection")
+                .with_hint("Call InitializeForBackup first")
         })
     }
 
@@ -358,7 +355,12 @@ impl Coordinator {
         }
     }
 
-    fn volume_taken(&mut self, id: ConnectionId, taken: Result<Box<(Member, VolumeAdded)>, VssError>, replier: Replier) {
+    fn volume_taken(
+        &mut self,
+        id: ConnectionId,
+        taken: Result<Box<(Member, VolumeAdded)>, VssError>,
+        replier: Replier,
+    ) {
         let added = taken.and_then(|taken| {
             let (member, added) = *taken;
             let session = self.session(id)?;

@@ -22,7 +22,11 @@ pub trait Staging: Send + Sync {
     ///
     /// # Errors
     /// `VSS_E_UNEXPECTED` when the kernel refuses.
-    fn stage(&self, shadow_id: ShadowId, trees: Vec<vss_provider::MountedTree>) -> Result<std::os::fd::OwnedFd, VssError>;
+    fn stage(
+        &self,
+        shadow_id: ShadowId,
+        trees: Vec<vss_provider::MountedTree>,
+    ) -> Result<std::os::fd::OwnedFd, VssError>;
 
     /// Takes the mounts away again; no harm when there are none. May block.
     ///

@@ -114,7 +114,8 @@ impl Exposures {
         let mounted = self.mounted()?;
         let mut cleared = 0;
         for base in [&self.shadows, &self.staging] {
-            let entries = std::fs::read_dir(base).map_err(|error| failed(&format!("Cannot read {}", base.display()), error))?;
+            let entries =
+                std::fs::read_dir(base).map_err(|error| failed(&format!("Cannot read {}", base.display()), error))?;
             let places: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
             for place in places.into_iter().filter(|place| !kept.contains(place)) {
                 cleared += usize::from(mounted.contains(&place));
@@ -169,7 +170,8 @@ impl Staging for Exposures {
 fn attach_all(trees: Vec<MountedTree>, place: &Path, read_only: bool) -> Result<(), VssError> {
     for tree in trees {
         let change = if read_only { Change::SHADOW } else { Change { read_only: Some(false), ..Change::SHADOW } };
-        mount::change(&tree.mount, change, false).map_err(|error| failed("Cannot prepare the mount of a copy", error))?;
+        mount::change(&tree.mount, change, false)
+            .map_err(|error| failed("Cannot prepare the mount of a copy", error))?;
         let target = if tree.path.as_os_str().is_empty() {
             rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| failed(&format!("Cannot open {}", place.display()), error.into()))?
@@ -195,8 +197,11 @@ fn check_target(at: &Path) -> Result<(), VssError> {
         return Err(wrong("the path is not absolute, or leads over a symbolic link"));
     }
     if mounts()?.iter().any(|entry| entry.mount_point == at) {
-        return Err(VssError::new(VssCode::ObjectAlreadyExists, format!("Something is mounted at {} already", at.display()))
-            .with_hint("Name an empty directory where nothing is mounted"));
+        return Err(VssError::new(
+            VssCode::ObjectAlreadyExists,
+            format!("Something is mounted at {} already", at.display()),
+        )
+        .with_hint("Name an empty directory where nothing is mounted"));
     }
     let mut entries = std::fs::read_dir(at).map_err(|error| wrong(&error.to_string()))?;
     if entries.next().is_some() {
@@ -223,7 +228,8 @@ fn detach(place: &Path) -> Result<(), VssError> {
         match mount::unmount_detached(place) {
             Ok(()) => {}
             // Not a mount point, or not there: nothing is left to detach.
-            Err(error) if matches!(error.raw_os_error(), Some(code) if code == rustix::io::Errno::INVAL.raw_os_error() || code == rustix::io::Errno::NOENT.raw_os_error()) => {
+            Err(error) if matches!(error.raw_os_error(), Some(code) if code == rustix::io::Errno::INVAL.raw_os_error() || code == rustix::io::Errno::NOENT.raw_os_error()) =>
+            {
                 return Ok(());
             }
             Err(error) => return Err(failed(&format!("Cannot unmount {}", place.display()), error)),

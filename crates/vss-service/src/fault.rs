@@ -5,9 +5,9 @@
 
 #[cfg(feature = "fault-injection")]
 use std::sync::OnceLock;
-use vss_model::VssError;
 #[cfg(feature = "fault-injection")]
 use vss_model::VssCode;
+use vss_model::VssError;
 
 /// The process ids that a fault may end.
 #[derive(Debug, Clone, Copy, Default)]

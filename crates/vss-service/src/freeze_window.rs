@@ -29,7 +29,7 @@ pub trait Hold: Send {
     /// `VSS_E_VOLUME_IN_USE` for a member that somebody else froze, `VSS_E_FLUSH_WRITES_TIMEOUT`.
     fn hold(&mut self) -> Result<(), VssError>;
 
-    /// Thaws every member, outer levels first; no harm when nothing is held.
+    /// Thaws every member, outer levels first; called once for each hold that succeeded.
     ///
     /// # Errors
     /// `VSS_E_HOLD_WRITES_TIMEOUT` when a member was thawed before this call: the hold was not whole, the set is void.
@@ -140,7 +140,8 @@ impl Window {
     /// # Errors
     /// Those of [`Hold::release`]: the hold was not whole.
     pub fn release(&mut self) -> Result<(), VssError> {
-        if self.times.held.is_some() && self.times.released.is_none()
+        if self.times.held.is_some()
+            && self.times.released.is_none()
             && let Some(hold) = self.hold.as_mut()
         {
             let released = hold.release();

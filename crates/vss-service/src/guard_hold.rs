@@ -24,15 +24,18 @@ impl HoldMaker for GuardMaker {
         let table = volumes::mount_table()?;
         let mounts: Vec<_> = table.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
         let listed = volumes::list()?;
-        let source_of = |id: &VolumeId| listed.iter().find(|volume| volume.id == *id).map(|volume| volume.source.clone());
+        let source_of =
+            |id: &VolumeId| listed.iter().find(|volume| volume.id == *id).map(|volume| volume.source.clone());
         let levels = nesting::levels(held, others, &mounts, &source_of)?;
-        let mut members = Vec::with_capacity(held.len());
-        for (volume, level) in held.iter().zip(levels) {
+        let mut members = Vec::with_capacity(held.len() + others.len());
+        // Those that must not be held are flushed with the others, and never frozen.
+        let levels = levels.into_iter().map(Some).chain(others.iter().map(|_| None));
+        for (volume, level) in held.iter().chain(others).zip(levels) {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let directory = rustix::fs::open(&volume.mount_point, flags, Mode::empty()).map_err(|error| {
                 VssError::new(VssCode::ObjectNotFound, format!("Cannot open {}: {error}", volume.mount_point.display()))
             })?;
-            members.push(GuardMember { volume: volume.mount_point.display().to_string(), directory, level: Some(level) });
+            members.push(GuardMember { volume: volume.mount_point.display().to_string(), directory, level });
         }
         let name = set_id.to_string();
         let guard = Guard::spawn(&self.program, &self.runtime_directory, &name, members, GuardOptions::default());

@@ -44,7 +44,11 @@ impl InboxWriters {
         };
         if let Some(stdout) = child.stdout.take() {
             let mut lines = BufReader::new(stdout).lines();
-            let joined = async { while let Ok(Some(line)) = lines.next_line().await && line != "READY=1" {} };
+            let joined = async {
+                while let Ok(Some(line)) = lines.next_line().await
+                    && line != "READY=1"
+                {}
+            };
             if tokio::time::timeout(JOIN, joined).await.is_err() {
                 tracing::warn!("the in-box writers have not joined in time");
             }
@@ -54,7 +58,8 @@ impl InboxWriters {
 
     /// Ends the program: politely, then not.
     pub async fn stop(mut self) {
-        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
+        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
+        {
             // A program that has ended already needs no signal.
             let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }

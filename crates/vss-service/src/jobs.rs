@@ -35,9 +35,10 @@ pub async fn gather_metadata(
     operation: Operation,
     session_id: SessionId,
     writers: Vec<(Arc<RegisteredWriter>, Duration)>,
+    prepare_limit: Duration,
 ) -> OperationOutcome {
     operation.step("identify");
-    let result = operation.unless_cancelled(SessionWriters::identify(session_id, writers)).await;
+    let result = operation.unless_cancelled(SessionWriters::identify(session_id, writers, prepare_limit)).await;
     match ended(&operation, result) {
         Ok(writers) => {
             let metadata = writers.iter().map(|writer| writer.metadata.clone()).collect();
@@ -67,7 +68,7 @@ pub async fn prepare_for_backup(
 ) -> OperationOutcome {
     operation.step("prepare_backup");
     let result = match involve(&mut writers, involvement).await {
-        Ok(()) => operation.unless_cancelled(writers.tell(EventKind::PrepareBackup, &facts, limits::WRITER_PREPARE)).await,
+        Ok(()) => operation.unless_cancelled(writers.tell(EventKind::PrepareBackup, &facts)).await,
         Err(error) => Err(error),
     };
     OperationOutcome { finished: Finished::PrepareForBackup(ended(&operation, result)), writers }
@@ -135,7 +136,7 @@ pub async fn complete_backup(
         let of_it = backed_up.iter().filter(|(component, _)| component.instance_id == instance);
         writer.backed_up = of_it.map(|(component, succeeded)| (component.name.clone(), *succeeded)).collect();
     }
-    let result = operation.unless_cancelled(writers.tell(EventKind::BackupComplete, &facts, limits::WRITER_FINISH)).await;
+    let result = operation.unless_cancelled(writers.tell(EventKind::BackupComplete, &facts)).await;
     OperationOutcome { finished: Finished::BackupComplete(ended(&operation, result)), writers }
 }
 
@@ -143,15 +144,16 @@ pub async fn complete_backup(
 ///
 /// # Errors
 /// `VSS_E_OBJECT_NOT_FOUND` for a path that is not there, `VSS_E_PROVIDER_NOT_REGISTERED`.
-pub async fn is_volume_supported(environment: Arc<Environment>, question: VolumeQuestion) -> Result<VolumeSupport, VssError> {
+pub async fn is_volume_supported(
+    environment: Arc<Environment>,
+    question: VolumeQuestion,
+) -> Result<VolumeSupport, VssError> {
     blocking::run("Examining the volume", limits::PROVIDER_IN_WINDOW, move || {
         let located = volumes::resolve(&question.volume)?;
         match environment.providers.choose(&located.volume, question.provider.as_deref()) {
-            Ok(provider) => Ok(VolumeSupport {
-                supported: true,
-                provider: Some(provider.properties().name),
-                reason: String::new(),
-            }),
+            Ok(provider) => {
+                Ok(VolumeSupport { supported: true, provider: Some(provider.properties().name), reason: String::new() })
+            }
             Err(error) if error.code == VssCode::ProviderNotRegistered => Err(error),
             Err(error) => Ok(VolumeSupport { supported: false, provider: None, reason: error.message }),
         }
@@ -172,7 +174,10 @@ pub async fn take_volume(
 ) -> Result<(Member, VolumeAdded), VssError> {
     blocking::run("Adding the volume", limits::PROVIDER_IN_WINDOW, move || {
         if !question.volume.is_absolute() {
-            return Err(VssError::new(VssCode::InvalidArgument, format!("{} is not an absolute path", question.volume.display())));
+            return Err(VssError::new(
+                VssCode::InvalidArgument,
+                format!("{} is not an absolute path", question.volume.display()),
+            ));
         }
         let located = volumes::resolve(&question.volume)?;
         let volume = located.volume;
@@ -217,7 +222,12 @@ pub struct Epilogue {
 
 /// Carries out the effects that follow an abort or the end of a session, in their order. They must be made to work: what
 /// fails is logged, and left for the next start.
-pub async fn epilogue(environment: Arc<Environment>, mut epilogue: Epilogue, facts: EventFacts, effects: Vec<Effect>) -> Epilogue {
+pub async fn epilogue(
+    environment: Arc<Environment>,
+    mut epilogue: Epilogue,
+    facts: EventFacts,
+    effects: Vec<Effect>,
+) -> Epilogue {
     for effect in effects {
         match effect {
             Effect::AbortWriters => epilogue.writers.abort_all(&facts).await,

@@ -18,7 +18,12 @@ fn backing_file(source: &str) -> Option<PathBuf> {
 }
 
 /// The members that `volume` lies on, the nearest first, found through `mounts`.
-fn below<'a>(volume: &Volume, members: &'a [Volume], mounts: MountTable<'_>, source_of: &dyn Fn(&VolumeId) -> Option<String>) -> Vec<&'a Volume> {
+fn below<'a>(
+    volume: &Volume,
+    members: &'a [Volume],
+    mounts: MountTable<'_>,
+    source_of: &dyn Fn(&VolumeId) -> Option<String>,
+) -> Vec<&'a Volume> {
     let mut chain = Vec::new();
     let mut source = volume.source.clone();
     for _ in 0..DEEPEST {

@@ -26,7 +26,11 @@ impl Operation {
     #[must_use]
     pub fn new() -> Self {
         let status = OperationStatus { state: OperationState::Pending, error: None, progress: 0, step: String::new() };
-        Self { id: OperationId::random(), status: Arc::new(watch::Sender::new(status)), cancel: CancellationToken::new() }
+        Self {
+            id: OperationId::random(),
+            status: Arc::new(watch::Sender::new(status)),
+            cancel: CancellationToken::new(),
+        }
     }
 
     /// Where it stands.

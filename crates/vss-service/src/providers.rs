@@ -1,7 +1,7 @@
 //! The providers that the wiring gave us, and the choice among them (spec P 2.3).
 
 use std::sync::Arc;
-use vss_model::{VssCode, VssError, Volume};
+use vss_model::{Volume, VssCode, VssError};
 use vss_provider::{Provider, Support};
 
 /// The registered providers, in the order of choice.
@@ -76,7 +76,12 @@ pub fn by_contract(provider: &str, error: VssError) -> VssError {
     if error.code.allowed_from_provider() {
         error
     } else {
-        tracing::error!(provider, code = error.code.name(), message = error.message, "the provider broke its error contract");
+        tracing::error!(
+            provider,
+            code = error.code.name(),
+            message = error.message,
+            "the provider broke its error contract"
+        );
         VssError::new(
             VssCode::UnexpectedProviderError,
             format!("Provider {provider} failed: {} ({})", error.message, error.code.name()),

@@ -29,13 +29,8 @@ pub fn recover(environment: &Environment) -> Vec<String> {
     for entry in environment.catalogue.sets() {
         settle(environment, entry, &mut report);
     }
-    let kept: BTreeSet<ShadowId> = environment
-        .catalogue
-        .sets()
-        .iter()
-        .flat_map(|entry| &entry.copies)
-        .map(|copy| copy.stored.shadow_id)
-        .collect();
+    let kept: BTreeSet<ShadowId> =
+        environment.catalogue.sets().iter().flat_map(|entry| &entry.copies).map(|copy| copy.stored.shadow_id).collect();
     match environment.exposures.clear(&kept) {
         Ok(0) => {}
         Ok(count) => report.push(format!("Unmounted {count} mounts of an earlier run")),
@@ -66,7 +61,9 @@ fn undo_pending(environment: &Environment, report: &mut Vec<String>) {
             Some(error) => Err(error),
         };
         report.push(match forgotten {
-            Ok(()) => format!("Undid set {} of {}, which was under way ({deleted} copies deleted)", set.set_id, set.requester),
+            Ok(()) => {
+                format!("Undid set {} of {}, which was under way ({deleted} copies deleted)", set.set_id, set.requester)
+            }
             Err(error) => format!("Set {} of {} is not wholly undone: {error}", set.set_id, set.requester),
         });
     }

@@ -57,7 +57,11 @@ impl Rules {
         if allowed {
             Ok(())
         } else {
-            Err(denied(peer, "register a writer", "Run it as a system account, or name its uid in [writers] of vss.toml"))
+            Err(denied(
+                peer,
+                "register a writer",
+                "Run it as a system account, or name its uid in [writers] of vss.toml",
+            ))
         }
     }
 }
@@ -75,11 +79,7 @@ pub fn root(peer: &Peer, what: &str) -> Result<(), VssError> {
 /// # Errors
 /// `E_ACCESSDENIED`.
 pub fn owner(peer: &Peer, owner: u32, what: &str) -> Result<(), VssError> {
-    if peer.uid == 0 || peer.uid == owner {
-        Ok(())
-    } else {
-        Err(denied(peer, what, "Only its owner and root may"))
-    }
+    if peer.uid == 0 || peer.uid == owner { Ok(()) } else { Err(denied(peer, what, "Only its owner and root may")) }
 }
 
 fn denied(peer: &Peer, what: &str, hint: &str) -> VssError {

@@ -20,7 +20,10 @@ const LIBEXEC: &str = "/usr/libexec/vss";
 
 /// The Volume Shadow Copy Service for Linux.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:\n  vssd                                  serve in the foreground\n  vssd --idle-exit                      serve until the last requester has left\n  vssd --runtime-dir R --state-dir S    an instance of its own, for tests")]
+#[command(
+    version,
+    after_help = "Examples:\n  vssd                                  serve in the foreground\n  vssd --idle-exit                      serve until the last requester has left\n  vssd --runtime-dir R --state-dir S    an instance of its own, for tests"
+)]
 struct Arguments {
     /// Directory of the sockets, ledgers and mounts.
     #[arg(long, value_name = "DIR", default_value = "/run/vss")]

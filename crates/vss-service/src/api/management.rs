@@ -6,13 +6,13 @@ use crate::{blocking, removal, rules, volumes};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use vss_api::Empty;
 use vss_api::management::{
-    Call, Deleted, GetSet, Limits, ProviderEntry, Providers, Selection, SetLimits, SetRecord, Shadows, Status, VolumeEntry,
-    Volumes, Writers,
+    Call, Deleted, GetSet, Limits, ProviderEntry, Providers, Selection, SetLimits, SetRecord, Shadows, Status,
+    VolumeEntry, Volumes, Writers,
 };
 use vss_api::requester::OperationState;
 use vss_api::server::{ConnectionId, Peer, Replier};
-use vss_api::Empty;
 use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
 
 impl Coordinator {
@@ -63,9 +63,10 @@ impl Coordinator {
             recovery: self.recovery.clone(),
             creating: creating.and_then(|(session, _)| session.facts().set_id),
             holding: sessions.iter().any(|(session, _)| {
-                session.last_operation().map(crate::operation::Operation::status).is_some_and(|status| {
-                    status.state == OperationState::Pending && status.step == "cut"
-                })
+                session
+                    .last_operation()
+                    .map(crate::operation::Operation::status)
+                    .is_some_and(|status| status.state == OperationState::Pending && status.step == "cut")
             }),
             sessions: sessions.iter().map(|(session, peer)| session.status(peer)).collect(),
             writers: self.registry.writers().len() as u64,
@@ -233,21 +234,17 @@ async fn delete(
             )
             .with_hint("It goes when that backup ends"));
         }
-        removal::remove(&environment, shadow_id)
-            .await
-            .map_err(|error| error.while_doing(format!("Shadow copy {shadow_id} was not deleted ({} were)", deleted.len())))?;
+        removal::remove(&environment, shadow_id).await.map_err(|error| {
+            error.while_doing(format!("Shadow copy {shadow_id} was not deleted ({} were)", deleted.len()))
+        })?;
         deleted.push(shadow_id);
     }
     Ok(Deleted { shadow_ids: deleted })
 }
 
 fn choose(environment: &Environment, peer: &Peer, selection: &Selection) -> Result<Vec<ShadowId>, VssError> {
-    let ways = [
-        !selection.shadow_ids.is_empty(),
-        selection.set_id.is_some(),
-        selection.oldest_of.is_some(),
-        selection.all,
-    ];
+    let ways =
+        [!selection.shadow_ids.is_empty(), selection.set_id.is_some(), selection.oldest_of.is_some(), selection.all];
     if ways.iter().filter(|way| **way).count() != 1 {
         return Err(VssError::new(
             VssCode::InvalidArgument,
@@ -262,10 +259,7 @@ fn choose(environment: &Environment, peer: &Peer, selection: &Selection) -> Resu
         let sets = environment.catalogue.sets();
         let oldest = sets.iter().rev().flat_map(|entry| &entry.copies).find(|copy| copy.stored.volume.id == volume.id);
         return oldest.map(|copy| vec![copy.stored.shadow_id]).ok_or_else(|| {
-            VssError::new(
-                VssCode::ObjectNotFound,
-                format!("{} has no shadow copy", volume.mount_point.display()),
-            )
+            VssError::new(VssCode::ObjectNotFound, format!("{} has no shadow copy", volume.mount_point.display()))
         });
     }
     if selection.all {

@@ -11,9 +11,9 @@ use crate::{blocking, removal, rules};
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::requester::{
-    self, Call, ComponentReference, Exposed, ExposeSnapshot, FinishedSet, InitializeForBackup, Metadata, OperationReference,
-    OperationStarted, OperationState, OperationStatus, SessionOpened, SetStarted, Statuses, UnexposeSnapshot, VolumeQuestion,
-    Wait,
+    self, Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata,
+    OperationReference, OperationStarted, OperationState, OperationStatus, SessionOpened, SetStarted, Statuses,
+    UnexposeSnapshot, VolumeQuestion, Wait,
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::{ComponentName, VssCode, VssError, limits};
@@ -85,8 +85,11 @@ impl Coordinator {
             // A second InitializeForBackup is the machine's to refuse.
             session.state.apply(Event::InitializeForBackup)?;
         } else if open >= most {
-            return Err(VssError::new(VssCode::OutOfMemory, format!("{open} sessions are open, the most there can be"))
-                .with_hint("Wait until another backup has ended; `vss list` commands need no session"));
+            return Err(VssError::new(
+                VssCode::OutOfMemory,
+                format!("{open} sessions are open, the most there can be"),
+            )
+            .with_hint("Wait until another backup has ended; `vss list` commands need no session"));
         }
         let mut state = State::default();
         state.apply(Event::InitializeForBackup)?;
@@ -118,6 +121,7 @@ impl Coordinator {
                 .collect(),
             _ => Vec::new(),
         };
+        let prepare_limit = self.writer_prepare;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let peer = connection.peer.clone();
         let Some(session) = connection.session.as_mut() else { return };
@@ -127,7 +131,8 @@ impl Coordinator {
         let of_session = session.writers.take().unwrap_or_default();
         match effect {
             Effect::IdentifyWriters(_) => {
-                self.run_operation(id, vss_session::Operation::GatherWriterMetadata, jobs::gather_metadata(operation, session_id, writers));
+                let work = jobs::gather_metadata(operation, session_id, writers, prepare_limit);
+                self.run_operation(id, vss_session::Operation::GatherWriterMetadata, work);
             }
             Effect::PrepareWriters => {
                 let involvement = involvement(session);
@@ -187,7 +192,8 @@ impl Coordinator {
         let session = self.session(id)?;
         vss_session::permits(&session.state, Step::GetSnapshotSet)?;
         let made = session.state.draft().and_then(vss_session::Draft::made_set);
-        let entry = made.and_then(|set_id| environment.catalogue.sets().into_iter().find(|entry| entry.set.set_id == set_id));
+        let entry =
+            made.and_then(|set_id| environment.catalogue.sets().into_iter().find(|entry| entry.set.set_id == set_id));
         let mut set = entry
             .map(|entry| entry.set)
             .ok_or_else(|| VssError::new(VssCode::ObjectNotFound, "The session has no finished set"))?;
@@ -229,7 +235,9 @@ impl Coordinator {
     }
 
     fn is_volume_supported(&mut self, id: ConnectionId, question: VolumeQuestion, replier: Replier) {
-        if let Err(error) = self.session(id).and_then(|session| vss_session::permits(&session.state, Step::IsVolumeSupported)) {
+        if let Err(error) =
+            self.session(id).and_then(|session| vss_session::permits(&session.state, Step::IsVolumeSupported))
+        {
             return replier.error(&error);
         }
         let work = jobs::is_volume_supported(Arc::clone(&self.environment), question);

@@ -34,8 +34,8 @@ use std::time::Duration;
 use vss_api::writer::EventKind;
 use vss_model::involvement::{self, ComponentOutcome};
 use vss_model::{
-    AppLevel, Attributes, ComponentRecord, Consistency, FreezePolicy, Instant, SetId, ShadowCopy, ShadowCopySet, ShadowId,
-    Volume, VolumeId, VssCode, VssError, WriterRecord, limits,
+    AppLevel, Attributes, ComponentRecord, Consistency, FreezePolicy, Instant, SetId, ShadowCopy, ShadowCopySet,
+    ShadowId, Volume, VolumeId, VssCode, VssError, WriterRecord, limits,
 };
 use vss_provider::{CommittedCopy, Provider, StoredCopy};
 
@@ -123,7 +123,10 @@ pub static TABLE: &[Row<CreateSet>] = &[
 impl CreateSet {
     /// A set that is about to be made.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "each is a different thing, named once, at the one place that makes a set")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing, named once, at the one place that makes a set"
+    )]
     pub fn new(
         environment: Arc<Environment>,
         operation: Operation,
@@ -198,6 +201,12 @@ impl CreateSet {
         Ok(())
     }
 
+    /// What the provider finds a member's copy by: what it said when it was cut, or before.
+    fn stored(&self, member: &Member) -> StoredCopy {
+        let data = self.committed.get(&member.shadow_id).map(|copy| copy.data.clone());
+        StoredCopy { data: data.unwrap_or_else(|| member.stored.data.clone()), ..member.stored.clone() }
+    }
+
     /// In the strict policy the failure of an involved writer fails the set.
     fn judge_writers(&self) -> Result<(), VssError> {
         match self.writers.first_failure() {
@@ -235,10 +244,8 @@ impl Context for CreateSet {
             let gone = || VssError::new(VssCode::Unexpected, "The window of the set is gone");
             let mut window = self.window.take().ok_or_else(gone)?;
             let thread = self.thread.as_ref().ok_or_else(gone)?;
-            window.victims = fault::Victims {
-                guard: window.hold.as_ref().and_then(|hold| hold.pid()),
-                ..self.victims()
-            };
+            window.victims =
+                fault::Victims { guard: window.hold.as_ref().and_then(|hold| hold.pid()), ..self.victims() };
             let deadline = self.writers.freeze_deadline();
             window.set_deadline(deadline.map(tokio::time::Instant::into_std));
             self.operation.step("cut");
@@ -314,7 +321,8 @@ fn record_intent(saga: &mut CreateSet) -> StepFuture<'_> {
             started_at: Instant::now(),
         };
         let environment = Arc::clone(&saga.environment);
-        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || environment.catalogue.begin(&pending)).await
+        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || environment.catalogue.begin(&pending))
+            .await
     })
 }
 
@@ -345,6 +353,16 @@ fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
                 first.get_or_insert(by_contract(&name, error));
             }
         }
+        // A provider ignores abort once it has finished the set (spec P 2.6), so each copy is deleted by its record too.
+        for member in &saga.members {
+            let stored = saga.stored(member);
+            let (name, provider) = (member.provider.properties().name, Arc::clone(&member.provider));
+            let work = move || provider.delete(&stored);
+            let done = blocking::run(&format!("Provider {name} in delete"), limits::PROVIDER_IN_WINDOW, work).await;
+            if let Err(error) = done {
+                first.get_or_insert(by_contract(&name, error));
+            }
+        }
         saga.aborted = first.is_none();
         first.map_or(Ok(()), Err)
     })
@@ -353,7 +371,7 @@ fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
 fn prepare_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         saga.judge_writers()?;
-        let told = saga.writers.tell(EventKind::PrepareSnapshot, &saga.facts, limits::WRITER_PREPARE);
+        let told = saga.writers.tell(EventKind::PrepareSnapshot, &saga.facts);
         saga.operation.unless_cancelled(told).await?;
         saga.judge_writers()
     })
@@ -378,7 +396,10 @@ fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
         let flushed = blocking::run("Flushing the volumes", limits::FLUSH, move || {
             for mount_point in mount_points {
                 flush_one(&mount_point).map_err(|error| {
-                    VssError::new(VssCode::FlushWritesTimeout, format!("Cannot flush {}: {error}", mount_point.display()))
+                    VssError::new(
+                        VssCode::FlushWritesTimeout,
+                        format!("Cannot flush {}: {error}", mount_point.display()),
+                    )
                 })?;
             }
             Ok(())
@@ -468,8 +489,7 @@ fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
         let mut directories = Vec::new();
         if saga.writers.involved().next().is_some() {
             for (index, member) in saga.members.iter().enumerate() {
-                let copy = &saga.committed[&member.shadow_id];
-                let stored = StoredCopy { data: copy.data.clone(), ..member.stored.clone() };
+                let stored = saga.stored(member);
                 let writable = member.provider.properties().capabilities.writable_phase;
                 let (provider, staging) = (Arc::clone(&member.provider), Arc::clone(&saga.environment.staging));
                 let shadow_id = member.shadow_id;
@@ -478,7 +498,10 @@ fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
                     let trees = provider.mount(&stored, writable)?;
                     staging.stage(shadow_id, trees)
                 };
-                directories.push((index, blocking::run("Mounting a copy for its writers", limits::PROVIDER_OUTSIDE, work).await?));
+                directories.push((
+                    index,
+                    blocking::run("Mounting a copy for its writers", limits::PROVIDER_OUTSIDE, work).await?,
+                ));
             }
         }
         let told = saga.writers.post_snapshot(&saga.facts, &directories);
@@ -508,7 +531,8 @@ fn record(saga: &mut CreateSet) -> StepFuture<'_> {
         let entry = saga.entry();
         let environment = Arc::clone(&saga.environment);
         let set = entry.set.clone();
-        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || environment.catalogue.finish(&entry)).await?;
+        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || environment.catalogue.finish(&entry))
+            .await?;
         saga.set = Some(set);
         Ok(())
     })
@@ -542,10 +566,7 @@ impl CreateSet {
             copies: self
                 .members
                 .iter()
-                .map(|member| KeptCopy {
-                    provider: member.provider.properties().name,
-                    stored: StoredCopy { data: self.committed[&member.shadow_id].data.clone(), ..member.stored.clone() },
-                })
+                .map(|member| KeptCopy { provider: member.provider.properties().name, stored: self.stored(member) })
                 .collect(),
             set: ShadowCopySet {
                 set_id: self.set_id,

@@ -37,6 +37,14 @@ pub enum Act<C: Context> {
     },
 }
 
+impl<C: Context> Clone for Act<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C: Context> Copy for Act<C> {}
+
 /// One row of a saga.
 pub struct Row<C: Context> {
     /// Its name, in progress, errors and tests.
@@ -44,6 +52,14 @@ pub struct Row<C: Context> {
     /// What it does.
     pub act: Act<C>,
 }
+
+impl<C: Context> Clone for Row<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C: Context> Copy for Row<C> {}
 
 /// What rows work on.
 pub trait Context: Send + Sized + 'static {

@@ -55,10 +55,13 @@ impl From<LineError> for PortError {
             LineError::Refused(error) => Self::Refused(error),
             LineError::Closed => Self::Gone,
             LineError::Busy => Self::Busy,
-            LineError::TooLong => Self::Refused(VssError::new(VssCode::WriterErrorNonRetryable, "an event is too long for it")),
-            LineError::Unreadable(why) => {
-                Self::Refused(VssError::new(VssCode::WriterErrorNonRetryable, format!("its answer cannot be read: {why}")))
+            LineError::TooLong => {
+                Self::Refused(VssError::new(VssCode::WriterErrorNonRetryable, "an event is too long for it"))
             }
+            LineError::Unreadable(why) => Self::Refused(VssError::new(
+                VssCode::WriterErrorNonRetryable,
+                format!("its answer cannot be read: {why}"),
+            )),
         }
     }
 }

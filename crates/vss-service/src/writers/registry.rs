@@ -51,10 +51,16 @@ impl Registry {
     pub fn admit(&self, register: &Register, uid: u32) -> Result<(), VssError> {
         let name = &register.name;
         if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
-            return Err(VssError::new(VssCode::InvalidArgument, format!("A writer's name has 1 to {LONGEST_NAME} bytes and no control character")));
+            return Err(VssError::new(
+                VssCode::InvalidArgument,
+                format!("A writer's name has 1 to {LONGEST_NAME} bytes and no control character"),
+            ));
         }
         if register.instance_name.len() > LONGEST_NAME {
-            return Err(VssError::new(VssCode::InvalidArgument, format!("Writer {name}: its instance name is longer than {LONGEST_NAME} bytes")));
+            return Err(VssError::new(
+                VssCode::InvalidArgument,
+                format!("Writer {name}: its instance name is longer than {LONGEST_NAME} bytes"),
+            ));
         }
         if register.freeze_timeout_ms.is_some_and(|ms| ms == 0 || u128::from(ms) > limits::WRITER_FREEZE.as_millis()) {
             return Err(VssError::new(
@@ -74,7 +80,10 @@ impl Registry {
         }
         let of_uid = self.writers.iter().filter(|writer| writer.uid == uid).count();
         if self.writers.len() >= limits::WRITERS || (uid != 0 && of_uid >= limits::WRITERS_PER_UID) {
-            return Err(VssError::new(VssCode::OutOfMemory, format!("Too many writers are registered ({})", self.writers.len())));
+            return Err(VssError::new(
+                VssCode::OutOfMemory,
+                format!("Too many writers are registered ({})", self.writers.len()),
+            ));
         }
         Ok(())
     }

@@ -97,8 +97,7 @@ impl SessionWriter {
     fn take_reply(&mut self, kind: EventKind, reply: EventReply) {
         for component in &reply.components {
             if let Some(code) = component.code {
-                self.component_failures
-                    .insert(component.name.clone(), VssError::new(code, component.message.clone()));
+                self.component_failures.insert(component.name.clone(), VssError::new(code, component.message.clone()));
             }
         }
         match reply.failure() {
@@ -129,13 +128,20 @@ impl SessionWriter {
 
 /// The writers of one session.
 #[derive(Default)]
-pub struct SessionWriters(Vec<SessionWriter>);
+pub struct SessionWriters {
+    writers: Vec<SessionWriter>,
+    prepare_limit: Duration,
+}
 
 impl SessionWriters {
     /// Asks these writers what they own, all at once; those that fail are left out (spec R 2.2) and logged.
     ///
-    /// Each comes with its limit from Freeze to Thaw.
-    pub async fn identify(session_id: SessionId, writers: Vec<(Arc<RegisteredWriter>, Duration)>) -> Self {
+    /// Each comes with its limit from Freeze to Thaw; `prepare_limit` is how long each may take to get ready.
+    pub async fn identify(
+        session_id: SessionId,
+        writers: Vec<(Arc<RegisteredWriter>, Duration)>,
+        prepare_limit: Duration,
+    ) -> Self {
         let mut answers = JoinSet::new();
         for (index, (writer, _)) in writers.iter().enumerate() {
             let question = Identify { session_id, time_left_ms: milliseconds(limits::WRITER_IDENTIFY) };
@@ -191,38 +197,40 @@ impl SessionWriters {
                 in_snapshot: false,
             });
         }
-        Self(identified)
+        Self { writers: identified, prepare_limit }
     }
 
     /// All writers that were identified.
     pub fn iter(&self) -> impl Iterator<Item = &SessionWriter> {
-        self.0.iter()
+        self.writers.iter()
     }
 
     /// All writers that were identified, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut SessionWriter> {
-        self.0.iter_mut()
+        self.writers.iter_mut()
     }
 
     /// The writers that the backup concerns.
     pub fn involved(&self) -> impl Iterator<Item = &SessionWriter> {
-        self.0.iter().filter(|writer| writer.is_involved())
+        self.writers.iter().filter(|writer| writer.is_involved())
     }
 
     /// The status of every writer.
     #[must_use]
     pub fn statuses(&self) -> Vec<WriterStatus> {
-        self.0.iter().map(SessionWriter::status).collect()
+        self.writers.iter().map(SessionWriter::status).collect()
     }
 
     /// Involves every writer with a component on one of these volumes, with just those components (design 3).
     pub fn involve_by_volume(&mut self, volumes: &[VolumeId], mounts: MountTable<'_>) {
-        for writer in &mut self.0 {
+        for writer in &mut self.writers {
             writer.components = writer
                 .metadata
                 .components
                 .iter()
-                .filter(|component| involvement::volumes_of(component, mounts).iter().any(|volume| volumes.contains(volume)))
+                .filter(|component| {
+                    involvement::volumes_of(component, mounts).iter().any(|volume| volumes.contains(volume))
+                })
                 .map(|component| component.name.clone())
                 .collect();
         }
@@ -234,9 +242,9 @@ impl SessionWriters {
         self.involved().find_map(|writer| {
             writer.failure.clone().map(|failure| {
                 let state = if writer.state.is_failed() { format!(" ({})", writer.state) } else { String::new() };
-                failure
-                    .while_doing(format!("Writer {}{state}", writer.metadata.name))
-                    .with_hint("Mend the writer, leave it out with --writer or --no-writers, or accept less with --allow-degraded")
+                failure.while_doing(format!("Writer {}{state}", writer.metadata.name)).with_hint(
+                    "Mend the writer, leave it out with --writer or --no-writers, or accept less with --allow-degraded",
+                )
             })
         })
     }
@@ -244,15 +252,17 @@ impl SessionWriters {
     /// The instant when the first frozen writer's limit ends; none while none is frozen.
     #[must_use]
     pub fn freeze_deadline(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|writer| writer.frozen_at.map(|at| at + writer.freeze_limit)).min()
+        self.writers.iter().filter_map(|writer| writer.frozen_at.map(|at| at + writer.freeze_limit)).min()
     }
 
     /// Tells PrepareBackup, PrepareSnapshot or BackupComplete to every involved writer that has not failed, all at once.
-    pub async fn tell(&mut self, kind: EventKind, facts: &EventFacts, limit: Duration) {
-        let chosen = self.chosen(|writer| !writer.state.is_failed() && !(kind == EventKind::PrepareSnapshot && writer.in_snapshot));
+    pub async fn tell(&mut self, kind: EventKind, facts: &EventFacts) {
+        let limit = if kind == EventKind::BackupComplete { limits::WRITER_FINISH } else { self.prepare_limit };
+        let chosen = self
+            .chosen(|writer| !writer.state.is_failed() && !(kind == EventKind::PrepareSnapshot && writer.in_snapshot));
         for &index in &chosen {
-            self.0[index].began = true;
-            self.0[index].in_snapshot |= kind == EventKind::PrepareSnapshot;
+            self.writers[index].began = true;
+            self.writers[index].in_snapshot |= kind == EventKind::PrepareSnapshot;
         }
         self.call(&chosen, kind, facts, |_| limit).await;
     }
@@ -260,39 +270,49 @@ impl SessionWriters {
     /// Freezes one level; a writer that is frozen already is left alone.
     pub async fn freeze(&mut self, level: AppLevel, facts: &EventFacts) {
         let chosen = self.chosen(|writer| {
-            writer.metadata.level == level && writer.state == WriterState::WaitingForFreeze && writer.frozen_at.is_none()
+            writer.metadata.level == level
+                && writer.state == WriterState::WaitingForFreeze
+                && writer.frozen_at.is_none()
         });
         let now = Instant::now();
         for &index in &chosen {
-            self.0[index].frozen_at = Some(now);
+            self.writers[index].frozen_at = Some(now);
         }
         self.call(&chosen, EventKind::Freeze, facts, |writer| writer.freeze_limit).await;
     }
 
     /// Thaws one level. A writer whose limit has passed gets no Thaw: it failed with TIMEOUT, and Abort follows.
     pub async fn thaw(&mut self, level: AppLevel, facts: &EventFacts) {
-        let chosen = self.chosen(|writer| writer.metadata.level == level && writer.state == WriterState::WaitingForThaw);
+        let chosen =
+            self.chosen(|writer| writer.metadata.level == level && writer.state == WriterState::WaitingForThaw);
         let now = Instant::now();
         let (in_time, late): (Vec<usize>, Vec<usize>) = chosen.into_iter().partition(|&index| {
-            let writer = &self.0[index];
+            let writer = &self.writers[index];
             writer.frozen_at.is_none_or(|at| now < at + writer.freeze_limit)
         });
         for index in late {
-            let writer = &mut self.0[index];
+            let writer = &mut self.writers[index];
             let limit = writer.freeze_limit;
             writer.fail(
                 EventKind::Freeze,
-                VssError::new(VssCode::WriterErrorTimeout, format!("it was frozen for longer than its limit of {limit:?}")),
+                VssError::new(
+                    VssCode::WriterErrorTimeout,
+                    format!("it was frozen for longer than its limit of {limit:?}"),
+                ),
             );
         }
         self.call(&in_time, EventKind::Thaw, facts, |writer| writer.freeze_limit.min(limits::WRITER_THAW)).await;
         for index in in_time {
-            self.0[index].end_freeze();
+            self.writers[index].end_freeze();
         }
     }
 
     /// Tells PostSnapshot, each with the directories of its volumes.
-    pub async fn post_snapshot(&mut self, facts: &EventFacts, directories: &[(usize, OwnedFd)]) -> Result<(), VssError> {
+    pub async fn post_snapshot(
+        &mut self,
+        facts: &EventFacts,
+        directories: &[(usize, OwnedFd)],
+    ) -> Result<(), VssError> {
         let chosen = self.chosen(|writer| writer.state == WriterState::WaitingForPostSnapshot);
         let mut calls = Vec::new();
         for &index in &chosen {
@@ -308,7 +328,7 @@ impl SessionWriters {
         }
         self.run(EventKind::PostSnapshot, calls).await;
         for index in chosen {
-            self.0[index].in_snapshot = false;
+            self.writers[index].in_snapshot = false;
         }
         Ok(())
     }
@@ -336,7 +356,7 @@ impl SessionWriters {
     async fn abort(&mut self, chosen: &[usize], facts: &EventFacts) {
         self.call(chosen, EventKind::Abort, facts, |_| limits::WRITER_FAREWELL).await;
         for &index in chosen {
-            let writer = &mut self.0[index];
+            let writer = &mut self.writers[index];
             writer.in_snapshot = false;
             writer.end_freeze();
             if !writer.state.is_failed() {
@@ -349,20 +369,28 @@ impl SessionWriters {
     pub async fn shut_down(&mut self, facts: &EventFacts) {
         let chosen = self.chosen(|writer| writer.began);
         for &index in &chosen {
-            self.0[index].began = false;
+            self.writers[index].began = false;
         }
         self.call(&chosen, EventKind::BackupShutdown, facts, |_| limits::WRITER_FAREWELL).await;
     }
 
     fn chosen(&self, wanted: impl Fn(&SessionWriter) -> bool) -> Vec<usize> {
-        (0..self.0.len()).filter(|&index| self.0[index].is_involved() && wanted(&self.0[index])).collect()
+        (0..self.writers.len())
+            .filter(|&index| self.writers[index].is_involved() && wanted(&self.writers[index]))
+            .collect()
     }
 
-    async fn call(&mut self, chosen: &[usize], kind: EventKind, facts: &EventFacts, limit: impl Fn(&SessionWriter) -> Duration) {
+    async fn call(
+        &mut self,
+        chosen: &[usize],
+        kind: EventKind,
+        facts: &EventFacts,
+        limit: impl Fn(&SessionWriter) -> Duration,
+    ) {
         let calls = chosen
             .iter()
             .map(|&index| {
-                let limit = limit(&self.0[index]);
+                let limit = limit(&self.writers[index]);
                 (index, self.event(index, facts, limit), Vec::new(), limit)
             })
             .collect();
@@ -370,7 +398,7 @@ impl SessionWriters {
     }
 
     fn event(&self, index: usize, facts: &EventFacts, limit: Duration) -> Event {
-        let writer = &self.0[index];
+        let writer = &self.writers[index];
         let component = |name: &ComponentName| EventComponent {
             name: name.clone(),
             backup_succeeded: writer.backed_up.get(name).copied(),
@@ -390,12 +418,12 @@ impl SessionWriters {
     async fn run(&mut self, kind: EventKind, calls: Vec<(usize, Event, Vec<OwnedFd>, Duration)>) {
         let mut answers = JoinSet::new();
         for (index, event, fds, limit) in calls {
-            let answer = self.0[index].writer.port.event(kind, event, fds);
+            let answer = self.writers[index].writer.port.event(kind, event, fds);
             answers.spawn(async move { (index, limit, tokio::time::timeout(limit, answer).await) });
         }
         while let Some(answer) = answers.join_next().await {
             let Ok((index, limit, answer)) = answer else { continue };
-            let writer = &mut self.0[index];
+            let writer = &mut self.writers[index];
             let farewell = matches!(kind, EventKind::Abort | EventKind::BackupShutdown);
             match answer {
                 Ok(Ok(reply)) if !farewell => writer.take_reply(kind, reply),
@@ -406,7 +434,10 @@ impl SessionWriters {
                         EventKind::Freeze | EventKind::Thaw => VssCode::WriterErrorTimeout,
                         _ => VssCode::WriterNotResponding,
                     };
-                    writer.fail(kind, VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name())));
+                    writer.fail(
+                        kind,
+                        VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name())),
+                    );
                 }
                 Ok(Err(_)) | Err(_) => {
                     tracing::warn!(writer = writer.metadata.name, event = kind.name(), "was not acknowledged");

@@ -167,13 +167,14 @@ pub(crate) fn shown(trees: Vec<MountedTree>, place: &Path, look: impl FnOnce(&Pa
         }
     }
     fs::create_dir_all(place).unwrap();
-    let mut mounted = None;
-    for tree in &trees {
+    let (root, below) = trees.split_first().unwrap();
+    mount::attach_at(&root.mount, place).unwrap();
+    let mounted = Mounted(place);
+    for tree in below {
         mount::attach_at(&tree.mount, &place.join(&tree.path)).unwrap();
-        mounted.get_or_insert(Mounted(place));
     }
     drop(trees);
-    look(place);
+    look(mounted.0);
 }
 
 /// True when the file system is mounted nowhere any more. A mount namespace that another test made holds a copy of every

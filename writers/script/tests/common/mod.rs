@@ -1,0 +1,59 @@
+//! What the tests of both writers share: programs in a temporary directory, and a call with little time.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use vss_api::writer::{Event, EventKind, EventReply};
+use vss_model::VssError;
+use vss_writer::fake_service::event;
+use vss_writer::{Call, Writer, deliver};
+
+/// A directory with programs and with the file `log`, in which they note what they are told.
+pub struct Scene {
+    pub directory: tempfile::TempDir,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Makes an executable shell script; `LOG` is the log's path in it. Another process writes it, so that no child of a
+    /// test beside this one holds it open for writing when it is run (ETXTBSY).
+    pub fn program(&self, name: &str, body: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let text = format!("#!/bin/sh\nLOG={}\n{body}\n", self.path("log").display());
+        let mut cat = Command::new("sh");
+        cat.args(["-c", "umask 022; printf '%s' \"$1\" > \"$2\"", "sh", &text]).arg(&path);
+        assert!(cat.status().unwrap().success());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// The lines of the log.
+    pub fn log(&self) -> Vec<String> {
+        fs::read_to_string(self.path("log")).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+}
+
+pub fn session(seconds: u64) -> Event {
+    event(Path::new("/srv/my data"), Duration::from_secs(seconds))
+}
+
+pub fn tell(writer: &mut dyn Writer, event: &Event, kind: EventKind) -> Result<EventReply, VssError> {
+    deliver(writer, &Call::new(kind, event))
+}
+
+/// True when no process has `marker` in its command line.
+#[allow(dead_code)]
+pub fn nobody_runs(marker: &str) -> bool {
+    let found = Command::new("pgrep").args(["-f", marker]).stdout(Stdio::null()).status().unwrap();
+    !found.success()
+}

@@ -1,0 +1,314 @@
+//! The script writer with real scripts: what they may say, and what becomes of them when they misbehave.
+
+mod common;
+
+use common::{Scene, session, tell};
+use std::fs;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+use vss_api::writer::{Event, EventComponent, EventKind};
+use vss_model::{ComponentName, VssCode};
+use vss_writer::{Call, Writer, conformance};
+use vss_writer_script::{ScriptConfig, ScriptWriter};
+
+use EventKind::{Abort, BackupComplete, BackupShutdown, Freeze, PostSnapshot, PrepareBackup, PrepareSnapshot, Thaw};
+
+/// Answers `ok` to everything and writes down what it is told, and the end of its input.
+const GOOD: &str = r#"
+while read -r phase rest; do
+  echo "$phase${rest:+ $rest}" >> $LOG
+  echo ok
+done
+echo end >> $LOG"#;
+
+/// As `GOOD`, but does `$misdeed` in `$in`.
+fn bad(phase: &str, misdeed: &str) -> String {
+    format!(
+        "while read -r phase rest; do\n echo \"$phase\" >> $LOG\n if [ \"$phase\" = {phase} ] && [ ! -e $LOG.done ]; then \
+         touch $LOG.done; {misdeed}\n else echo ok; fi\ndone\necho end >> $LOG"
+    )
+}
+
+fn writer(scene: &Scene, body: &str) -> ScriptWriter {
+    let program = scene.program("script", body);
+    let text = format!(
+        "name = \"shop\"\ncommand = [\"{}\"]\nlevel = \"back_end\"\nfreeze_timeout_ms = 20000\n\
+         [[components]]\nname = \"orders\"\ntype = \"database\"\nfiles = [{{ path = \"/srv/my data\", recursive = true }}]\n\
+         [[components]]\nname = \"web logs\"\nlogical_path = \"a\\\\b\"\nfiles = [{{ path = \"/var/log/shop\", pattern = \"*.log\" }}]\n",
+        program.display()
+    );
+    let file = scene.path("shop.toml");
+    fs::write(&file, text).unwrap();
+    ScriptWriter::new(ScriptConfig::read(&file).unwrap())
+}
+
+fn all(writer: &mut ScriptWriter, event: &Event, kinds: &[EventKind]) {
+    conformance::sequence(writer, event, kinds);
+}
+
+#[test]
+fn conforms() {
+    let scene = Scene::new();
+    conformance::check(&mut writer(&scene, GOOD));
+}
+
+#[test]
+fn a_whole_backup_is_told_line_by_line_to_one_process() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, GOOD);
+    let mut event = session(5);
+    all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot, Freeze, Thaw]);
+    event.volumes[0].directory = Some(0);
+    let directories = [fs::File::open(scene.directory.path()).unwrap().into()];
+    let call = Call::new(PostSnapshot, &event).with_directories(&directories);
+    writer.post_snapshot(&call).unwrap();
+    event.volumes[0].directory = None;
+    let name = |path: &str, name: &str| ComponentName { logical_path: path.into(), name: name.into() };
+    event.components = vec![
+        EventComponent { name: name("", "orders"), backup_succeeded: Some(true) },
+        EventComponent { name: name("a\\b", "web logs"), backup_succeeded: Some(false) },
+    ];
+    all(&mut writer, &event, &[BackupComplete, BackupShutdown]);
+    let log = scene.log();
+    assert_eq!(log[..4], ["prepare-backup", "prepare-snapshot", "freeze", "thaw"]);
+    let directory = log[4].strip_prefix("post-snapshot /srv/my\\040data=").expect(&log[4]);
+    let fd: std::os::fd::BorrowedFd<'_> = directories[0].as_fd();
+    assert_eq!(directory, format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&fd)));
+    assert_eq!(log[5..], ["backup-complete orders=succeeded a\\134b\\134web\\040logs=failed", "backup-shutdown", "end"]);
+}
+
+#[test]
+fn the_directory_of_the_copy_can_be_entered() {
+    let scene = Scene::new();
+    let body = r#"while read -r phase rest; do
+  [ "$phase" = post-snapshot ] && touch "${rest#*=}/mended"
+  echo ok
+done"#;
+    let mut writer = writer(&scene, body);
+    let mut event = session(5);
+    all(&mut writer, &event, &[PrepareBackup]);
+    let copy = tempfile::tempdir().unwrap();
+    let directories = [fs::File::open(copy.path()).unwrap().into()];
+    event.volumes[0].directory = Some(0);
+    writer.post_snapshot(&Call::new(PostSnapshot, &event).with_directories(&directories)).unwrap();
+    assert!(copy.path().join("mended").exists());
+}
+
+#[test]
+fn the_environment_tells_of_the_backup() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, "env | grep ^VSS_ | sort >> $LOG\nread -r phase; echo ok");
+    let event = session(5);
+    all(&mut writer, &event, &[PrepareBackup]);
+    let expected = [
+        "VSS_BACKUP_TYPE=full".to_owned(),
+        "VSS_COMPONENTS=".to_owned(),
+        "VSS_CONTEXT=backup".to_owned(),
+        "VSS_FREEZE_TIMEOUT_MS=20000".to_owned(),
+        "VSS_PROTOCOL=1".to_owned(),
+        format!("VSS_SESSION_ID={}", event.session_id),
+        format!("VSS_SET_ID={}", event.set_id.unwrap()),
+        "VSS_VOLUMES=/srv/my data".to_owned(),
+        "VSS_WRITER=shop".to_owned(),
+    ];
+    assert_eq!(scene.log(), expected);
+}
+
+#[test]
+fn failed_is_told_with_code_and_message_and_the_script_lives_on() {
+    for (word, code) in [
+        ("retryable", VssCode::WriterErrorRetryable),
+        ("nonretryable", VssCode::WriterErrorNonRetryable),
+        ("timeout", VssCode::WriterErrorTimeout),
+        ("outofresources", VssCode::WriterErrorOutOfResources),
+        ("inconsistentsnapshot", VssCode::WriterErrorInconsistentSnapshot),
+        ("recoveryfailed", VssCode::WriterErrorRecoveryFailed),
+        ("VSS_E_WRITERERROR_RETRYABLE", VssCode::WriterErrorRetryable),
+    ] {
+        let scene = Scene::new();
+        let mut writer = writer(&scene, &bad("freeze", &format!("echo failed {word} two words")));
+        let event = session(5);
+        all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+        let error = tell(&mut writer, &event, Freeze).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (code, "Script shop failed in freeze: two words"));
+        all(&mut writer, &event, &[Abort, BackupShutdown]);
+        assert_eq!(scene.log()[2..], ["freeze", "abort", "backup-shutdown", "end"]);
+    }
+}
+
+#[test]
+fn every_phase_may_fail() {
+    let phases = ["prepare-backup", "prepare-snapshot", "freeze", "thaw", "post-snapshot", "backup-complete", "backup-shutdown"];
+    for (kind, phase) in conformance::WHOLE.into_iter().zip(phases) {
+        let scene = Scene::new();
+        let mut writer = writer(&scene, &bad(phase, "echo failed retryable no"));
+        let event = session(5);
+        for before in conformance::WHOLE.into_iter().take_while(|before| *before != kind) {
+            tell(&mut writer, &event, before).unwrap();
+        }
+        let error = tell(&mut writer, &event, kind).unwrap_err();
+        assert_eq!(error.message, format!("Script shop failed in {phase}: no"));
+    }
+}
+
+#[test]
+fn components_may_fail_alone() {
+    let scene = Scene::new();
+    let misdeed = r#"printf 'component-failed retryable a\\b\\web logs\tstill open\n'; echo ok"#;
+    let mut writer = writer(&scene, &bad("freeze", misdeed));
+    let event = session(5);
+    all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+    let reply = tell(&mut writer, &event, Freeze).unwrap();
+    assert_eq!(reply.code, Some(VssCode::WriterErrorPartialFailure));
+    assert_eq!(reply.components.len(), 1);
+    let component = &reply.components[0];
+    assert_eq!((component.name.to_string().as_str(), component.message.as_str()), ("a\\b\\web logs", "still open"));
+    assert_eq!(component.code, Some(VssCode::WriterErrorRetryable));
+    all(&mut writer, &event, &[Thaw, PostSnapshot, BackupComplete, BackupShutdown]);
+}
+
+#[test]
+fn garbage_kills_the_script_and_says_what_it_said() {
+    for garbage in ["hello", "OK", "failed", "failed strange reason", "component-failed retryable nobody", "ok then"] {
+        let scene = Scene::new();
+        let mut writer = writer(&scene, &bad("freeze", &format!("echo '{garbage}'")));
+        let event = session(5);
+        all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+        let error = tell(&mut writer, &event, Freeze).unwrap_err();
+        assert_eq!(error.code, VssCode::WriterErrorNonRetryable);
+        assert!(error.message.contains(&format!("said \"{garbage}\" in freeze")), "{error}");
+        all(&mut writer, &event, &[Abort, BackupShutdown]);
+    }
+}
+
+#[test]
+fn an_answer_too_many_is_not_taken_for_the_next_one() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, &bad("prepare-snapshot", "echo ok; echo ok"));
+    let event = session(5);
+    all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+    std::thread::sleep(Duration::from_millis(50));
+    let error = tell(&mut writer, &event, Freeze).unwrap_err();
+    assert!(error.message.contains("said \"ok\" in freeze, which is no answer"), "{error}");
+    assert!(!scene.log().contains(&"freeze".to_owned()));
+}
+
+#[test]
+fn endless_output_is_bounded() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, &bad("freeze", "yes | tr -d '\\n'"));
+    let event = session(20);
+    all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+    let began = Instant::now();
+    let error = tell(&mut writer, &event, Freeze).unwrap_err();
+    assert!(error.message.contains("no answer"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_hanging_script_is_killed_with_its_children_before_its_time_is_over() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, &bad("freeze", "sleep 612.345 & echo I wait >&2; wait"));
+    let event = session(1);
+    all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+    let began = Instant::now();
+    let error = tell(&mut writer, &event, Freeze).unwrap_err();
+    let took = began.elapsed();
+    assert!((800..1000).contains(&took.as_millis()), "it took {took:?}");
+    assert_eq!(error.code, VssCode::WriterErrorTimeout);
+    assert_eq!(error.message, "Script shop was killed because it did not end in time in freeze: I wait");
+    assert!(common::nobody_runs("sleep 612.345"));
+}
+
+#[test]
+fn a_death_is_a_failure_of_the_event_it_was_in() {
+    for (misdeed, says) in [
+        ("echo no room >&2; exit 3", "Script shop ended with exit code 3 in freeze: no room"),
+        ("exit 0", "Script shop ended in freeze without an answer"),
+        ("kill -9 $$", "Script shop was killed by signal 9 in freeze"),
+    ] {
+        let scene = Scene::new();
+        let mut writer = writer(&scene, &bad("freeze", misdeed));
+        let event = session(5);
+        all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+        let error = tell(&mut writer, &event, Freeze).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (VssCode::WriterErrorNonRetryable, says));
+        // A new one hears of it.
+        all(&mut writer, &event, &[Abort, BackupShutdown]);
+        assert_eq!(scene.log()[2..], ["freeze", "abort", "backup-shutdown", "end"]);
+    }
+}
+
+#[test]
+fn killed_while_frozen_fails_thaw_and_abort_reaches_a_new_one() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, &format!("echo $$ > $LOG.pid\n{GOOD}"));
+    let event = session(5);
+    all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot, Freeze]);
+    let pid = fs::read_to_string(scene.path("log.pid")).unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+    let error = tell(&mut writer, &event, Thaw).unwrap_err();
+    assert_eq!(error.message, "Script shop was killed by signal 9 in thaw");
+    all(&mut writer, &event, &[Abort, BackupShutdown]);
+    assert_eq!(scene.log(), ["prepare-backup", "prepare-snapshot", "freeze", "abort", "backup-shutdown", "end"]);
+}
+
+#[test]
+fn a_script_that_ignores_the_end_is_gone_after_shutdown() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, "while read -r phase; do echo ok; done; exec sleep 612.678");
+    let event = session(5);
+    all(&mut writer, &event, &[PrepareBackup]);
+    let began = Instant::now();
+    all(&mut writer, &event, &[BackupShutdown]);
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(common::nobody_runs("sleep 612.678"));
+}
+
+#[test]
+fn an_interrupted_freeze_still_hears_abort() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, &bad("freeze", "sleep 0.5; echo ok"));
+    let event = session(30);
+    all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+    let (stopper, stop) = vss_writer::Stop::new().unwrap();
+    drop(stopper);
+    let began = Instant::now();
+    writer.freeze(&Call::new(Freeze, &event).interrupted_by(stop.as_fd())).unwrap();
+    assert!((400..2000).contains(&began.elapsed().as_millis()));
+    all(&mut writer, &event, &[Abort, BackupShutdown]);
+    assert_eq!(scene.log()[2..], ["freeze", "abort", "backup-shutdown", "end"]);
+}
+
+#[test]
+fn a_program_that_cannot_run_fails_prepare_backup_and_names_it() {
+    let scene = Scene::new();
+    let mut writer = writer(&scene, GOOD);
+    fs::remove_file(scene.path("script")).unwrap();
+    let event = session(5);
+    let error = tell(&mut writer, &event, PrepareBackup).unwrap_err();
+    assert!(error.message.starts_with("Script refused: ") && error.message.contains("script cannot be used"), "{error}");
+    assert!(tell(&mut writer, &event, PrepareSnapshot).is_err());
+    assert!(tell(&mut writer, &event, BackupShutdown).is_ok());
+}
+
+#[test]
+fn configurations_that_are_wrong_say_so() {
+    let scene = Scene::new();
+    let file = scene.path("x.toml");
+    let component = "[[components]]\nname = \"a\"\nfiles = [{ path = \"/srv\" }]\n";
+    for (text, says) in [
+        ("name = 1".to_owned(), "invalid type"),
+        (format!("name = \"x\"\ncommand = []\n{component}"), "command is empty"),
+        (format!("name = \"x\"\ncommand = [\"run\"]\n{component}"), "run is not an absolute path"),
+        ("name = \"x\"\ncommand = [\"/bin/true\"]\ncomponents = []".to_owned(), "no [[components]]"),
+        (format!("name = \"x\"\ncommand = [\"/bin/true\"]\nfreeze_timeout_ms = 0\n{component}"), "1 to 60000"),
+        (format!("name = \"x\"\ncommand = [\"/bin/true\"]\nlevle = \"system\"\n{component}"), "unknown field `levle`"),
+        (format!("name = \"\"\ncommand = [\"/bin/true\"]\n{component}"), "name has 0 bytes"),
+        (format!("name = \"x\"\ncommand = [\"/bin/true\"]\n{component}{component}"), "listed twice"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let problem = ScriptConfig::read(&file).unwrap_err();
+        assert!(problem.contains(says), "{problem}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Where things lie: the workspace, its packages, cargo and the programs that it builds.
+
+use crate::interrupt::Interrupt;
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The programs that a server needs, all built by `cargo build --release`.
+pub(crate) const PROGRAMS: [&str; 4] = ["vssd", "vss-guard", "vss", "vss-writers"];
+
+/// The root of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+}
+
+/// The cargo that runs us, in the root of the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    // Set by the `cargo run` that started us; a cargo below us must not take them for its own.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_PKG_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What `cargo metadata` says of the workspace; the fields that we read.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Metadata {
+    /// The members.
+    pub(crate) packages: Vec<Package>,
+    /// Where cargo builds.
+    pub(crate) target_directory: PathBuf,
+}
+
+/// A member of the workspace.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    /// Its name.
+    pub(crate) name: String,
+    /// As cargo's messages name it.
+    pub(crate) id: String,
+    /// Its Cargo.toml.
+    pub(crate) manifest_path: PathBuf,
+    /// What it depends on, of every kind.
+    pub(crate) dependencies: Vec<Dependency>,
+}
+
+/// A dependency of a member.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Dependency {
+    /// The package.
+    pub(crate) name: String,
+    /// Where it lies, for one of the workspace.
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl Package {
+    /// Its directory relative to the root, for example `crates/vss-model`.
+    pub(crate) fn place(&self) -> &Path {
+        let directory = self.manifest_path.parent().unwrap_or(Path::new(""));
+        directory.strip_prefix(root()).unwrap_or(directory)
+    }
+}
+
+/// Asks cargo about the workspace.
+pub(crate) fn metadata() -> Result<Metadata> {
+    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output().context("cannot run cargo")?;
+    anyhow::ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("cargo metadata says something unexpected")
+}
+
+/// Builds the programs as they are shipped and returns their directory.
+pub(crate) fn build_release(interrupt: &Interrupt) -> Result<PathBuf> {
+    println!("$ cargo build --release");
+    interrupt.check(cargo().args(["build", "--release"]))?;
+    let directory = metadata()?.target_directory.join("release");
+    for program in PROGRAMS {
+        anyhow::ensure!(directory.join(program).is_file(), "{program} was not built in {}", directory.display());
+    }
+    Ok(directory)
+}

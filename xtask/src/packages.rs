@@ -1,0 +1,88 @@
+//! The Debian packages that a task needs: found by their programs, installed when we are root on Debian, else named.
+
+use crate::interrupt::Interrupt;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// A Debian package and the program by which it is known to be there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Package {
+    name: &'static str,
+    program: &'static str,
+}
+
+/// For volumes in a file.
+pub(crate) const BTRFS: Package = Package { name: "btrfs-progs", program: "mkfs.btrfs" };
+/// For tests that hold XFS.
+pub(crate) const XFS: Package = Package { name: "xfsprogs", program: "mkfs.xfs" };
+/// For tests that hold ext4.
+pub(crate) const EXT4: Package = Package { name: "e2fsprogs", program: "mkfs.ext4" };
+/// The backup program of the demo and of the tests.
+pub(crate) const RESTIC: Package = Package { name: "restic", program: "restic" };
+/// For the writer in Python.
+pub(crate) const PYTHON: Package = Package { name: "python3", program: "python3" };
+/// For `systemd-analyze verify`.
+pub(crate) const SYSTEMD: Package = Package { name: "systemd", program: "systemd-analyze" };
+
+/// Where programs of the system are, whatever PATH says: an ordinary user's PATH has no sbin.
+const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// True when the program is there.
+pub(crate) fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(PLACES.iter().map(Into::into)).any(|place| place.join(program).is_file())
+}
+
+/// Makes sure that the packages are there.
+///
+/// # Errors
+/// Some are missing and cannot be installed, with their names.
+pub(crate) fn need(packages: &[Package], interrupt: &Interrupt) -> Result<()> {
+    let missing = missing(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !rustix::process::geteuid().is_root() {
+        bail!("these Debian packages are missing: {names}\nInstall them (sudo apt-get install {names}), or run this as root");
+    }
+    if !Path::new("/etc/debian_version").exists() || !is_there("apt-get") {
+        bail!("this is not Debian; install what Debian calls: {names}");
+    }
+    println!("Installing the Debian packages {names}");
+    if !install(&missing, interrupt)? {
+        // The lists may be old, or absent as in a fresh container.
+        interrupt.check(Command::new("apt-get").args(["-qq", "update"]))?;
+        if !install(&missing, interrupt)? {
+            bail!("apt-get cannot install {names}");
+        }
+    }
+    let missing = self::missing(packages);
+    if !missing.is_empty() {
+        bail!("apt-get was content, but the programs of {} are not there", missing.join(" "));
+    }
+    Ok(())
+}
+
+fn missing(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().filter(|package| !is_there(package.program)).map(|package| package.name).collect()
+}
+
+fn install(names: &[&str], interrupt: &Interrupt) -> Result<bool> {
+    let mut command = Command::new("apt-get");
+    command.args(["-qq", "-y", "--no-install-recommends", "install"]).args(names);
+    Ok(interrupt.run(command.env("DEBIAN_FRONTEND", "noninteractive"))?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_there_is_missing() {
+        let shell = Package { name: "dash", program: "sh" };
+        let other = Package { name: "other", program: "no-such-program-of-ours" };
+        assert_eq!(missing(&[shell, other]), ["other"]);
+    }
+}
