@@ -106,17 +106,20 @@ fn back_up(stage: &Stage, workload: &Workload, interrupt: &Interrupt) -> Result<
     tour(&command);
     let began = Instant::now();
     let mut child = interrupt.spawn(&mut command)?;
-    let set = record(stage, interrupt, &mut child);
-    if set.is_err() {
-        // Its error is not the one to report, unless it is the reason.
-        let ended = interrupt.finish(&mut child, Some(Duration::from_secs(30)))?;
-        return Err(set.err().unwrap_or_else(|| anyhow::anyhow!("vss run: {ended:?}")));
-    }
+    let set = match record(stage, interrupt, &mut child) {
+        Ok(set) => set,
+        Err(error) => {
+            if child.try_wait()?.is_none() {
+                interrupt.finish(&mut child, Some(Duration::ZERO))?;
+            }
+            return Err(error);
+        }
+    };
     match interrupt.finish(&mut child, None)? {
         Ended::With(status) if status.success() => {}
         ended => bail!("vss run did not succeed: {ended:?}"),
     }
-    Ok(Backup { set: set?, during: workload.since(began)? })
+    Ok(Backup { set, during: workload.since(began)? })
 }
 
 /// The record of the set that `vss run` is working with: gone when it has ended.

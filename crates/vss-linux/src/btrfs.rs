@@ -86,28 +86,45 @@ pub fn subvolume_path(file: impl AsFd, id: u64) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// The subvolumes below subvolume `id`, also those below them; outer before inner. At most `limit` and one more, which
-/// tells that there are too many. One that vanishes meanwhile is left out.
+/// The subvolumes below subvolume `id` that are `wanted` by their path, also those below them; outer before inner. At most
+/// `limit` and one more, which tells that there are too many. One that vanishes meanwhile is left out.
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN, `ENOTTY` when `file` is not on btrfs.
-pub fn nested_subvolumes(file: impl AsFd, id: u64, limit: usize) -> io::Result<Vec<Nested>> {
+pub fn nested_subvolumes(
+    file: impl AsFd,
+    id: u64,
+    limit: usize,
+    wanted: impl Fn(&Path) -> bool,
+) -> io::Result<Vec<Nested>> {
     let file = file.as_fd();
     let mut found: Vec<Nested> = Vec::new();
     let mut next = 0;
     let mut parent = Nested { id, path: PathBuf::new() };
     loop {
-        let mut children = Vec::new();
+        // Many subvolumes of one parent tend to lie in one directory of it.
+        let mut last: Option<(u64, PathBuf)> = None;
+        let mut failure = None;
         search_roots(file, parent.id, abi::BTRFS_ROOT_REF_KEY, |child, reference| {
-            children.push((child, reference.directory, reference.name.to_owned()));
-            found.len() + children.len() <= limit
-        })?;
-        for (child, directory, name) in children {
-            match lookup(file, parent.id, directory) {
-                Ok((_, path)) => found.push(Nested { id: child, path: parent.path.join(path).join(name) }),
+            let directory = match last.take().filter(|(inode, _)| *inode == reference.directory) {
+                Some((_, path)) => Ok(path),
+                None => lookup(file, parent.id, reference.directory).map(|(_, path)| parent.path.join(path)),
+            };
+            match directory {
+                Ok(directory) => {
+                    let path = directory.join(reference.name);
+                    last = Some((reference.directory, directory));
+                    if wanted(&path) {
+                        found.push(Nested { id: child, path });
+                    }
+                }
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(error) => return Err(error),
+                Err(error) => failure = Some(error),
             }
+            failure.is_none() && found.len() <= limit
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
         }
         if found.len() > limit {
             return Ok(found);
@@ -122,8 +139,8 @@ pub fn nested_subvolumes(file: impl AsFd, id: u64, limit: usize) -> io::Result<V
 /// returns, the snapshot is on disk (the transaction is committed). Allocates nothing.
 ///
 /// # Errors
-/// `ENOENT` when the subvolume or the directory was deleted meanwhile, `EEXIST`, `ENOSPC`, `EROFS`, `EXDEV` for two file
-/// systems. Blocks while the file system is frozen.
+/// `ENOENT` when the subvolume or the directory was deleted meanwhile, `ETXTBSY` while a swap file in it is in use,
+/// `EEXIST`, `ENOSPC`, `EROFS`, `EXDEV` for two file systems. Blocks while the file system is frozen.
 pub fn snapshot(source: impl AsFd, destination: impl AsFd, name: &OsStr) -> io::Result<()> {
     let mut arguments = named(name)?;
     arguments.fd = i64::from(source.as_fd().as_raw_fd());

@@ -350,7 +350,7 @@ impl Coordinator {
         if connection.gone {
             return self.release(id);
         }
-        while let Some((call, replier)) = self.connections.get_mut(&id).and_then(|connection| connection.queue.next()) {
+        while let Some((call, replier)) = self.connections.get_mut(&id).and_then(|connection| connection.queue.take()) {
             self.perform(id, call, replier);
         }
     }

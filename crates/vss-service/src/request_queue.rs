@@ -48,7 +48,7 @@ impl<T> RequestQueue<T> {
     }
 
     /// The next waiting call that may begin.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn take(&mut self) -> Option<T> {
         if self.busy { None } else { self.waiting.pop_front() }
     }
 
@@ -69,10 +69,10 @@ mod tests {
         queue.begin();
         assert_eq!(queue.admit(2), None);
         assert_eq!(queue.admit(3), None);
-        assert_eq!(queue.next(), None);
+        assert_eq!(queue.take(), None);
         queue.end();
         assert_eq!(queue.admit(4), None, "must not overtake those that wait");
-        assert_eq!([queue.next(), queue.next(), queue.next(), queue.next()], [Some(2), Some(3), Some(4), None]);
+        assert_eq!([queue.take(), queue.take(), queue.take(), queue.take()], [Some(2), Some(3), Some(4), None]);
     }
 
     #[test]
@@ -82,6 +82,6 @@ mod tests {
         queue.admit(1);
         queue.clear();
         queue.end();
-        assert_eq!(queue.next(), None);
+        assert_eq!(queue.take(), None);
     }
 }

@@ -204,7 +204,7 @@ impl Stage {
     }
 
     fn copies(&self) -> usize {
-        std::fs::read_dir(&self.store).map_or(0, |entries| entries.count())
+        std::fs::read_dir(&self.store).map_or(0, Iterator::count)
     }
 
     /// What must be true after a saga that failed, wherever it failed.

@@ -34,12 +34,11 @@ impl Progress {
         say(&format!("vss: warning: {}", printable(what)));
     }
 
-    /// Says how the set came out.
+    /// Says how the writers of a finished set did.
     pub(crate) fn finished(&self, set: &ShadowCopySet, statuses: &[WriterStatus]) {
         for writer in &set.writers {
-            self.note(&format!("{}: held {} ms, {}", writer.name, writer.frozen_ms, writer.state));
+            self.note(&format!("{}: frozen {} ms, {}", writer.name, writer.frozen_ms, writer.state));
         }
-        self.note(&summary(set));
         for warning in degraded(set, statuses) {
             self.warn(&warning);
         }
@@ -70,7 +69,7 @@ pub(crate) fn summary(set: &ShadowCopySet) -> String {
     let (copies, plural) = (set.shadows.len(), if set.shadows.len() == 1 { "copy" } else { "copies" });
     let instant = if set.atomic { "one instant" } else { "several instants" };
     format!(
-        "Shadow copy set {}: {copies} shadow {plural}, {} ({instant}), writers held {} ms, writes held {} ms",
+        "Shadow copy set {}: {copies} shadow {plural}, {} ({instant}), frozen {} ms, held {} ms",
         set.set_id, set.consistency, set.freeze_ms, set.hold_ms
     )
 }

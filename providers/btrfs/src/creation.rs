@@ -10,6 +10,7 @@ use crate::{
 };
 use rustix::{fs::OFlags, io::Errno};
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -185,14 +186,7 @@ impl Creation {
 
     /// Deletes whatever was made. Goes on after a failure and returns the first.
     pub(crate) fn undo(mut self) -> Result<(), VssError> {
-        let mut result = Ok(());
-        for lane in self.take_lanes() {
-            for copy in &lane.copies {
-                result = result.and(lane.store.delete_all_of(copy.shadow_id).map(|_| ()));
-            }
-            result = result.and(lane.store.remove_if_empty(&lane.file_system));
-        }
-        result
+        self.take_lanes().into_iter().map(Lane::undo).fold(Ok(()), Result::and)
     }
 
     /// The lanes, taken back from the threads of a cut that did not come to be.
@@ -223,6 +217,22 @@ impl Lane {
         Ok(Self { file_system, store, copies: Vec::new() })
     }
 
+    fn undo(self) -> Result<(), VssError> {
+        let mut result = Ok(());
+        let mut is_changed = false;
+        for copy in &self.copies {
+            match self.store.delete_all_of(copy.shadow_id) {
+                Ok(deleted) => is_changed |= deleted,
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result = result.and(self.store.remove_if_empty(&self.file_system));
+        if is_changed {
+            result = result.and(self.file_system.commit());
+        }
+        result
+    }
+
     fn seal(&self) -> Result<(), VssError> {
         for copy in &self.copies {
             for part in &copy.parts {
@@ -232,8 +242,7 @@ impl Lane {
             }
         }
         if self.copies.iter().any(|copy| copy.lasting) {
-            btrfs::commit_transaction(&self.file_system)
-                .map_err(|error| failed("The shadow copies cannot be written to disk", &error))?;
+            self.file_system.commit()?;
         }
         Ok(())
     }
@@ -263,19 +272,15 @@ impl Copy {
         let found = nested::list(&lane.file_system, self.subvolume)?;
         let mut known = std::mem::take(&mut self.parts).into_iter();
         self.parts.extend(known.next());
-        let mut known: Vec<Part> = known.collect();
+        let mut known: BTreeMap<u64, Part> = known.map(|part| (part.subvolume, part)).collect();
         for (at, nested) in found.into_iter().enumerate() {
             let index = at + 1;
-            match known.iter().position(|part| part.subvolume == nested.id) {
-                Some(at) => {
-                    let part = known.swap_remove(at);
-                    self.parts.push(Part { index, path: nested.path, name: self.part_name(index), ..part });
-                }
-                None => {
-                    stop()?;
-                    let part = self.open(lane, index, nested)?;
-                    self.parts.extend(part);
-                }
+            if let Some(part) = known.remove(&nested.id) {
+                self.parts.push(Part { index, path: nested.path, name: self.part_name(index), ..part });
+            } else {
+                stop()?;
+                let part = self.open(lane, index, nested)?;
+                self.parts.extend(part);
             }
         }
         Ok(())
@@ -326,43 +331,34 @@ impl Copy {
         if self.subvolume == btrfs::TOP_LEVEL {
             store::hide_in_copy(root.copy_root(store)?)?;
         }
-        for part in nested {
-            self.check_place(store, part)?;
-        }
         if nested.is_empty() {
             return Ok(());
+        }
+        let by_path: BTreeMap<&Path, &Part> = self.parts.iter().map(|part| (part.path.as_path(), part)).collect();
+        for part in nested {
+            let outer = part.path.ancestors().skip(1).find_map(|path| by_path.get(path));
+            part.check_place(store, outer.copied().unwrap_or(root))?;
         }
         let places: Vec<Place> = nested.iter().map(|part| Place::new(part.index, part.path.clone())).collect();
         nested::write_places(store, self.shadow_id, &places, self.lasting)
     }
+}
 
-    /// The copy of a nested subvolume must have its place in the copy of the one around it, which it has not if it was
-    /// moved between listing and cut.
-    fn check_place(&self, store: &Store, part: &Part) -> Result<(), VssError> {
-        let outer = self
-            .parts
-            .iter()
-            .filter(|outer| outer.index != part.index && part.path.starts_with(&outer.path))
-            .max_by_key(|outer| outer.path.components().count());
-        let has_place = match outer {
-            Some(outer) => {
-                let inside = part.path.strip_prefix(&outer.path).unwrap_or(Path::new(""));
-                nested::has_place(outer.copy_root(store)?, inside)
-            }
-            None => false,
-        };
-        if has_place {
+impl Part {
+    /// A nested part must have its place in the copy of the subvolume around it, which it has not if it was moved between
+    /// listing and cut.
+    fn check_place(&self, store: &Store, outer: &Self) -> Result<(), VssError> {
+        let inside = self.path.strip_prefix(&outer.path).unwrap_or(&self.path);
+        if nested::has_place(outer.copy_root(store)?, inside) {
             return Ok(());
         }
         Err(VssError::new(
             VssCode::ProviderVeto,
-            format!("The nested subvolume {} was moved while the shadow copy was made", part.path.display()),
+            format!("The nested subvolume {} was moved while the shadow copy was made", self.path.display()),
         )
         .with_hint("Try again"))
     }
-}
 
-impl Part {
     fn copy_root(&self, store: &Store) -> Result<OwnedFd, VssError> {
         store.open_part(&self.name)?.ok_or_else(|| {
             VssError::new(VssCode::ObjectNotFound, format!("The shadow copy {} is gone", self.name.display()))

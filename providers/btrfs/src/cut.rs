@@ -18,13 +18,16 @@ use vss_model::{Instant, VssCode, VssError};
 /// A thread's stack: one ioctl's arguments are 4 KiB; the service locks its memory, so a larger one would cost.
 const STACK: usize = 128 << 10;
 
+/// Gives its lane back with the outcome of the cut; none when it never got one.
+type Thread = JoinHandle<Option<(Lane, Result<(), VssError>)>>;
+
 /// Threads that wait for the moment of the cut, each with the file system that it is to cut.
 #[derive(Debug)]
 pub(crate) struct Cutters {
     gate: Arc<Gate>,
     /// Cut by the caller itself.
     own: Option<Lane>,
-    threads: Vec<JoinHandle<Option<(Lane, Result<(), VssError>)>>>,
+    threads: Vec<Thread>,
     /// Room for the lanes when they come back: the cut allocates nothing.
     back: Vec<Lane>,
 }
@@ -132,8 +135,16 @@ fn cut(lane: &mut Lane) -> Result<(), VssError> {
         for (at, part) in copy.parts.iter_mut().enumerate() {
             match btrfs::snapshot(&part.source, &lane.store, &part.name) {
                 Ok(()) => part.cut_at = Some(Instant::now()),
-                // A nested subvolume that was deleted after it was listed is no failure.
-                Err(error) if at > 0 && is(&error, Errno::NOENT) => {}
+                // A nested subvolume that was deleted after it was listed is no failure, nor is one that holds the swap
+                // file in use: it is made to be left out of snapshots, and the kernel cuts none.
+                Err(error) if at > 0 && (is(&error, Errno::NOENT) || is(&error, Errno::TXTBSY)) => {}
+                Err(error) if is(&error, Errno::TXTBSY) => {
+                    return Err(VssError::new(
+                        VssCode::ProviderVeto,
+                        "btrfs makes no snapshot of a subvolume with a swap file in use",
+                    )
+                    .with_hint("Move the swap file into a subvolume of its own"));
+                }
                 Err(error) => return Err(failed(format!("The snapshot {} failed", part.name.display()), &error)),
             }
         }

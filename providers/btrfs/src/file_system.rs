@@ -57,6 +57,12 @@ impl FileSystem {
         &self.uuid
     }
 
+    /// Brings every change so far to the disk.
+    pub(crate) fn commit(&self) -> Result<(), VssError> {
+        btrfs::commit_transaction(self)
+            .map_err(|error| failed(format!("The btrfs file system {} cannot be written to disk", self.uuid), &error))
+    }
+
     /// A detached mount of subvolume `id`: nosuid, nodev.
     pub(crate) fn mount_subvolume(&self, id: u64, access: Access) -> Result<OwnedFd, VssError> {
         btrfs::mount_detached(&self.devices, id, access)

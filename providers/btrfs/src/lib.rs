@@ -6,6 +6,9 @@
 //! are listed in the file `.vss/<shadow-id>.nested`. So whatever a crash leaves says whose it is, and everything of a copy
 //! is found from its id alone.
 //!
+//! What is not in a copy: a nested subvolume that appeared after PreCommit or vanished before its cut, and one that holds a
+//! swap file in use (the kernel snapshots none); its place is an empty directory then.
+//!
 //! | file | what it knows |
 //! |---|---|
 //! | `provider.rs` | the contract: phases, state, mount, delete |

@@ -14,10 +14,13 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, Read, Write},
-    os::unix::ffi::OsStringExt,
-    path::PathBuf,
+    os::{fd::AsFd, unix::ffi::OsStringExt},
+    path::{Path, PathBuf},
 };
-use vss_linux::btrfs::{self, Nested};
+use vss_linux::{
+    btrfs::{self, Nested},
+    mount,
+};
 use vss_model::{ShadowId, VssCode, VssError, limits};
 
 /// Most bytes of a list of places: each has at most PATH_MAX bytes, and JSON writes a byte with at most four characters.
@@ -25,13 +28,9 @@ const MOST_BYTES: u64 = limits::NESTED_SUBVOLUMES as u64 * (4096 * 4 + 64);
 
 /// The subvolumes below subvolume `id`, outer before inner, without the shadow copies themselves.
 pub(crate) fn list(file_system: &FileSystem, id: u64) -> Result<Vec<Nested>, VssError> {
-    // The copies lie at the top level: up to 512 of each volume, so the limit is applied after they are left out.
-    let limit = if id == btrfs::TOP_LEVEL { usize::MAX - 1 } else { limits::NESTED_SUBVOLUMES };
-    let mut nested = btrfs::nested_subvolumes(file_system, id, limit)
+    let is_copy = |path: &Path| id == btrfs::TOP_LEVEL && path.starts_with(store::NAME);
+    let nested = btrfs::nested_subvolumes(file_system, id, limits::NESTED_SUBVOLUMES, |path| !is_copy(path))
         .map_err(|error| failed(format!("The subvolumes nested in subvolume {id} cannot be listed"), &error))?;
-    if id == btrfs::TOP_LEVEL {
-        nested.retain(|nested| !nested.path.starts_with(store::NAME));
-    }
     if nested.len() > limits::NESTED_SUBVOLUMES {
         return Err(VssError::new(
             VssCode::ProviderVeto,
@@ -97,9 +96,9 @@ pub(crate) fn read_places(store: &Store, shadow_id: ShadowId) -> Result<Vec<Plac
 }
 
 /// True when `place`, relative to the writable copy `outer`, is the empty directory that stands for a subvolume there.
-pub(crate) fn has_place(outer: impl std::os::fd::AsFd, place: &std::path::Path) -> bool {
+pub(crate) fn has_place(outer: impl AsFd, place: &Path) -> bool {
     let stands_for_one = |place: &rustix::fs::Stat| place.st_ino == btrfs::EMPTY_SUBVOLUME_INODE;
-    vss_linux::mount::open_beneath(outer, place, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+    mount::open_beneath(outer, place, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)
         .and_then(|place| Ok(rustix::fs::statat(place, c"", AtFlags::EMPTY_PATH)?))
         .is_ok_and(|place| stands_for_one(&place))
 }

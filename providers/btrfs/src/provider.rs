@@ -318,8 +318,7 @@ impl Provider for BtrfsProvider {
             return Ok(Deletion::WasGone);
         }
         // Otherwise a power cut could bring it back, and nobody would know it any more.
-        btrfs::commit_transaction(&file_system)
-            .map_err(|error| failed(format!("The deletion of {} cannot be written to disk", copy.shadow_id), &error))?;
+        file_system.commit()?;
         Ok(Deletion::Deleted)
     }
 

@@ -133,6 +133,14 @@ impl Store {
             match gone {
                 Ok(()) => deleted = true,
                 Err(error) if is(&error, Errno::NOENT) => {}
+                // We are root: the kernel says so while it is being sent, and of the default subvolume.
+                Err(error) if is(&error, Errno::PERM) => {
+                    return Err(VssError::new(
+                        VssCode::ProviderVeto,
+                        format!("{NAME}/{} cannot be deleted now: {error}", name.display()),
+                    )
+                    .with_hint("Wait for the end of a running btrfs send, or set another default subvolume"));
+                }
                 Err(error) => return Err(failed(format!("{NAME}/{} cannot be deleted", name.display()), &error)),
             }
         }
@@ -148,7 +156,7 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let root = mount::open_beneath(self, Path::new(name), flags)?;
         btrfs::set_read_only(&root, false)?;
-        let strangers = btrfs::nested_subvolumes(&root, btrfs::subvolume_id(&root)?, MOST_STRANGERS)?;
+        let strangers = btrfs::nested_subvolumes(&root, btrfs::subvolume_id(&root)?, MOST_STRANGERS, |_| true)?;
         for stranger in strangers.iter().rev() {
             let (Some(parent), Some(name)) = (stranger.path.parent(), stranger.path.file_name()) else { continue };
             let parent = mount::open_beneath(&root, parent, flags)?;

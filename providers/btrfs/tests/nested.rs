@@ -128,3 +128,59 @@ fn what_a_writer_nested_in_the_copy_goes_with_it() {
     assert_eq!(provider.delete(&copies[0]).unwrap(), Deletion::Deleted);
     assert!(fs.store().is_empty());
 }
+
+#[test]
+fn a_swap_file_in_use_spoils_its_own_subvolume_only() {
+    needs_btrfs!("a_swap_file_in_use_spoils_its_own_subvolume_only");
+    let mut fs = Btrfs::new(160);
+    fs.subvolume("vol");
+    fs.subvolume("vol/swap");
+    let volume = volume(&fs.mount("vol", "subvol=vol"));
+    let swap = fs.top().join("vol/swap/file");
+    let made = std::process::Command::new("btrfs").args(["filesystem", "mkswapfile", "-s", "4m"]).arg(&swap).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        println!("SKIPPED: a_swap_file_in_use_spoils_its_own_subvolume_only: needs btrfs filesystem mkswapfile");
+        return;
+    }
+    let Some(_swap) = common::Swap::on(&swap) else {
+        println!("SKIPPED: a_swap_file_in_use_spoils_its_own_subvolume_only: swapon is not possible here");
+        return;
+    };
+    let provider = provider();
+    let (copies, committed) = create(&provider, &[volume]);
+    assert!(committed[0].nested.is_empty());
+    provider.delete(&copies[0]).unwrap();
+
+    let (set_id, _) = begin(&provider, &[common::volume(&fs.mount("swap", "subvol=vol/swap"))], Context::Backup);
+    provider.end_prepare(set_id).unwrap();
+    provider.pre_commit(set_id).unwrap();
+    let error = provider.commit(set_id).unwrap_err();
+    assert!(error.code == VssCode::ProviderVeto && error.message.contains("swap file"), "{error}");
+    provider.abort(set_id).unwrap();
+    assert!(fs.store().is_empty());
+}
+
+#[test]
+fn many_are_listed_cut_and_deleted_at_once() {
+    needs_btrfs!("many_are_listed_cut_and_deleted_at_once");
+    const MANY: usize = 300;
+    let mut fs = Btrfs::new(256);
+    fs.subvolume("vol");
+    (0..MANY).for_each(|number| fs.subvolume(&format!("vol/n{number}")));
+    let volume = volume(&fs.mount("vol", "subvol=vol"));
+    let provider = provider();
+    let (set_id, mut copies) = begin(&provider, &[volume], Context::Backup);
+    let times = [Provider::end_prepare, Provider::pre_commit, Provider::commit].map(|phase| {
+        let started = std::time::Instant::now();
+        phase(&provider, set_id).unwrap();
+        started.elapsed()
+    });
+    println!("{MANY} nested: end_prepare, pre_commit, commit took {times:?}");
+    let committed = finish(&provider, set_id, &mut copies);
+    assert_eq!(committed[0].nested.len(), MANY);
+    let trees = provider.mount(&copies[0], false).unwrap();
+    assert_eq!(trees.len(), MANY + 1);
+    drop(trees);
+    provider.delete(&copies[0]).unwrap();
+    assert!(fs.store().is_empty());
+}

@@ -32,13 +32,13 @@ fn word(value: &impl serde::Serialize) -> OsString {
     }
 }
 
-/// A path or name as one word of a line: white space, `=`, `\` and control characters as `\` and three octal digits, as
-/// /proc/mounts writes them.
+/// A path or name as one word of a line: white space, `=`, `\` and control characters as `\0` and three octal digits,
+/// which `printf %b` reads back.
 pub(crate) fn escaped(bytes: &[u8]) -> Vec<u8> {
     let mut word = Vec::with_capacity(bytes.len());
     for byte in bytes {
         if *byte <= b' ' || matches!(byte, b'=' | b'\\' | 0x7f) {
-            word.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+            word.extend_from_slice(format!("\\0{byte:03o}").as_bytes());
         } else {
             word.push(*byte);
         }
@@ -52,6 +52,6 @@ mod tests {
 
     #[test]
     fn words_hold_no_separators() {
-        assert_eq!(escaped(b"/srv/my data=1\\x\n"), b"/srv/my\\040data\\0751\\134x\\012");
+        assert_eq!(escaped(b"/srv/my data=1\\x\n"), b"/srv/my\\0040data\\00751\\0134x\\0012");
     }
 }

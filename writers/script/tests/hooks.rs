@@ -87,9 +87,10 @@ fn a_failing_hook_is_named_and_what_was_begun_is_thawed() {
 
 #[test]
 fn a_hanging_hook_is_killed_with_its_children_and_the_others_are_thawed_in_time() {
+    let marker = format!("sleep 614.{}", std::process::id());
     let scene = Scene::new();
     scene.program("d/10-a", NOTE);
-    scene.program("d/20-b", &bad("sleep 613.345 & wait"));
+    scene.program("d/20-b", &bad(&format!("{marker} & wait")));
     let mut hooks = hooks(&scene.path("d"));
     let event = session(1);
     conformance::sequence(&mut hooks, &event, &[PrepareBackup, PrepareSnapshot]);
@@ -98,7 +99,7 @@ fn a_hanging_hook_is_killed_with_its_children_and_the_others_are_thawed_in_time(
     assert!(began.elapsed() < Duration::from_millis(1000), "it took {:?}", began.elapsed());
     assert_eq!((error.code, error.message.as_str()), (VssCode::WriterErrorTimeout, "Hook 20-b was killed because it did not end in time in freeze"));
     assert_eq!(scene.log(), ["10-a freeze", "20-b freeze", "20-b thaw", "10-a thaw"]);
-    assert!(common::nobody_runs("sleep 613.345"));
+    assert!(common::nobody_runs(&marker));
 }
 
 #[test]
@@ -107,12 +108,19 @@ fn an_interrupted_freeze_ends_at_once_and_is_thawed() {
     scene.program("d/10-a", &bad("sleep 30"));
     let mut hooks = hooks(&scene.path("d"));
     let (stopper, stop) = vss_writer::Stop::new().unwrap();
-    drop(stopper);
+    let log = scene.path("log");
+    let stopping = std::thread::spawn(move || {
+        while !log.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(stopper);
+    });
     let event = session(30);
     let began = Instant::now();
     let call = Call::new(Freeze, &event).interrupted_by(std::os::fd::AsFd::as_fd(&stop));
     assert_eq!(hooks.freeze(&call).unwrap_err().code, VssCode::WriterErrorRetryable);
     assert!(began.elapsed() < Duration::from_secs(2));
+    stopping.join().unwrap();
     assert_eq!(scene.log(), ["10-a freeze", "10-a thaw"]);
 }
 

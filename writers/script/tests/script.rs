@@ -16,7 +16,7 @@ use EventKind::{Abort, BackupComplete, BackupShutdown, Freeze, PostSnapshot, Pre
 /// Answers `ok` to everything and writes down what it is told, and the end of its input.
 const GOOD: &str = r#"
 while read -r phase rest; do
-  echo "$phase${rest:+ $rest}" >> $LOG
+  printf '%s\n' "$phase${rest:+ $rest}" >> $LOG
   echo ok
 done
 echo end >> $LOG"#;
@@ -71,17 +71,17 @@ fn a_whole_backup_is_told_line_by_line_to_one_process() {
     all(&mut writer, &event, &[BackupComplete, BackupShutdown]);
     let log = scene.log();
     assert_eq!(log[..4], ["prepare-backup", "prepare-snapshot", "freeze", "thaw"]);
-    let directory = log[4].strip_prefix("post-snapshot /srv/my\\040data=").expect(&log[4]);
+    let directory = log[4].strip_prefix("post-snapshot /srv/my\\0040data=").expect(&log[4]);
     let fd: std::os::fd::BorrowedFd<'_> = directories[0].as_fd();
     assert_eq!(directory, format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&fd)));
-    assert_eq!(log[5..], ["backup-complete orders=succeeded a\\134b\\134web\\040logs=failed", "backup-shutdown", "end"]);
+    assert_eq!(log[5..], ["backup-complete orders=succeeded a\\0134b\\0134web\\0040logs=failed", "backup-shutdown", "end"]);
 }
 
 #[test]
 fn the_directory_of_the_copy_can_be_entered() {
     let scene = Scene::new();
     let body = r#"while read -r phase rest; do
-  [ "$phase" = post-snapshot ] && touch "${rest#*=}/mended"
+  [ "$phase" = post-snapshot ] && touch "${rest#*=}/mended" && printf '%b\n' "${rest%%=*}" >> $LOG
   echo ok
 done"#;
     let mut writer = writer(&scene, body);
@@ -92,6 +92,7 @@ done"#;
     event.volumes[0].directory = Some(0);
     writer.post_snapshot(&Call::new(PostSnapshot, &event).with_directories(&directories)).unwrap();
     assert!(copy.path().join("mended").exists());
+    assert_eq!(scene.log(), ["/srv/my data"]);
 }
 
 #[test]
@@ -207,8 +208,9 @@ fn endless_output_is_bounded() {
 
 #[test]
 fn a_hanging_script_is_killed_with_its_children_before_its_time_is_over() {
+    let marker = format!("sleep 612.{}", std::process::id());
     let scene = Scene::new();
-    let mut writer = writer(&scene, &bad("freeze", "sleep 612.345 & echo I wait >&2; wait"));
+    let mut writer = writer(&scene, &bad("freeze", &format!("{marker} & echo I wait >&2; wait")));
     let event = session(1);
     all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
     let began = Instant::now();
@@ -217,7 +219,7 @@ fn a_hanging_script_is_killed_with_its_children_before_its_time_is_over() {
     assert!((800..1000).contains(&took.as_millis()), "it took {took:?}");
     assert_eq!(error.code, VssCode::WriterErrorTimeout);
     assert_eq!(error.message, "Script shop was killed because it did not end in time in freeze: I wait");
-    assert!(common::nobody_runs("sleep 612.345"));
+    assert!(common::nobody_runs(&marker));
 }
 
 #[test]
@@ -255,14 +257,15 @@ fn killed_while_frozen_fails_thaw_and_abort_reaches_a_new_one() {
 
 #[test]
 fn a_script_that_ignores_the_end_is_gone_after_shutdown() {
+    let marker = format!("sleep 613.{}", std::process::id());
     let scene = Scene::new();
-    let mut writer = writer(&scene, "while read -r phase; do echo ok; done; exec sleep 612.678");
+    let mut writer = writer(&scene, &format!("while read -r phase; do echo ok; done; exec {marker}"));
     let event = session(5);
     all(&mut writer, &event, &[PrepareBackup]);
     let began = Instant::now();
     all(&mut writer, &event, &[BackupShutdown]);
     assert!(began.elapsed() < Duration::from_secs(2));
-    assert!(common::nobody_runs("sleep 612.678"));
+    assert!(common::nobody_runs(&marker));
 }
 
 #[test]

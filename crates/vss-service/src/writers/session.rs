@@ -258,8 +258,10 @@ impl SessionWriters {
     /// Tells PrepareBackup, PrepareSnapshot or BackupComplete to every involved writer that has not failed, all at once.
     pub async fn tell(&mut self, kind: EventKind, facts: &EventFacts) {
         let limit = if kind == EventKind::BackupComplete { limits::WRITER_FINISH } else { self.prepare_limit };
-        let chosen = self
-            .chosen(|writer| !writer.state.is_failed() && !(kind == EventKind::PrepareSnapshot && writer.in_snapshot));
+        let chosen = self.chosen(|writer| {
+            let told_already = kind == EventKind::PrepareSnapshot && writer.in_snapshot;
+            !writer.state.is_failed() && !told_already
+        });
         for &index in &chosen {
             self.writers[index].began = true;
             self.writers[index].in_snapshot |= kind == EventKind::PrepareSnapshot;

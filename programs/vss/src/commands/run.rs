@@ -4,7 +4,7 @@ use crate::args::RunArguments;
 use crate::caller::Caller;
 use crate::exit::{NO_COPY, report, status_of_command, status_of_failed_start, system_error};
 use crate::inside::{self, ALWAYS_LIVE, Failure, Job, Plan, Started};
-use crate::progress::Progress;
+use crate::progress::{Progress, summary};
 use crate::request::{Lifetime, request};
 use crate::signals::Signals;
 use crate::volumes::{self, Mount, Selected, one_each};
@@ -62,6 +62,7 @@ fn prepare(instance: &Instance, arguments: RunArguments) -> Result<Run, VssError
     let mut progress = Progress::new(signals.clone());
     let backup = Backup::create(requester, &request, &mut progress)?;
     progress.finished(backup.set(), backup.writer_statuses());
+    progress.note(&summary(backup.set()));
     let environment = vec![
         ("VSS_SET_ID", backup.set().set_id.to_string().into()),
         ("VSS_CONSISTENCY", backup.set().consistency.name().into()),

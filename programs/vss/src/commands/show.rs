@@ -46,12 +46,12 @@ fn print_set(set: &ShadowCopySet) -> io::Result<()> {
         set.consistency,
         if set.atomic { "one instant" } else { "several instants" }
     ))?;
-    line(&format!("  Held         writers {} ms, writes {} ms", set.freeze_ms, set.hold_ms))?;
+    line(&format!("  Frozen       {} ms, of these writes held {} ms", set.freeze_ms, set.hold_ms))?;
     for shadow in &set.shadows {
         print_shadow(shadow, "  ")?;
     }
     for writer in &set.writers {
-        line(&format!("  Writer {}: {}, held {} ms", writer.name, writer.state, writer.frozen_ms))?;
+        line(&format!("  Writer {}: {}, frozen {} ms", writer.name, writer.state, writer.frozen_ms))?;
         if let Some(failure) = &writer.failure {
             line(&format!("    Failed: {failure}"))?;
         }

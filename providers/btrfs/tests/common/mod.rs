@@ -252,3 +252,20 @@ pub(crate) fn create(provider: &dyn Provider, volumes: &[Volume]) -> (Vec<Stored
     let committed = finish(provider, set_id, &mut copies);
     (copies, committed)
 }
+
+/// A swap file in use, until it is dropped.
+pub(crate) struct Swap(PathBuf);
+
+impl Swap {
+    /// None where swapon(8) does not work.
+    pub(crate) fn on(file: &Path) -> Option<Self> {
+        let done = Command::new("swapon").arg(file).output().ok()?;
+        done.status.success().then(|| Self(file.to_owned()))
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        let _ = Command::new("swapoff").arg(&self.0).output();
+    }
+}

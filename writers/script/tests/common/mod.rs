@@ -11,22 +11,22 @@ use vss_writer::fake_service::event;
 use vss_writer::{Call, Writer, deliver};
 
 /// A directory with programs and with the file `log`, in which they note what they are told.
-pub struct Scene {
-    pub directory: tempfile::TempDir,
+pub(crate) struct Scene {
+    pub(crate) directory: tempfile::TempDir,
 }
 
 impl Scene {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Makes an executable shell script; `LOG` is the log's path in it. Another process writes it, so that no child of a
     /// test beside this one holds it open for writing when it is run (ETXTBSY).
-    pub fn program(&self, name: &str, body: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str, body: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let text = format!("#!/bin/sh\nLOG={}\n{body}\n", self.path("log").display());
@@ -38,22 +38,22 @@ impl Scene {
     }
 
     /// The lines of the log.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         fs::read_to_string(self.path("log")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 }
 
-pub fn session(seconds: u64) -> Event {
+pub(crate) fn session(seconds: u64) -> Event {
     event(Path::new("/srv/my data"), Duration::from_secs(seconds))
 }
 
-pub fn tell(writer: &mut dyn Writer, event: &Event, kind: EventKind) -> Result<EventReply, VssError> {
+pub(crate) fn tell(writer: &mut dyn Writer, event: &Event, kind: EventKind) -> Result<EventReply, VssError> {
     deliver(writer, &Call::new(kind, event))
 }
 
 /// True when no process has `marker` in its command line.
 #[allow(dead_code)]
-pub fn nobody_runs(marker: &str) -> bool {
+pub(crate) fn nobody_runs(marker: &str) -> bool {
     let found = Command::new("pgrep").args(["-f", marker]).stdout(Stdio::null()).status().unwrap();
     !found.success()
 }

@@ -1,0 +1,28 @@
+//! `cargo xtask bench`: measurements, each beside the bare system call on the same file system in the same run.
+
+mod statistics;
+mod window;
+
+use crate::interrupt::Interrupt;
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Freeze to thaw with idle writers on btrfs, beside the bare snapshot ioctl
+    Window(window::Arguments),
+}
+
+/// True when the measurement is what was wanted.
+pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
+    match &arguments.bench {
+        Bench::Window(arguments) => window::run(arguments, interrupt),
+    }
+}
