@@ -1,8 +1,8 @@
 //! The interface: three Varlink interfaces, their messages, the connection loop and a blocking client (design 2.4).
 //!
 //! Here live the messages as Rust types ([`requester`], [`writer`], [`management`]), their IDL with the meaning and the
-//! errors of every method ([`interface`]), our own loop on zlink's connection with its bounds ([`server`]) and a blocking
-//! client ([`client`]). What a call means is not here: the conductor (`vss-service`) answers, and knows no transport.
+//! errors of every method ([`interface`]), our own connection loop with its bounds ([`server`]) and a blocking client
+//! ([`client`]). What a call means is not here: the conductor (`vss-service`) answers, and knows no transport.
 
 pub mod client;
 pub mod error;

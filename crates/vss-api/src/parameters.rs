@@ -117,7 +117,7 @@ impl<'de> Deserializer<'de> for Fields {
 
     /// What a call without parameters asks for: nothing, or an object without fields.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match self.0.into_iter().next() {
+        match self.0.into_iter().find(|(_, value)| !value.is_null()) {
             None => visitor.visit_unit(),
             Some((name, _)) => Err(de::Error::unknown_field(&name, &[])),
         }
@@ -151,7 +151,8 @@ impl<'de> MapAccess<'de> for FieldAccess {
     type Error = Fault;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
-        self.current = self.fields.next();
+        // Varlink sends optional fields that have no value as null or not at all.
+        self.current = self.fields.find(|(_, value)| !value.is_null());
         let Some((name, _)) = &self.current else { return Ok(None) };
         let key: StrDeserializer<'_, Fault> = name.as_str().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|fault| fault.or_in(name))
@@ -199,6 +200,15 @@ mod tests {
         assert_eq!(field(requester("SetContext", json!({"context": "lunch"}))), "context");
         assert_eq!(field(requester("UnexposeSnapshot", json!({"shadow_id": "x"}))), "shadow_id");
         assert_eq!(field(requester("SetBackupState", json!({"state": {"select_components": 1}}))), "state");
+    }
+
+    #[test]
+    fn null_is_left_out() {
+        assert_eq!(
+            requester("DoSnapshotSet", json!({"strict": null})),
+            Ok(requester::Call::DoSnapshotSet(requester::DoSnapshotSet { strict: false }))
+        );
+        assert_eq!(field(requester("InitializeForBackup", json!({"requester": null}))), "requester");
     }
 
     #[test]

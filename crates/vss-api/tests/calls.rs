@@ -130,9 +130,7 @@ fn the_service_describes_itself() {
             "interfaces": ["org.linuxvss.Management", "org.linuxvss.Requester", "org.varlink.service"],
         })
     );
-    let describe = |interface: &str| {
-        json!({"method": "org.varlink.service.GetInterfaceDescription", "parameters": {"interface": interface}})
-    };
+    let describe = |interface: &str| json!({"method": "org.varlink.service.GetInterfaceDescription", "parameters": {"interface": interface}});
     for interface in ["org.linuxvss.Management", "org.linuxvss.Requester", "org.varlink.service"] {
         let description = peer.ask(&describe(interface));
         let text = description["parameters"]["description"].as_str().unwrap();

@@ -73,7 +73,10 @@ fn while_reading_rests_and_data_waits() {
         for _ in 0..32 {
             door.wait_for_call();
         }
-        assert!(door.seen.recv_timeout(Duration::from_millis(10)).is_err(), "reading does not rest at 32 unanswered calls");
+        assert!(
+            door.seen.recv_timeout(Duration::from_millis(10)).is_err(),
+            "reading does not rest at 32 unanswered calls"
+        );
     };
     latency("reading rests, calls unread", requester, before, close);
     latency("reading rests, calls unread, half", requester, before, half_close);

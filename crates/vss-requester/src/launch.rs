@@ -20,6 +20,8 @@ use vss_model::{VssCode, VssError};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest start of the service: it may have to sweep holds and undo creations first.
 const READY: Duration = Duration::from_secs(120);
+/// Longest time for an answer to the first question; the service answers it at any time, also during a hold (design 3).
+const STATUS: Duration = Duration::from_secs(10);
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A log larger than this is emptied before the next start; the directory is in memory.
@@ -79,7 +81,9 @@ pub fn connect(instance: &Instance) -> Result<Client, VssError> {
 
 fn try_connect(instance: &Instance) -> Result<Client, ClientError> {
     let mut client = Client::connect(instance.requester_socket())?;
+    client.set_timeout(Some(STATUS))?;
     client.call_management::<management::Status>(&management::Call::GetStatus)?;
+    client.set_timeout(None)?;
     Ok(client)
 }
 

@@ -105,10 +105,15 @@ impl<'a> Call<'a> {
 }
 
 /// As [`Call::wait_for`], with the interrupting descriptors given. What is readable comes before an interrupt.
-pub(crate) fn wait(fd: Option<BorrowedFd<'_>>, interrupts: &[BorrowedFd<'_>], until: Instant) -> Result<bool, Interrupted> {
+pub(crate) fn wait(
+    fd: Option<BorrowedFd<'_>>,
+    interrupts: &[BorrowedFd<'_>],
+    until: Instant,
+) -> Result<bool, Interrupted> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
         let mut polled: Vec<PollFd<'_>> =
             interrupts.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::RDHUP)).collect();
         polled.extend(fd.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));

@@ -64,7 +64,11 @@ pub const WHOLE: [EventKind; 7] =
 fn registration_is_stable_and_bounded(writer: &mut dyn Writer) {
     let register = writer.registration();
     assert_eq!(register, writer.registration(), "the registration changes");
-    assert!((1..=128).contains(&register.name.len()), "the name has {} bytes, 1 to 128 are allowed", register.name.len());
+    assert!(
+        (1..=128).contains(&register.name.len()),
+        "the name has {} bytes, 1 to 128 are allowed",
+        register.name.len()
+    );
     let limit = register.freeze_timeout_ms.unwrap_or(60_000);
     assert!((1..=60_000).contains(&limit), "the freeze limit is {limit} ms, 1 to 60000 are allowed");
 }

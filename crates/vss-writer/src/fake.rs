@@ -165,7 +165,11 @@ impl FakeWriter {
     fn act(&mut self, call: &Call<'_>) -> Answer {
         let kind = call.kind();
         let volumes = &call.event().volumes;
-        self.record(kind, call.event().session_id, volumes.iter().filter(|v| call.directory(&v.volume).is_some()).count());
+        self.record(
+            kind,
+            call.event().session_id,
+            volumes.iter().filter(|v| call.directory(&v.volume).is_some()).count(),
+        );
         if let Some(misdeed) = self.misdeed(kind) {
             commit(misdeed, || {
                 // Both ends of the wait mean the same here: it hung.

@@ -10,7 +10,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vss_api::ErrorParameters;
-use vss_api::writer::{Event, EventComponent, EventKind, EventReply, EventVolume, INTERFACE, Identify, Identity, Register};
+use vss_api::writer::{
+    Event, EventComponent, EventKind, EventReply, EventVolume, INTERFACE, Identify, Identity, Register,
+};
 use vss_model::{BackupState, Context, SessionId, SetId, ShadowId, VolumeId, VssCode, VssError, WriterInstanceId};
 
 /// Longest wait for a writer to connect or to answer, so that a broken test ends.

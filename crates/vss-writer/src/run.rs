@@ -143,7 +143,8 @@ pub fn run(socket: &Path, writer: &mut dyn Writer, options: &Options<'_>) -> Res
             return outcome.map_err(RunError::Connection);
         }
         if !told {
-            let why = outcome.err().map_or_else(|| "the service closed the connection".to_owned(), |error| error.to_string());
+            let why =
+                outcome.err().map_or_else(|| "the service closed the connection".to_owned(), |error| error.to_string());
             options.monitor.notice(&Notice::Lost { why: &why });
             told = true;
         }

@@ -25,9 +25,8 @@ fn start(writer: FakeWriter, reconnect: bool) -> Running {
     let service = FakeService::listen(&directory.path().join("writer")).unwrap();
     let (stopper, stop) = Stop::new().unwrap();
     let (handle, path, mut writer) = (writer.handle(), service.path().to_owned(), writer);
-    let thread = thread::spawn(move || {
-        run(&path, &mut writer, &Options { stop: Some(&stop), reconnect, ..Options::default() })
-    });
+    let thread =
+        thread::spawn(move || run(&path, &mut writer, &Options { stop: Some(&stop), reconnect, ..Options::default() }));
     Running { service, handle, thread, stopper, _directory: directory }
 }
 
@@ -150,7 +149,10 @@ fn the_freeze_timer_thaws_and_later_answers_say_timeout() {
     assert!((150..400).contains(&took.as_millis()), "thawed by itself after {took:?}");
     for kind in [Thaw, PostSnapshot] {
         let reply = connection.call(kind, &event).unwrap();
-        assert_eq!((reply.failure().unwrap().code, reply.state), (VssCode::WriterErrorTimeout, Some(kind.state_failed())));
+        assert_eq!(
+            (reply.failure().unwrap().code, reply.state),
+            (VssCode::WriterErrorTimeout, Some(kind.state_failed()))
+        );
     }
     call_all(&mut connection, &event, &[Abort, BackupShutdown]);
     assert_eq!(running.handle.events()[3..], [Abort, Abort, BackupShutdown]);
@@ -181,7 +183,10 @@ fn a_freeze_that_lasts_too_long_is_undone_and_says_timeout() {
     call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot]);
     running.handle.misbehave(Freeze, Misdeed::Delay(Duration::from_millis(200)), 1);
     let reply = connection.call(Freeze, &event).unwrap();
-    assert_eq!((reply.failure().unwrap().code, reply.state), (VssCode::WriterErrorTimeout, Some(WriterState::FailedAtFreeze)));
+    assert_eq!(
+        (reply.failure().unwrap().code, reply.state),
+        (VssCode::WriterErrorTimeout, Some(WriterState::FailedAtFreeze))
+    );
     assert!(!running.handle.is_frozen());
 }
 
@@ -247,7 +252,8 @@ fn waits_for_a_service_that_is_not_there_yet() {
     let (stopper, stop) = Stop::new().unwrap();
     let told = Told::default();
     thread::scope(|scope| {
-        let thread = scope.spawn(|| run(&path, &mut writer(), &Options { stop: Some(&stop), reconnect: true, monitor: &told }));
+        let thread =
+            scope.spawn(|| run(&path, &mut writer(), &Options { stop: Some(&stop), reconnect: true, monitor: &told }));
         thread::sleep(Duration::from_millis(350));
         let service = FakeService::listen(&path).unwrap();
         let _connection = service.accept().unwrap();

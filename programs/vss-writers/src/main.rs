@@ -51,7 +51,8 @@ struct Arguments {
     exit_with_parent: bool,
 }
 
-const LONG: &str = "Holds applications still while shadow copies of their volumes are made: by scripts that are told each \
+const LONG: &str =
+    "Holds applications still while shadow copies of their volumes are made: by scripts that are told each \
 phase as a line, and by freeze and thaw programs such as those of qemu-guest-agent, VMware and Veeam.
 
 SIGTERM and SIGINT end it: what is frozen is thawed first.";
@@ -91,7 +92,8 @@ fn serve(arguments: &Arguments) -> Result<ExitCode> {
     // Before any other thread exists: all of them must leave the signals to the descriptor.
     let signals = signal_descriptor(&[Signal::TERM, Signal::INT]).context("cannot receive signals")?;
     let log = Arc::new(Log::start().context("cannot start the log's thread")?);
-    let runtime = arguments.runtime_dir.clone().or_else(|| arguments.socket.parent().map(Into::into)).unwrap_or_default();
+    let runtime =
+        arguments.runtime_dir.clone().or_else(|| arguments.socket.parent().map(Into::into)).unwrap_or_default();
     let places = Places {
         directory: arguments.directory.clone(),
         freeze_directories: arguments.freeze_directory.clone(),
@@ -155,7 +157,13 @@ fn spawn(
 ) -> Result<thread::JoinHandle<()>> {
     let name = writer.registration().name;
     let (socket, stop, sender) = (arguments.socket.clone(), stop.clone(), sender.clone());
-    let monitor = Reporter { name: name.clone(), index, log: Arc::clone(log), first: std::sync::Once::new(), sender: sender.clone() };
+    let monitor = Reporter {
+        name: name.clone(),
+        index,
+        log: Arc::clone(log),
+        first: std::sync::Once::new(),
+        sender: sender.clone(),
+    };
     let body = move || {
         let outcome = run(&socket, &mut *writer, &Options { stop: Some(&stop), reconnect: true, monitor: &monitor });
         monitor.settled();
@@ -193,7 +201,9 @@ impl Monitor for Reporter {
 fn watch(signals: OwnedFd, sender: Sender<Message>) -> Result<()> {
     let body = move || {
         // A failed poll is a signal to another thread, or a passing shortage.
-        while !poll(&mut [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)], None).is_ok_and(|ready| ready > 0) {}
+        while !poll(&mut [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)], None).is_ok_and(|ready| ready > 0)
+        {
+        }
         let _ = sender.send(Message::End);
     };
     thread::Builder::new().name("signals".into()).spawn(body).context("cannot start a thread")?;

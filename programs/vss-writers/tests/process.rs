@@ -140,7 +140,7 @@ fn both_writers_register_ready_is_told_and_a_backup_goes_through() {
 }
 
 #[test]
-fn sigterm_while_frozen_thaws_and_nothing_is_printed_in_the_window() {
+fn sigterm_while_frozen_thaws() {
     let scene = Scene::new();
     scene.script();
     scene.program("freeze.d/10-hook", HOOK);
@@ -171,19 +171,11 @@ fn the_log_is_held_back_while_frozen() {
     assert!(lines.next().unwrap().unwrap().contains("registered with fake 0"));
     let event = session();
     call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot, Freeze]);
+    let next = std::thread::spawn(move || lines.next().unwrap().unwrap());
     std::thread::sleep(Duration::from_millis(100));
-    fs::write(scene.path("mark"), "").unwrap();
-    let thawed = std::thread::spawn({
-        let mark = scene.path("mark");
-        move || {
-            let line = lines.next().unwrap().unwrap();
-            (line, mark.exists())
-        }
-    });
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(!thawed.is_finished(), "something was printed in the window");
+    assert!(!next.is_finished(), "something was printed in the window");
     call_all(&mut connection, &event, &[Thaw]);
-    let (line, _) = thawed.join().unwrap();
+    let line = next.join().unwrap();
     assert!(line.starts_with("freeze.d: Freeze done in "), "{line}");
 }
 
@@ -245,14 +237,15 @@ fn a_refused_writer_is_ready_too_and_all_refused_is_a_failure() {
 #[test]
 fn hooks_inherit_no_blocked_signal_and_no_descriptor() {
     let scene = Scene::new();
-    scene.program("freeze.d/10-hook", "grep SigBlk /proc/$$/status >> $LOG; ls /proc/$$/fd >> $LOG");
+    // Read by the shell itself: while it starts another program it blocks signals for a moment. It uses descriptors from
+    // 10 on for itself.
+    let body = "while read -r line; do case $line in SigBlk*) echo \"$line\" >> $LOG; esac; done < /proc/$$/status\n\
+                for fd in 3 4 5 6 7 8 9; do [ ! -e /proc/$$/fd/$fd ] || echo $fd is open >> $LOG; done";
+    scene.program("freeze.d/10-hook", body);
     let _process = scene.start(&[]);
     let mut connection = scene.service.accept().unwrap();
     call_all(&mut connection, &session(), &[PrepareBackup, PrepareSnapshot, Freeze]);
-    let log = scene.log();
-    assert_eq!(log[0], "SigBlk:\t0000000000000000");
-    // 10 is dash's own descriptor of the script.
-    assert!(log[1..].iter().all(|fd| ["0", "1", "2", "10"].contains(&fd.as_str())), "{log:?}");
+    assert_eq!(scene.log(), ["SigBlk:\t0000000000000000"]);
     call_all(&mut connection, &session(), &[Abort, BackupShutdown]);
 }
 

@@ -136,14 +136,17 @@ impl HooksConfig {
         let config = match files(directory)?.as_slice() {
             [] => Self::default(),
             [file] => parse(file).map_err(|problem| format!("{}: {problem}", file.display()))?,
-            [first, second, ..] => return Err(format!("{} and {} are one too many", first.display(), second.display())),
+            [first, second, ..] => {
+                return Err(format!("{} and {} are one too many", first.display(), second.display()));
+            }
         };
         check(&config.register(directory), &config.components)?;
         Ok(config)
     }
 
     pub(crate) fn register(&self, directory: &Path) -> Register {
-        let own_name = || directory.file_name().map_or_else(|| "hooks".to_owned(), |name| name.to_string_lossy().into_owned());
+        let own_name =
+            || directory.file_name().map_or_else(|| "hooks".to_owned(), |name| name.to_string_lossy().into_owned());
         Register {
             class_id: self.class_id.unwrap_or_else(|| class_id(&format!("hooks:{}", directory.display()))),
             name: self.name.clone().unwrap_or_else(own_name),

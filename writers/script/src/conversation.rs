@@ -54,7 +54,13 @@ impl Conversation {
     }
 
     /// Tells the script one phase and waits for its answer; `components` are those that it may name in it.
-    pub(crate) fn ask(&mut self, phase: &str, words: &[u8], components: &[Component], call: &Call<'_>) -> Result<EventReply, Failure> {
+    pub(crate) fn ask(
+        &mut self,
+        phase: &str,
+        words: &[u8],
+        components: &[Component],
+        call: &Call<'_>,
+    ) -> Result<EventReply, Failure> {
         self.nothing_unasked(phase, call)?;
         self.tell(phase, words)?;
         let mut until = match call.kind() {
@@ -70,12 +76,16 @@ impl Conversation {
                     Some(Line::Done) => {
                         if !reply.components.is_empty() {
                             reply.code = Some(VssCode::WriterErrorPartialFailure);
-                            reply.message = format!("{} failed in {phase} for {} components", self.what, reply.components.len());
+                            reply.message =
+                                format!("{} failed in {phase} for {} components", self.what, reply.components.len());
                         }
                         return Ok(reply);
                     }
                     Some(Line::Failed(code, message)) => {
-                        return Err(Failure::Said(VssError::new(code, format!("{} failed in {phase}: {message}", self.what))));
+                        return Err(Failure::Said(VssError::new(
+                            code,
+                            format!("{} failed in {phase}: {message}", self.what),
+                        )));
                     }
                     Some(Line::Component(component)) => reply.components.push(component),
                     None => return Err(self.garbage(phase, &line)),
@@ -151,7 +161,8 @@ impl Conversation {
     /// The script has closed its output: says how it ended.
     fn gone(&mut self, phase: &str) -> Failure {
         let nobody = crate::hooks::nobody();
-        let ended = self.program.wait(&Call::new(EventKind::Abort, &nobody), Instant::now() + Duration::from_millis(200));
+        let ended =
+            self.program.wait(&Call::new(EventKind::Abort, &nobody), Instant::now() + Duration::from_millis(200));
         let what = &self.what;
         let error = match &ended {
             Ended::Exit(status) if status.success() => {

@@ -96,14 +96,17 @@ impl HookDirectory {
     /// Thaws what the note of an earlier process names, and strikes it out.
     ///
     /// # Errors
-    /// The note cannot be read, or a hook's thaw failed; the note is struck out even then.
+    /// The note cannot be read or a hook is not trusted: the note stays. A hook's thaw failed: it is struck out.
     pub fn thaw_left_over(&mut self) -> Result<(), VssError> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
         let unreadable = |error: std::io::Error| {
-            VssError::new(VssCode::WriterErrorNonRetryable, format!("{} cannot be read: {error}", ledger.path().display()))
+            VssError::new(
+                VssCode::WriterErrorNonRetryable,
+                format!("{} cannot be read: {error}", ledger.path().display()),
+            )
         };
         let Some(names) = ledger.read().map_err(unreadable)? else { return Ok(()) };
-        let left_over = self.hooks()?.into_iter().filter(|hook| names.contains(&hook.name)).collect();
+        let left_over = self.trusted_hooks()?.into_iter().filter(|hook| names.contains(&hook.name)).collect();
         let event = nobody();
         self.frozen = Some((event.session_id, left_over));
         let thawed = self.release(&Call::new(EventKind::Abort, &event), self.dialect.undo());
@@ -114,14 +117,19 @@ impl HookDirectory {
     /// The hooks in the order of freezing: pairs first (VMware's order), then by name.
     fn hooks(&self) -> Result<Vec<Hook>, VssError> {
         let unreadable = |error: std::io::Error| {
-            VssError::new(VssCode::WriterErrorNonRetryable, format!("{} cannot be read: {error}", self.directory.display()))
+            VssError::new(
+                VssCode::WriterErrorNonRetryable,
+                format!("{} cannot be read: {error}", self.directory.display()),
+            )
         };
         let mut programs = BTreeMap::new();
         for entry in fs::read_dir(&self.directory).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
-            let left_behind = name.starts_with('.') || name.contains(".dpkg-") || LEFT_BEHIND.iter().any(|end| name.ends_with(end));
-            let executable = fs::metadata(&path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+            let left_behind =
+                name.starts_with('.') || name.contains(".dpkg-") || LEFT_BEHIND.iter().any(|end| name.ends_with(end));
+            let executable =
+                fs::metadata(&path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
             if executable && !left_behind {
                 programs.insert(name, path);
             }
@@ -134,7 +142,11 @@ impl HookDirectory {
                 hooks.push(Hook { name: freeze.to_owned(), freeze: freezing, thaw: thawing });
             }
         }
-        hooks.extend(programs.into_iter().map(|(name, path)| Hook { name, freeze: Some(path.clone()), thaw: Some(path) }));
+        hooks.extend(programs.into_iter().map(|(name, path)| Hook {
+            name,
+            freeze: Some(path.clone()),
+            thaw: Some(path),
+        }));
         Ok(hooks)
     }
 
@@ -151,7 +163,14 @@ impl HookDirectory {
     }
 
     /// Runs one program of a hook to its end.
-    fn perform(&self, name: &str, program: &Path, phase: &str, call: &Call<'_>, until: Instant) -> Result<(), VssError> {
+    fn perform(
+        &self,
+        name: &str,
+        program: &Path,
+        phase: &str,
+        call: &Call<'_>,
+        until: Instant,
+    ) -> Result<(), VssError> {
         let mut command = Command::new(program);
         command.arg(phase).stdin(Stdio::null()).envs(variables(&self.registration().name, call.event()));
         let what = format!("Hook {name}");

@@ -135,7 +135,9 @@ impl Drop for Program {
 /// How a process ended, as the middle of a sentence, and the code that it stands for.
 fn describe(status: ExitStatus) -> (VssCode, String) {
     match (status.code(), status.signal()) {
-        (Some(TRY_AGAIN), _) => (VssCode::WriterErrorRetryable, format!("ended with exit code {TRY_AGAIN} (try again)")),
+        (Some(TRY_AGAIN), _) => {
+            (VssCode::WriterErrorRetryable, format!("ended with exit code {TRY_AGAIN} (try again)"))
+        }
         (Some(code), _) => (VssCode::WriterErrorNonRetryable, format!("ended with exit code {code}")),
         (None, Some(signal)) => (VssCode::WriterErrorNonRetryable, format!("was killed by signal {signal}")),
         (None, None) => (VssCode::WriterErrorNonRetryable, format!("ended with {status}")),

@@ -49,7 +49,10 @@ impl ScriptWriter {
 
     fn start(&self, call: &Call<'_>) -> Result<Conversation, VssError> {
         let [program, arguments @ ..] = self.config.command.as_slice() else {
-            return Err(VssError::new(VssCode::WriterErrorNonRetryable, format!("Script {} has no command", self.config.name)));
+            return Err(VssError::new(
+                VssCode::WriterErrorNonRetryable,
+                format!("Script {} has no command", self.config.name),
+            ));
         };
         trusted_program(Path::new(program)).map_err(|distrust| {
             VssError::new(VssCode::WriterErrorNonRetryable, format!("Script refused: {distrust}"))
@@ -150,7 +153,9 @@ impl Writer for ScriptWriter {
     }
 
     fn backup_shutdown(&mut self, call: &Call<'_>) -> Answer {
-        let Some(Script::Alive(mut conversation)) = self.scripts.remove(&call.event().session_id) else { return done() };
+        let Some(Script::Alive(mut conversation)) = self.scripts.remove(&call.event().session_id) else {
+            return done();
+        };
         debug_assert_eq!(call.kind(), EventKind::BackupShutdown);
         let result: Result<EventReply, Failure> = conversation.ask("backup-shutdown", b"", &self.components, call);
         conversation.end(call);

@@ -89,7 +89,10 @@ fn check(path: &Path) -> Result<(), Distrust> {
     let mode = metadata.permissions().mode();
     let sticky_directory = metadata.is_dir() && mode & 0o1000 != 0;
     if !metadata.is_symlink() && mode & 0o022 != 0 && !sticky_directory {
-        return Err(Distrust(format!("{shown} may be written to by others (mode {:o}); run chmod go-w on it", mode & 0o7777)));
+        return Err(Distrust(format!(
+            "{shown} may be written to by others (mode {:o}); run chmod go-w on it",
+            mode & 0o7777
+        )));
     }
     Ok(())
 }

@@ -66,8 +66,16 @@ fn skips_what_is_no_hook() {
 #[test]
 fn a_failing_hook_is_named_and_what_was_begun_is_thawed() {
     for (misdeed, code, says) in [
-        ("echo cannot flush >&2; exit 3", VssCode::WriterErrorNonRetryable, "Hook 20-b ended with exit code 3 in freeze: cannot flush"),
-        ("echo on stdout; exit 1", VssCode::WriterErrorNonRetryable, "Hook 20-b ended with exit code 1 in freeze: on stdout"),
+        (
+            "echo cannot flush >&2; exit 3",
+            VssCode::WriterErrorNonRetryable,
+            "Hook 20-b ended with exit code 3 in freeze: cannot flush",
+        ),
+        (
+            "echo on stdout; exit 1",
+            VssCode::WriterErrorNonRetryable,
+            "Hook 20-b ended with exit code 1 in freeze: on stdout",
+        ),
         ("exit 75", VssCode::WriterErrorRetryable, "Hook 20-b ended with exit code 75 (try again) in freeze"),
         ("kill -9 $$", VssCode::WriterErrorNonRetryable, "Hook 20-b was killed by signal 9 in freeze"),
     ] {
@@ -97,7 +105,10 @@ fn a_hanging_hook_is_killed_with_its_children_and_the_others_are_thawed_in_time(
     let began = Instant::now();
     let error = tell(&mut hooks, &event, Freeze).unwrap_err();
     assert!(began.elapsed() < Duration::from_millis(1000), "it took {:?}", began.elapsed());
-    assert_eq!((error.code, error.message.as_str()), (VssCode::WriterErrorTimeout, "Hook 20-b was killed because it did not end in time in freeze"));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (VssCode::WriterErrorTimeout, "Hook 20-b was killed because it did not end in time in freeze")
+    );
     assert_eq!(scene.log(), ["10-a freeze", "20-b freeze", "20-b thaw", "10-a thaw"]);
     assert!(common::nobody_runs(&marker));
 }
@@ -128,7 +139,10 @@ fn an_interrupted_freeze_ends_at_once_and_is_thawed() {
 fn a_failing_thaw_is_told_the_others_are_thawed_and_abort_tries_it_again() {
     let scene = Scene::new();
     scene.program("d/10-a", NOTE);
-    scene.program("d/20-b", &format!("{NOTE}\nif [ $1 = thaw ] && [ ! -e $LOG.once ]; then touch $LOG.once; exit 4; fi"));
+    scene.program(
+        "d/20-b",
+        &format!("{NOTE}\nif [ $1 = thaw ] && [ ! -e $LOG.once ]; then touch $LOG.once; exit 4; fi"),
+    );
     let mut hooks = hooks(&scene.path("d"));
     let event = session(5);
     conformance::sequence(&mut hooks, &event, &[PrepareBackup, PrepareSnapshot, Freeze]);
@@ -275,7 +289,11 @@ fn what_cannot_be_read_fails_every_backup_and_is_named() {
     fs::write(scene.path("writers.d/b.toml"), format!("name = \"same\"\n{good}")).unwrap();
     fs::write(scene.path("writers.d/c.toml"), "name = ").unwrap();
     fs::write(scene.path("writers.d/ignored.txt"), "x").unwrap();
-    let places = Places { directory: scene.path("writers.d"), freeze_directories: vec![scene.path("none")], runtime: scene.path("run") };
+    let places = Places {
+        directory: scene.path("writers.d"),
+        freeze_directories: vec![scene.path("none")],
+        runtime: scene.path("run"),
+    };
     let mut loaded = load(&places);
     assert_eq!((loaded.writers.len(), loaded.problems.len()), (3, 2));
     for (index, says) in [(1, "b.toml: another file names a writer same too"), (2, "c.toml: ")] {

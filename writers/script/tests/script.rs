@@ -74,7 +74,10 @@ fn a_whole_backup_is_told_line_by_line_to_one_process() {
     let directory = log[4].strip_prefix("post-snapshot /srv/my\\0040data=").expect(&log[4]);
     let fd: std::os::fd::BorrowedFd<'_> = directories[0].as_fd();
     assert_eq!(directory, format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&fd)));
-    assert_eq!(log[5..], ["backup-complete orders=succeeded a\\0134b\\0134web\\0040logs=failed", "backup-shutdown", "end"]);
+    assert_eq!(
+        log[5..],
+        ["backup-complete orders=succeeded a\\0134b\\0134web\\0040logs=failed", "backup-shutdown", "end"]
+    );
 }
 
 #[test]
@@ -139,7 +142,8 @@ fn failed_is_told_with_code_and_message_and_the_script_lives_on() {
 
 #[test]
 fn every_phase_may_fail() {
-    let phases = ["prepare-backup", "prepare-snapshot", "freeze", "thaw", "post-snapshot", "backup-complete", "backup-shutdown"];
+    let phases =
+        ["prepare-backup", "prepare-snapshot", "freeze", "thaw", "post-snapshot", "backup-complete", "backup-shutdown"];
     for (kind, phase) in conformance::WHOLE.into_iter().zip(phases) {
         let scene = Scene::new();
         let mut writer = writer(&scene, &bad(phase, "echo failed retryable no"));
@@ -290,7 +294,10 @@ fn a_program_that_cannot_run_fails_prepare_backup_and_names_it() {
     fs::remove_file(scene.path("script")).unwrap();
     let event = session(5);
     let error = tell(&mut writer, &event, PrepareBackup).unwrap_err();
-    assert!(error.message.starts_with("Script refused: ") && error.message.contains("script cannot be used"), "{error}");
+    assert!(
+        error.message.starts_with("Script refused: ") && error.message.contains("script cannot be used"),
+        "{error}"
+    );
     assert!(tell(&mut writer, &event, PrepareSnapshot).is_err());
     assert!(tell(&mut writer, &event, BackupShutdown).is_ok());
 }

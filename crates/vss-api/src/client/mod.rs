@@ -137,7 +137,9 @@ impl Client {
 
     fn exchange<R: DeserializeOwned>(&mut self, call: &impl Serialize) -> Result<R, ClientError> {
         self.line.send(call)?;
-        let Some(message) = self.line.receive()? else { return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) };
+        let Some(message) = self.line.receive()? else {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        };
         let unreadable =
             |error: serde_json::Error| ClientError::Protocol(format!("The service's answer cannot be read: {error}"));
         let reply = IncomingReply::read(&message.bytes).map_err(unreadable)?;

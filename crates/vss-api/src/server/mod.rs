@@ -2,15 +2,55 @@
 //!
 //! ```text
 //!  serve            accepts; Doorkeeper admits or refuses         one task a listener
-//!   └ connection    ended?   the peer's end, seen at any moment   one task a connection, three parts side by side
-//!                   reader   message -> Request -> Handler::call
+//!   └ connection    reader   message -> Request -> Handler::call  one task a connection, two parts side by side
 //!                   writer   replies in the order of the calls
 //!      └ line       after Register: the service calls, the writer answers
 //! ```
 //!
-//! Every part is bounded (all numbers are in [`Bounds`] and below): a message 4 MiB, 32 unanswered calls a connection, 1 MiB
-//! of unsent replies before reading pauses, 16 long messages under way for one uid, 5 s without progress of a peer that does
-//! not read, 30 s from the first to the last byte of a message. What a call means is not here.
+//! The peer's end is seen at once at any moment: by the reader behind the last call that was sent, and by a watcher while the
+//! reader rests. A peer that shuts down only its writing half has ended too: a connection is a lease (design 2.2).
+//!
+//! Every part is bounded (numbers in [`Bounds`] and here): a message 4 MiB, 32 unanswered calls a connection, 1 MiB of unsent
+//! replies before reading rests, 16 long messages under way for one uid, 5 s without progress of a peer that does not read,
+//! 30 s from the first to the last byte of a message. What a call means is not here.
+//!
+//! Messages are cut and written here and not by zlink's `Connection`: its read buffer never shrinks (100 MiB a connection),
+//! its serializer begins anew for every 256 bytes (a reply of 1 MiB takes 1 s), it tells not which field is wrong, and its
+//! reading of credentials loops for ever for a peer in 150 groups.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use tokio_util::sync::CancellationToken;
+//! use vss_api::{management, server::*, writer};
+//! use vss_model::{VssCode, VssError};
+//!
+//! struct Conductor;
+//!
+//! impl Handler for Conductor {
+//!     fn connected(&self, _: ConnectionId, _: Face, peer: Peer) -> Result<(), VssError> {
+//!         if peer.uid == 0 { Ok(()) } else { Err(VssError::new(VssCode::AccessDenied, "Only root may connect")) }
+//!     }
+//!
+//!     fn call(&self, _: ConnectionId, call: Call, replier: Replier) {
+//!         match call {
+//!             Call::Management(management::Call::ListShadows) => replier.ok(&management::Shadows { shadows: vec![] }),
+//!             _ => replier.error(&VssError::new(VssCode::NotImplemented, "Not yet")),
+//!         }
+//!     }
+//!
+//!     fn register(&self, _: ConnectionId, _: writer::Register, replier: WriterReplier) {
+//!         replier.refuse(VssError::new(VssCode::AccessDenied, "No writers"));
+//!     }
+//!
+//!     fn disconnected(&self, _: ConnectionId) {}
+//! }
+//!
+//! # async fn run() -> std::io::Result<()> {
+//! let listener = tokio::net::UnixListener::bind("/run/vss/requester")?;
+//! serve(listener, Face::Requester, Arc::new(Conductor), Bounds::default(), CancellationToken::new()).await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod bounds;
 mod connection;

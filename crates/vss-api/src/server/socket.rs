@@ -37,6 +37,8 @@ impl Socket {
     /// File descriptors that come along are closed by the kernel: no peer of ours has any to send, and recv(2) has no
     /// control buffer for them.
     pub(super) async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        // A peer that sends without a pause must not keep the thread from others.
+        tokio::task::coop::consume_budget().await;
         loop {
             match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(buffer), RecvFlags::DONTWAIT) {
                 Ok((received, _)) => return Ok(received),

@@ -20,7 +20,7 @@
 //! What the rows of the window may not do stands in `freeze_window.rs`.
 
 use super::{Act, Context, Row, StepFuture, nothing_to_undo, run_window_rows};
-use crate::catalogue::{KeptCopy, PendingSet, SetEntry};
+use crate::catalogue::{KeptCopy, PendingSet};
 use crate::environment::Environment;
 use crate::freeze_window::{Window, WindowThread, WindowTimes};
 use crate::operation::{Operation, cancelled};
@@ -32,10 +32,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::writer::EventKind;
-use vss_model::involvement::{self, ComponentOutcome};
 use vss_model::{
-    AppLevel, Attributes, ComponentRecord, Consistency, FreezePolicy, Instant, SetId, ShadowCopy, ShadowCopySet,
-    ShadowId, Volume, VolumeId, VssCode, VssError, WriterRecord, limits,
+    AppLevel, FreezePolicy, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
 };
 use vss_provider::{CommittedCopy, Provider, StoredCopy};
 
@@ -89,13 +87,13 @@ pub struct CreateSet {
     window: Option<Window>,
     thread: Option<WindowThread>,
     window_lost: bool,
-    times: WindowTimes,
+    pub(super) times: WindowTimes,
     phases_done: BTreeSet<(&'static str, String)>,
     aborted: bool,
-    committed: BTreeMap<ShadowId, CommittedCopy>,
+    pub(super) committed: BTreeMap<ShadowId, CommittedCopy>,
     staged: Vec<ShadowId>,
     froze_at: Option<tokio::time::Instant>,
-    freeze_ms: u64,
+    pub(super) freeze_ms: u64,
     set: Option<ShadowCopySet>,
 }
 
@@ -202,7 +200,7 @@ impl CreateSet {
     }
 
     /// What the provider finds a member's copy by: what it said when it was cut, or before.
-    fn stored(&self, member: &Member) -> StoredCopy {
+    pub(super) fn stored(&self, member: &Member) -> StoredCopy {
         let data = self.committed.get(&member.shadow_id).map(|copy| copy.data.clone());
         StoredCopy { data: data.unwrap_or_else(|| member.stored.data.clone()), ..member.stored.clone() }
     }
@@ -536,151 +534,4 @@ fn record(saga: &mut CreateSet) -> StepFuture<'_> {
         saga.set = Some(set);
         Ok(())
     })
-}
-
-impl CreateSet {
-    /// What the catalogue keeps of the finished set.
-    fn entry(&self) -> SetEntry {
-        let created_at = Instant::now();
-        let cuts: BTreeMap<&VolumeId, Consistency> = self
-            .members
-            .iter()
-            .map(|member| {
-                let one_instant = self.committed[&member.shadow_id].nested.is_empty();
-                (&member.volume.id, Consistency::of_cut(one_instant))
-            })
-            .collect();
-        let atomic = self.is_atomic();
-        let writers = self.writer_records(&cuts, atomic);
-        let shadows: Vec<ShadowCopy> =
-            self.members.iter().map(|member| self.shadow(member, &writers, &cuts, created_at)).collect();
-        let levels = shadows
-            .iter()
-            .map(|shadow| shadow.consistency)
-            .chain(writers.iter().flat_map(|writer| writer.components.iter().map(|component| component.consistency)));
-        let hold_ms = match (self.times.held, self.times.released) {
-            (Some(held), Some(released)) => released.milliseconds_since(held),
-            _ => 0,
-        };
-        SetEntry {
-            copies: self
-                .members
-                .iter()
-                .map(|member| KeptCopy { provider: member.provider.properties().name, stored: self.stored(member) })
-                .collect(),
-            set: ShadowCopySet {
-                set_id: self.set_id,
-                consistency: Consistency::lowest(levels),
-                atomic,
-                hold_ms,
-                freeze_ms: self.freeze_ms,
-                shadows,
-                writers,
-                context: self.facts.context,
-                backup_state: self.facts.backup_state,
-                owner: self.requester.uid,
-                requester: self.requester.name.clone(),
-                created_at,
-            },
-            boot_id: self.environment.boot_id.clone(),
-        }
-    }
-
-    /// True when all members were cut at one instant: inside one hold with at most one member that was not itself held, or
-    /// as one btrfs subvolume; never with nested subvolumes (design 3 and 5).
-    fn is_atomic(&self) -> bool {
-        let not_held = self
-            .members
-            .iter()
-            .filter(|member| member.provider.properties().freeze_policy == FreezePolicy::MustNotHold)
-            .count();
-        not_held <= 1
-            && (self.members.len() == 1 || self.times.held.is_some())
-            && self.committed.values().all(|copy| copy.nested.is_empty())
-    }
-
-    fn writer_records(&self, cuts: &BTreeMap<&VolumeId, Consistency>, atomic: bool) -> Vec<WriterRecord> {
-        let mounts: Vec<_> = self.mounts.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
-        self.writers
-            .involved()
-            .map(|writer| {
-                let components = writer
-                    .metadata
-                    .components
-                    .iter()
-                    .filter(|component| writer.components.contains(&component.name))
-                    .map(|component| {
-                        let mut levels: Vec<Consistency> = involvement::volumes_of(component, &mounts)
-                            .into_iter()
-                            .filter_map(|volume| cuts.get(volume).copied())
-                            .collect();
-                        if levels.len() > 1 && !atomic {
-                            levels.push(Consistency::Crash);
-                        }
-                        let failure = writer.component_failures.get(&component.name);
-                        let writer_succeeded = !writer.state().is_failed() && failure.is_none();
-                        ComponentRecord {
-                            name: component.name.clone(),
-                            consistency: ComponentOutcome { writer_succeeded, cuts: &levels }.consistency(),
-                            failure: failure.or(writer.failure().filter(|_| !writer_succeeded)).cloned(),
-                        }
-                    })
-                    .collect();
-                WriterRecord {
-                    name: writer.metadata.name.clone(),
-                    class_id: writer.metadata.class_id,
-                    instance_id: writer.metadata.instance_id,
-                    state: writer.state(),
-                    failure: writer.failure().cloned(),
-                    frozen_ms: writer.frozen_ms,
-                    components,
-                }
-            })
-            .collect()
-    }
-
-    /// The record of one copy. Its level is that of the components on it; without any, what the cut alone gives.
-    fn shadow(
-        &self,
-        member: &Member,
-        writers: &[WriterRecord],
-        cuts: &BTreeMap<&VolumeId, Consistency>,
-        created_at: Instant,
-    ) -> ShadowCopy {
-        let properties = member.provider.properties();
-        let copy = &self.committed[&member.shadow_id];
-        let mounts: Vec<_> = self.mounts.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
-        let on_it = self.writers.involved().zip(writers).flat_map(|(writer, record)| {
-            record.components.iter().filter(|component| {
-                writer.metadata.components.iter().any(|described| {
-                    described.name == component.name
-                        && involvement::volumes_of(described, &mounts).contains(&&member.volume.id)
-                })
-            })
-        });
-        let levels: Vec<Consistency> = on_it.map(|component| component.consistency).collect();
-        let consistency =
-            if levels.is_empty() { cuts[&member.volume.id] } else { Consistency::lowest(levels.iter().copied()) };
-        ShadowCopy {
-            id: member.shadow_id,
-            set_id: self.set_id,
-            volume: member.volume.mount_point.clone(),
-            volume_id: member.volume.id.clone(),
-            provider: properties.name,
-            provider_id: properties.id,
-            device: copy.device.clone(),
-            path: None,
-            consistency,
-            cut_at: copy.cut_at,
-            nested: copy.nested.clone(),
-            created_at,
-            attributes: self
-                .facts
-                .context
-                .attributes()
-                .with(properties.capabilities.kind.attribute())
-                .with(Attributes::NOT_SURFACED),
-            owner: self.requester.uid,
-        }
-    }
 }

@@ -5,7 +5,7 @@ use crate::args::{ListArguments, Listed};
 use crate::json::{List, ListedShadow};
 use crate::output;
 use vss_api::management::{ProviderEntry, RegisteredWriter, VolumeEntry};
-use vss_model::ShadowCopy;
+use vss_model::{AppLevel, ShadowCopy};
 use vss_requester::{Instance, Management};
 
 pub(super) fn list(instance: &Instance, arguments: &ListArguments) -> Result<(), Failure> {
@@ -53,10 +53,18 @@ fn writer(writer: &RegisteredWriter) -> [String; 5] {
     [
         writer.name.clone(),
         writer.instance_name.clone(),
-        format!("{:?}", writer.level),
+        level(writer.level).to_owned(),
         format!("{} ms", writer.freeze_ms),
         writer.pid.to_string(),
     ]
+}
+
+fn level(level: AppLevel) -> &'static str {
+    match level {
+        AppLevel::FrontEnd => "front end",
+        AppLevel::BackEnd => "back end",
+        AppLevel::System => "system",
+    }
 }
 
 const PROVIDERS: [&str; 5] = ["NAME", "VERSION", "TYPE", "KIND", "FREEZE"];
