@@ -1,6 +1,7 @@
 //! What the tests of the whole house share: file systems of their own, programs under test, loads.
 
 pub mod guard;
+pub mod instance;
 pub mod load;
 pub mod loopfs;
 pub mod programs;

@@ -45,6 +45,17 @@ pub(crate) struct Package {
     pub(crate) manifest_path: PathBuf,
     /// What it depends on, of every kind.
     pub(crate) dependencies: Vec<Dependency>,
+    /// What is built of it.
+    pub(crate) targets: Vec<Target>,
+}
+
+/// A library, program or test of a member.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Target {
+    /// Its name.
+    pub(crate) name: String,
+    /// `lib`, `bin`, `test`...
+    pub(crate) kind: Vec<String>,
 }
 
 /// A dependency of a member.
@@ -66,7 +77,8 @@ impl Package {
 
 /// Asks cargo about the workspace.
 pub(crate) fn metadata() -> Result<Metadata> {
-    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output().context("cannot run cargo")?;
+    let output =
+        cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output().context("cannot run cargo")?;
     anyhow::ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).context("cargo metadata says something unexpected")
 }

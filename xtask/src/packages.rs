@@ -45,7 +45,9 @@ pub(crate) fn need(packages: &[Package], interrupt: &Interrupt) -> Result<()> {
     }
     let names = missing.join(" ");
     if !rustix::process::geteuid().is_root() {
-        bail!("these Debian packages are missing: {names}\nInstall them (sudo apt-get install {names}), or run this as root");
+        bail!(
+            "these Debian packages are missing: {names}\nInstall them (sudo apt-get install {names}), or run this as root"
+        );
     }
     if !Path::new("/etc/debian_version").exists() || !is_there("apt-get") {
         bail!("this is not Debian; install what Debian calls: {names}");

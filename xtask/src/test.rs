@@ -1,5 +1,158 @@
-//! 
+//! `cargo xtask test`: everything that can be checked here, part by part, and a table of what was passed and skipped.
+//!
+//! All tests are built once, with the faults of `vss-service::fault` compiled in, and run here without cargo: so a part
+//! can have a limit, and what it skips can be found.
+
+mod build;
+mod part;
+mod report;
+mod units;
+
+use crate::house::{self, Metadata};
 use crate::interrupt::Interrupt;
+use crate::test::build::{Built, build};
+use crate::test::part::{Check, Part, parts};
+use crate::test::report::Report;
+use crate::{packages, rules};
+use anyhow::{Context, Result, ensure};
+use std::fs::{self, File};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Longest time of a part; what runs longer is killed and has failed.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Most of a log that is printed when its part failed.
+const PRINTED: usize = 64 << 10;
+
+/// Options of the task.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
-pub(crate) fn run(_: &Arguments, _: &Interrupt) -> anyhow::Result<bool> { Ok(true) }
+pub(crate) struct Arguments {
+    /// Run only these parts [default: all]
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
+    /// List the parts
+    #[arg(long)]
+    list: bool,
+}
+
+/// True when everything passed.
+pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
+    let metadata = house::metadata()?;
+    let parts = chosen(parts(&metadata)?, &arguments.parts)?;
+    if arguments.list {
+        parts.iter().for_each(|part| println!("{:<16}{}", part.name, part.what));
+        return Ok(true);
+    }
+    use packages::{BTRFS, EXT4, PYTHON, RESTIC, SYSTEMD, XFS};
+    packages::need(&[BTRFS, XFS, EXT4, RESTIC, PYTHON, SYSTEMD], interrupt)?;
+    if std::env::var_os("VSS_TESTDATA").is_none() {
+        println!("VSS_TESTDATA is not set: tests that read documents made by Windows are skipped");
+    }
+    let started = Instant::now();
+    let built = if parts.iter().any(Part::needs_build) { Some(build(interrupt)?) } else { None };
+    if built.is_some() {
+        println!("Built in {} s", started.elapsed().as_secs());
+    }
+    let mut reports = Vec::new();
+    for part in &parts {
+        println!("== {}: {}", part.name, part.what);
+        let report = Task { metadata: &metadata, built: built.as_ref(), interrupt }.run(part)?;
+        println!("   {}", report.line());
+        reports.push(report);
+    }
+    print!("\n{}", report::table(&reports, started.elapsed()));
+    Ok(reports.iter().all(Report::passed))
+}
+
+fn chosen(parts: Vec<Part>, names: &[String]) -> Result<Vec<Part>> {
+    if let Some(name) = names.iter().find(|name| parts.iter().all(|part| part.name != **name)) {
+        let known: Vec<_> = parts.iter().map(|part| part.name.as_str()).collect();
+        anyhow::bail!("there is no part {name}; there are {}", known.join(", "));
+    }
+    Ok(parts.into_iter().filter(|part| names.is_empty() || names.contains(&part.name)).collect())
+}
+
+/// What running a part takes.
+struct Task<'a> {
+    metadata: &'a Metadata,
+    built: Option<&'a Built>,
+    interrupt: &'a Interrupt,
+}
+
+impl Task<'_> {
+    fn run(&self, part: &Part) -> Result<Report> {
+        let began = Instant::now();
+        let mut report = Report::new(&part.name);
+        match &part.check {
+            Check::Cargo(arguments) => self.cargo(arguments, &mut report)?,
+            Check::Rules => {
+                let broken = rules::broken()?;
+                broken.iter().for_each(|rule| println!("   {rule}"));
+                report.count(broken.is_empty());
+            }
+            Check::Units => units::verify(self.metadata, self.interrupt, &mut report)?,
+            Check::Tests(selection) => {
+                let built = self.built.context("the tests are built for every part that has some")?;
+                for test in built.tests.iter().filter(|test| selection.has(test)) {
+                    let left = LIMIT.saturating_sub(began.elapsed());
+                    let mut command = Command::new(&test.executable);
+                    command
+                        .arg("--show-output")
+                        .current_dir(&test.directory)
+                        .env("CARGO_MANIFEST_DIR", &test.directory);
+                    self.logged(&mut command, &test.name, left, &mut report)?;
+                }
+            }
+        }
+        report.took = began.elapsed();
+        Ok(report)
+    }
+
+    /// A cargo command; its success is one test passed, unless it runs tests itself.
+    fn cargo(&self, arguments: &[&str], report: &mut Report) -> Result<()> {
+        let (subcommand, name) = (arguments[0], arguments.join(" "));
+        if !has_subcommand(subcommand) {
+            report.skip(subcommand, &format!("cargo {subcommand} is not installed"));
+            return Ok(());
+        }
+        let mut command = house::cargo();
+        self.logged(command.args(arguments), &name, LIMIT, report)
+    }
+
+    /// Runs a command within `limit`, its output going to a log, and counts what it says.
+    fn logged(&self, command: &mut Command, name: &str, limit: Duration, report: &mut Report) -> Result<()> {
+        let directory = self.metadata.target_directory.join("test-logs");
+        fs::create_dir_all(&directory)?;
+        let file = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+        let path = directory.join(format!("{file}.log"));
+        let began = Instant::now();
+        let ended = self.interrupt.run_within(command, &File::create(&path)?, limit)?;
+        let said = fs::read(&path)?;
+        let good = report.read(name, ended, &String::from_utf8_lossy(&said));
+        println!("   {name}: {} s{}", began.elapsed().as_secs(), if good { "" } else { ": FAILED" });
+        if !good {
+            let tail = String::from_utf8_lossy(&said[said.len().saturating_sub(PRINTED)..]);
+            println!("{tail}\n   (all of it: {})", path.display());
+        }
+        Ok(())
+    }
+}
+
+/// True when cargo has this subcommand: rustfmt and clippy may be left out of an installation.
+fn has_subcommand(name: &str) -> bool {
+    matches!(name, "test" | "build")
+        || house::cargo().args([name, "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Where the parts come from is checked with them: every package of the workspace is in one.
+pub(crate) fn ensure_covered(metadata: &Metadata, parts: &[Part]) -> Result<()> {
+    for package in &metadata.packages {
+        let named = |part: &&Part| matches!(&part.check, Check::Tests(selection) if selection.has_package(package));
+        ensure!(
+            parts.iter().any(|part| named(&part)),
+            "no part of `cargo xtask test` runs the tests of {}",
+            package.name
+        );
+    }
+    Ok(())
+}

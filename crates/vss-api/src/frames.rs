@@ -15,8 +15,8 @@ pub const MESSAGE_BYTES: usize = 4 << 20;
 /// Most file descriptors that Linux passes with one message: `SCM_MAX_FD`, include/net/scm.h.
 pub const MESSAGE_FDS: usize = 253;
 
-/// Room made for one read.
-const READ_BYTES: usize = 16 << 10;
+/// Most bytes in one read.
+pub(crate) const READ_BYTES: usize = 16 << 10;
 
 /// The peer sent a message that is longer than the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,10 +37,9 @@ impl Frames {
         Self { buffer: Vec::new(), scanned: 0, bound }
     }
 
-    /// Where the next read appends: a vector with room for it.
-    pub(crate) fn room(&mut self) -> &mut Vec<u8> {
-        self.buffer.reserve(READ_BYTES);
-        &mut self.buffer
+    /// Adds what was read.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// Bytes that came and belong to no message that was taken.
@@ -146,17 +145,13 @@ pub(crate) fn encode_any_error(name: &str, parameters: &impl Serialize) -> Vec<u
 mod tests {
     use super::*;
 
-    fn push(frames: &mut Frames, bytes: &[u8]) {
-        frames.room().extend_from_slice(bytes);
-    }
-
     #[test]
     fn messages_come_out_whole_in_order_however_they_arrived() {
         let mut frames = Frames::new(16);
-        push(&mut frames, b"one\0tw");
+        frames.push(b"one\0tw");
         assert_eq!(frames.next(), Ok(Some(b"one".to_vec())));
         assert_eq!(frames.next(), Ok(None));
-        push(&mut frames, b"o\0\0");
+        frames.push(b"o\0\0");
         assert_eq!(frames.next(), Ok(Some(b"two".to_vec())));
         assert_eq!(frames.next(), Ok(Some(Vec::new())));
         assert_eq!((frames.next(), frames.held()), (Ok(None), 0));
@@ -165,12 +160,12 @@ mod tests {
     #[test]
     fn the_bound_is_the_longest_message() {
         let mut frames = Frames::new(4);
-        push(&mut frames, b"four\0");
+        frames.push(b"four\0");
         assert_eq!(frames.next(), Ok(Some(b"four".to_vec())));
-        push(&mut frames, b"five5\0");
+        frames.push(b"five5\0");
         assert_eq!(frames.next(), Err(TooLong(4)));
         let mut frames = Frames::new(4);
-        push(&mut frames, b"five5");
+        frames.push(b"five5");
         assert_eq!(frames.next(), Err(TooLong(4)));
     }
 }

@@ -151,8 +151,7 @@ pub fn unmount_detached(path: &Path) -> io::Result<()> {
 /// mounts made outside still appear, mounts made inside stay inside.
 ///
 /// # Errors
-/// As unshare(2): EPERM without CAP_SYS_ADMIN, ENOSPC at the limit of namespaces, EINVAL in a process with several threads
-/// is not one of them for mount namespaces.
+/// As unshare(2): EPERM without CAP_SYS_ADMIN, ENOSPC at the limit of namespaces.
 pub fn unshare_namespace() -> io::Result<()> {
     // SAFETY: CLONE_NEWNS (which implies CLONE_FS for this thread) changes neither descriptors nor memory.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;

@@ -22,7 +22,10 @@ pub enum BackupType {
 }
 
 /// What `SetBackupState` says; writers read it from `PrepareBackup` on.
+///
+/// What is left out on the wire is false, or [`BackupType::Full`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BackupState {
     /// True: the requester chooses components. False: whole volumes.
     pub select_components: bool,

@@ -80,8 +80,10 @@ impl Backup {
             Ok(finished) => finished,
             Err(error) => {
                 // Required once a set was begun (spec R 1.6). Its failure changes nothing: the end of the connection,
-                // which follows, undoes the same.
-                let _ = requester.abort_backup();
+                // which follows, undoes the same. Who wished twice to stop does not want to wait for it.
+                if monitor.interruptions() < 2 {
+                    let _ = requester.abort_backup();
+                }
                 return Err(error);
             }
         };

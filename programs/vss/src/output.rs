@@ -7,9 +7,20 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// The text with control characters replaced: names come from other users, and a terminal obeys escape sequences.
+/// Writes a warning to stderr, for everybody to see.
+pub(crate) fn warn(what: &str) {
+    say(&format!("vss: warning: {}", printable(what)));
+}
+
+/// The text as one line, with control characters replaced: names come from other users, and a terminal obeys escape
+/// sequences.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    let plain = |character: char| match character {
+        '\n' | '\t' => ' ',
+        character if character.is_control() => '\u{fffd}',
+        character => character,
+    };
+    text.chars().map(plain).collect()
 }
 
 /// Writes a table to stdout: aligned for a terminal, else one line a row with its cells separated by tabs.

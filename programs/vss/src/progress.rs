@@ -1,6 +1,6 @@
 //! What is said on stderr while a set is made: every step for a person at a terminal, warnings for everybody.
 
-use crate::output::{printable, say};
+use crate::output::{printable, say, warn};
 use crate::signals::Signals;
 use std::io::{self, IsTerminal};
 use std::time::Instant;
@@ -28,19 +28,13 @@ impl Progress {
         }
     }
 
-    /// One line that everybody should see.
-    #[expect(clippy::unused_self, reason = "one place for all that is said while a set is made")]
-    pub(crate) fn warn(&self, what: &str) {
-        say(&format!("vss: warning: {}", printable(what)));
-    }
-
     /// Says how the writers of a finished set did.
     pub(crate) fn finished(&self, set: &ShadowCopySet, statuses: &[WriterStatus]) {
         for writer in &set.writers {
             self.note(&format!("{}: frozen {} ms, {}", writer.name, writer.frozen_ms, writer.state));
         }
         for warning in degraded(set, statuses) {
-            self.warn(&warning);
+            warn(&warning);
         }
     }
 }

@@ -57,6 +57,7 @@ fn main() -> anyhow::Result<()> {
     if let Err(error) = vss_linux::process::lock_touched_memory() {
         tracing::warn!(%error, "cannot lock memory");
     }
+    raise_open_files();
     let result = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -70,6 +71,17 @@ fn main() -> anyhow::Result<()> {
         });
     log.flush(Duration::from_secs(2));
     result
+}
+
+/// Every connection holds up to two descriptors, and the usual soft limit of 1024 is less than the connections that we
+/// allow; the hard limit is the administrator's word.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {

@@ -13,8 +13,9 @@ use std::{
 use vss_linux::{
     btrfs::{self, Access},
     fs_uuid, mount,
+    mountinfo::{self, MountEntry},
 };
-use vss_model::VssError;
+use vss_model::{VssCode, VssError};
 
 /// Devices that are remembered and tried for one file system.
 const MOST_DEVICES: usize = 256;
@@ -31,11 +32,15 @@ pub(crate) struct FileSystem {
 }
 
 impl FileSystem {
-    /// Mounts the file system `uuid`, which is known to have been on `devices`; none when it cannot be reached now.
+    /// Mounts the file system `uuid`, which is known to have been on `devices`; none when it cannot be reached now. One that
+    /// is mounted read-only is refused for [`Access::ReadWrite`].
     pub(crate) fn open(uuid: &str, devices: &[PathBuf], access: Access) -> Result<Option<Self>, VssError> {
         let devices = devices_of(uuid, devices);
         if devices.is_empty() {
             return Ok(None);
+        }
+        if access == Access::ReadWrite {
+            check_is_writable(uuid, &devices)?;
         }
         let mount = match btrfs::mount_detached(&devices, btrfs::TOP_LEVEL, access) {
             Ok(mount) => mount,
@@ -92,6 +97,26 @@ pub(crate) fn mounted_devices(uuid: &str) -> Vec<PathBuf> {
         .collect();
     devices.sort();
     devices
+}
+
+/// Refuses when the file system is mounted read-only: our own writable mount would make it writable for everybody.
+pub(crate) fn check_is_writable(uuid: &str, devices: &[PathBuf]) -> Result<(), VssError> {
+    let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
+    let is_ours = |entry: &&MountEntry| {
+        let source = Path::new(&entry.source);
+        // Names of device-mapper are links: `/dev/mapper/name` is `/dev/dm-0`.
+        entry.fs_type == "btrfs"
+            && entry.is_file_system_read_only()
+            && devices
+                .iter()
+                .any(|device| device == source || fs::canonicalize(source).is_ok_and(|real| real == *device))
+    };
+    let Some(entry) = mounts.iter().find(is_ours) else { return Ok(()) };
+    Err(VssError::new(
+        VssCode::ProviderVeto,
+        format!("The btrfs file system {uuid} is mounted read-only at {}", entry.mount_point.display()),
+    )
+    .with_hint("Mount it writable: making and deleting a snapshot writes to it"))
 }
 
 /// Devices whose superblock has `uuid`: those that the kernel uses, those that are `known`, the one that udev names.

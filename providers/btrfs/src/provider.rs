@@ -208,7 +208,8 @@ impl Provider for BtrfsProvider {
                 format!("{} cannot be copied: {reason}", volume.mount_point.display()),
             ));
         }
-        check_is_writable(volume)?;
+        let devices = file_system::mounted_devices(&volume.uuid);
+        file_system::check_is_writable(&volume.uuid, &devices)?;
         space::check_path(&volume.mount_point, self.options.min_free_bytes)?;
 
         let earlier = {
@@ -245,7 +246,7 @@ impl Provider for BtrfsProvider {
                 set_id: request.set_id,
                 shadow_id: request.shadow_id,
                 volume: volume.clone(),
-                data: CopyData::text(file_system::mounted_devices(&volume.uuid)),
+                data: CopyData::text(devices),
             })
         })
     }
@@ -332,18 +333,4 @@ impl Provider for BtrfsProvider {
         let root = store.open_part(&part_name(copy.shadow_id, 0))?;
         Ok(if root.is_some() { Presence::Present } else { Presence::Gone })
     }
-}
-
-/// A snapshot writes to its file system, and mounting it writable by the back door would be a surprise.
-fn check_is_writable(volume: &Volume) -> Result<(), VssError> {
-    let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
-    let entry = mounts.iter().find(|entry| entry.mount_id == volume.mount_id);
-    if entry.is_some_and(mountinfo::MountEntry::is_file_system_read_only) {
-        return Err(VssError::new(
-            VssCode::ProviderVeto,
-            format!("The btrfs file system at {} is mounted read-only", volume.mount_point.display()),
-        )
-        .with_hint("Mount it writable: a snapshot is written to it"));
-    }
-    Ok(())
 }

@@ -88,6 +88,8 @@ fn a_read_only_file_system_is_refused_and_stays_so() {
     };
     let error = provider.begin_prepare(&request).unwrap_err();
     assert!(error.code == VssCode::ProviderVeto && error.message.contains("read-only"), "{error}");
+    let error = provider.delete(&copies[0]).unwrap_err();
+    assert!(error.code == VssCode::ProviderVeto && error.message.contains("read-only"), "{error}");
     // Looking at a copy makes nothing writable either.
     assert_eq!(provider.presence(&copies[0]).unwrap(), Presence::Present);
     drop(provider.mount(&copies[0], false).unwrap());

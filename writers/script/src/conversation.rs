@@ -2,7 +2,7 @@
 
 use crate::program::{Ended, Program};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 use vss_api::writer::{ComponentReply, EventKind, EventReply};
@@ -63,46 +63,36 @@ impl Conversation {
     ) -> Result<EventReply, Failure> {
         self.nothing_unasked(phase, call)?;
         self.tell(phase, words)?;
-        let mut until = match call.kind() {
-            // Nobody waits for these two; the time that they are given is the script's.
-            EventKind::Abort | EventKind::BackupShutdown => call.deadline(),
-            _ => call.deadline().checked_sub((call.time_left() / 10).min(MARGIN)).unwrap_or_else(Instant::now),
-        };
-        let mut quietly = None;
+        let mut patience = Patience::new(call);
         let mut reply = EventReply::default();
         loop {
-            while let Some(line) = self.line() {
-                match answer(&line, components) {
-                    Some(Line::Done) => {
-                        if !reply.components.is_empty() {
-                            reply.code = Some(VssCode::WriterErrorPartialFailure);
-                            reply.message =
-                                format!("{} failed in {phase} for {} components", self.what, reply.components.len());
-                        }
-                        return Ok(reply);
-                    }
-                    Some(Line::Failed(code, message)) => {
-                        return Err(Failure::Said(VssError::new(
-                            code,
-                            format!("{} failed in {phase}: {message}", self.what),
-                        )));
-                    }
-                    Some(Line::Component(component)) => reply.components.push(component),
-                    None => return Err(self.garbage(phase, &line)),
+            let line = self.next_line(phase, &mut patience)?;
+            match answer(&line, components) {
+                Some(Line::Component(component)) => reply.components.push(component),
+                Some(Line::Done) => break,
+                Some(Line::Failed(code, message)) => {
+                    let message = format!("{} failed in {phase}: {message}", self.what);
+                    return Err(Failure::Said(VssError::new(code, message)));
                 }
+                None => return Err(self.garbage(phase, &line)),
             }
-            let waited = match &quietly {
-                None => call.wait_for(Some(self.stdout.as_fd()), until),
-                Some(call) => Call::wait_for(call, Some(self.stdout.as_fd()), until),
-            };
-            match waited {
-                Ok(true) => self.hear(phase, call)?,
-                Ok(false) if quietly.is_none() => return Err(self.killed(Ended::Late, phase)),
-                Ok(false) => return Err(self.killed(Ended::Interrupted, phase)),
-                Err(Interrupted) => {
-                    until = until.min(Instant::now() + GRACE);
-                    quietly = Some(Call::new(call.kind(), call.event()));
-                }
+        }
+        if !reply.components.is_empty() {
+            reply.code = Some(VssCode::WriterErrorPartialFailure);
+            reply.message = format!("{} failed in {phase} for {} components", self.what, reply.components.len());
+        }
+        Ok(reply)
+    }
+
+    /// Waits for a whole line.
+    fn next_line(&mut self, phase: &str, patience: &mut Patience<'_>) -> Result<String, Failure> {
+        loop {
+            if let Some(line) = self.line() {
+                return Ok(line);
+            }
+            match patience.wait(self.stdout.as_fd()) {
+                None => self.hear(phase)?,
+                Some(ended) => return Err(self.killed(ended, phase)),
             }
         }
     }
@@ -119,7 +109,7 @@ impl Conversation {
             return Ok(());
         }
         if self.heard.is_empty() {
-            self.hear(phase, call)?;
+            self.hear(phase)?;
         }
         let line = self.line().unwrap_or_else(|| String::from_utf8_lossy(&self.heard).into_owned());
         Err(self.garbage(phase, &line))
@@ -137,7 +127,7 @@ impl Conversation {
     }
 
     /// Takes what has arrived.
-    fn hear(&mut self, phase: &str, _call: &Call<'_>) -> Result<(), Failure> {
+    fn hear(&mut self, phase: &str) -> Result<(), Failure> {
         let mut bytes = [0; 4096];
         match self.stdout.read(&mut bytes) {
             Ok(0) => Err(self.gone(phase)),
@@ -188,6 +178,40 @@ impl Conversation {
         let ended = self.program.kill(ended);
         let error = self.program.verdict(&ended, &self.what, phase).unwrap_or_else(|| unreadable(&self.what, phase));
         Failure::Dead(error)
+    }
+}
+
+/// How long one answer is waited for.
+struct Patience<'a> {
+    call: Call<'a>,
+    until: Instant,
+    interrupted: bool,
+}
+
+impl<'a> Patience<'a> {
+    fn new(call: &Call<'a>) -> Self {
+        let until = match call.kind() {
+            // Nobody waits for the answers to these two; all the time is the script's.
+            EventKind::Abort | EventKind::BackupShutdown => call.deadline(),
+            _ => call.deadline().checked_sub((call.time_left() / 10).min(MARGIN)).unwrap_or_else(Instant::now),
+        };
+        Self { call: call.clone(), until, interrupted: false }
+    }
+
+    /// Waits until the script says something; some: it did not.
+    fn wait(&mut self, stdout: BorrowedFd<'_>) -> Option<Ended> {
+        loop {
+            match self.call.wait_for(Some(stdout), self.until) {
+                Ok(true) => return None,
+                Ok(false) if self.interrupted => return Some(Ended::Interrupted),
+                Ok(false) => return Some(Ended::Late),
+                Err(Interrupted) => {
+                    self.until = self.until.min(Instant::now() + GRACE);
+                    self.call = Call::new(self.call.kind(), self.call.event());
+                    self.interrupted = true;
+                }
+            }
+        }
     }
 }
 

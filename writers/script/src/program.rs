@@ -109,7 +109,7 @@ impl Program {
 
     /// What it said last: on its error output, else on its standard output.
     pub(crate) fn last_line(&self) -> Option<String> {
-        let stdout = || self.stdout.as_ref().and_then(|stdout| stdout.last_line(Duration::ZERO));
+        let stdout = || self.stdout.as_ref().and_then(|stdout| stdout.last_line(LAST_WORDS));
         self.stderr.last_line(LAST_WORDS).or_else(stdout)
     }
 

@@ -100,11 +100,11 @@ fn a_hanging_hook_is_killed_with_its_children_and_the_others_are_thawed_in_time(
     scene.program("d/10-a", NOTE);
     scene.program("d/20-b", &bad(&format!("{marker} & wait")));
     let mut hooks = hooks(&scene.path("d"));
-    let event = session(1);
+    let event = session(2);
     conformance::sequence(&mut hooks, &event, &[PrepareBackup, PrepareSnapshot]);
     let began = Instant::now();
     let error = tell(&mut hooks, &event, Freeze).unwrap_err();
-    assert!(began.elapsed() < Duration::from_millis(1000), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
     assert_eq!(
         (error.code, error.message.as_str()),
         (VssCode::WriterErrorTimeout, "Hook 20-b was killed because it did not end in time in freeze")

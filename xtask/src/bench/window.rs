@@ -89,11 +89,17 @@ fn report(series: &Series, as_json: bool) -> bool {
     let over = window.p50 - ioctl.p50;
     let (window_met, rest_met) = (over <= WANTED_OVER_IOCTL, rest.p50 < WANTED_REST);
     let word = |met| if met { "met" } else { "MISSED" };
-    println!("freeze to thaw is {over:.2} ms over the ioctl at p50; wanted at most {WANTED_OVER_IOCTL}: {}", word(window_met));
+    println!(
+        "freeze to thaw is {over:.2} ms over the ioctl at p50; wanted at most {WANTED_OVER_IOCTL}: {}",
+        word(window_met)
+    );
     println!("the rest is {:.2} ms at p50; wanted less than {WANTED_REST}: {}", rest.p50, word(rest_met));
     if as_json {
         let [ioctl, window, rest, whole] = rows.map(|(_, summary)| summary);
-        println!("{}", json!({"sets": series.window.len(), "ioctl": ioctl, "window": window, "rest": rest, "whole": whole}));
+        println!(
+            "{}",
+            json!({"sets": series.window.len(), "ioctl": ioctl, "window": window, "rest": rest, "whole": whole})
+        );
     }
     window_met && rest_met
 }
@@ -120,7 +126,8 @@ impl Bench {
         let service = Service::start(&programs, directory.path(), interrupt)?;
         let socket = service.runtime_directory.join("writer");
         let levels = [AppLevel::FrontEnd, AppLevel::BackEnd, AppLevel::System];
-        let writers = levels.map(|level| IdleWriter::start(level, volume.path(), &socket)).into_iter().collect::<Result<_>>()?;
+        let writers =
+            levels.map(|level| IdleWriter::start(level, volume.path(), &socket)).into_iter().collect::<Result<_>>()?;
         let bench = Self { vss: programs.join("vss"), writers, service, volume, directory };
         bench.wait_for_writers(interrupt)?;
         Ok(bench)
@@ -248,6 +255,9 @@ impl Service {
     fn start(programs: &Path, directory: &Path, interrupt: &Interrupt) -> Result<Self> {
         let (runtime_directory, state_directory) = (directory.join("run"), directory.join("state"));
         fs::create_dir(&runtime_directory)?;
+        fs::create_dir(&state_directory)?;
+        // Settings of its own: all defaults, whatever this machine's are.
+        fs::write(state_directory.join("vss.toml"), "")?;
         let log = File::create(directory.join("vssd.log"))?;
         let mut command = Command::new(programs.join("vssd"));
         command.arg("--runtime-dir").arg(&runtime_directory).arg("--state-dir").arg(&state_directory);

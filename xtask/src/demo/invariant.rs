@@ -54,7 +54,8 @@ fn newest_row(path: &Path) -> Result<u64> {
     let verdict: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     anyhow::ensure!(verdict == "ok", "damaged ({})", verdict.lines().next().unwrap_or_default());
     let (rows, newest): (i64, i64) =
-        database.query_row("SELECT count(*), coalesce(max(n), 0) FROM step", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        database
+            .query_row("SELECT count(*), coalesce(max(n), 0) FROM step", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     anyhow::ensure!(rows == newest, "incomplete ({rows} rows, the newest is {newest})");
     Ok(u64::try_from(newest)?)
 }

@@ -42,7 +42,10 @@ impl Outcome {
             ("writes per second during", pace(self.backup.during)),
             ("writes per second after", pace(self.after)),
             ("invariant with us", verdict(&self.with)),
-            ("invariant without", format!("{}, copy {} of at most {}", verdict(&self.without), self.tries, super::TRIES)),
+            (
+                "invariant without",
+                format!("{}, copy {} of at most {}", verdict(&self.without), self.tries, super::TRIES),
+            ),
         ];
         rows.iter().fold(String::new(), |mut table, (name, value)| {
             // Writing to a String cannot fail.

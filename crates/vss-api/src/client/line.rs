@@ -1,7 +1,7 @@
 //! One connected socket, blocking: messages out, messages and file descriptors in.
 
 use super::ClientError;
-use crate::frames::{Frames, MESSAGE_BYTES, MESSAGE_FDS, encode};
+use crate::frames::{Frames, MESSAGE_BYTES, MESSAGE_FDS, READ_BYTES, encode};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use serde::Serialize;
 use std::{
@@ -14,9 +14,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-
-/// Most bytes in one read.
-const READ_BYTES: usize = 16 << 10;
 
 /// One message without its NUL, and the file descriptors that came with it.
 #[derive(Debug)]
@@ -135,7 +132,7 @@ impl Line {
             &mut control,
             RecvFlags::CMSG_CLOEXEC,
         )?;
-        self.frames.room().extend_from_slice(&bytes[..received.bytes]);
+        self.frames.push(&bytes[..received.bytes]);
         let last = (self.taken + self.frames.held()).saturating_sub(1);
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {

@@ -231,7 +231,7 @@ impl Connection {
                 let place = self.admission.long_messages.clone().acquire_owned();
                 long = Some(self.unless_ended(timeout_at(deadline, place)).await??.map_err(io::Error::other)?);
             }
-            let received = match timeout_at(deadline, self.socket.receive(frames.room())).await {
+            let received = match timeout_at(deadline, self.socket.receive(frames)).await {
                 Ok(received) => received?,
                 Err(_) if begun || (first && self.admission.crowded()) => return Err(io::ErrorKind::TimedOut.into()),
                 Err(_) => {

@@ -203,7 +203,7 @@ async fn receive_answers(socket: &Socket, mut frames: Frames, unanswered: &Unans
     loop {
         let answer = match frames.next() {
             Ok(Some(message)) => read_answer(&message),
-            Ok(None) => match socket.receive(frames.room()).await {
+            Ok(None) => match socket.receive(&mut frames).await {
                 Ok(received) if received > 0 => continue,
                 _ => return,
             },

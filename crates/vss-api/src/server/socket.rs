@@ -15,7 +15,7 @@ use std::{
 };
 use tokio::{io::Interest, net::UnixStream, time::timeout};
 
-use crate::frames::MESSAGE_FDS;
+use crate::frames::{Frames, MESSAGE_FDS, READ_BYTES};
 
 /// A peer that takes no byte for so long is dropped (design 2.4).
 pub(super) const STALL: Duration = Duration::from_secs(5);
@@ -32,16 +32,16 @@ impl Socket {
         Self(stream)
     }
 
-    /// Appends what comes next to `buffer`, at most its spare capacity; 0 is the peer's end. Cancel safe.
+    /// Adds what comes next to `frames`; 0 bytes are the peer's end. Cancel safe.
     ///
     /// File descriptors that come along are closed by the kernel: no peer of ours has any to send, and recv(2) has no
     /// control buffer for them.
-    pub(super) async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) async fn receive(&self, frames: &mut Frames) -> io::Result<usize> {
         // A peer that sends without a pause must not keep the thread from others.
         tokio::task::coop::consume_budget().await;
         loop {
-            match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(buffer), RecvFlags::DONTWAIT) {
-                Ok((received, _)) => return Ok(received),
+            match receive_some(&self.0, frames) {
+                Ok(received) => return Ok(received),
                 Err(Errno::AGAIN) => {
                     self.0.readable().await?;
                     self.forget_news(Interest::READABLE);
@@ -103,6 +103,13 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+fn receive_some(socket: &UnixStream, frames: &mut Frames) -> Result<usize, Errno> {
+    let mut bytes = [0; READ_BYTES];
+    let (received, _) = rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT)?;
+    frames.push(&bytes[..received]);
+    Ok(received)
 }
 
 fn send_some(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {

@@ -4,6 +4,7 @@ use crate::args::RunArguments;
 use crate::caller::Caller;
 use crate::exit::{NO_COPY, report, status_of_command, status_of_failed_start, system_error};
 use crate::inside::{self, ALWAYS_LIVE, Failure, Job, Plan, Started};
+use crate::output::warn;
 use crate::progress::{Progress, summary};
 use crate::request::{Lifetime, request};
 use crate::signals::Signals;
@@ -110,10 +111,10 @@ impl Run {
     fn start(&mut self) -> Result<Started, Failure> {
         let plan = self.plan().map_err(Failure::View)?;
         for mount in plan.not_in_set.iter().take(LISTED) {
-            self.progress.warn(&format!("{} is in no copy: the command sees it live", mount.display()));
+            warn(&format!("{} is in no copy: the command sees it live", mount.display()));
         }
         if let Some(more) = plan.not_in_set.len().checked_sub(LISTED + 1) {
-            self.progress.warn(&format!("{} more mounts are in no copy", more + 1));
+            warn(&format!("{} more mounts are in no copy", more + 1));
         }
         if self.signals.wishes() > 0 {
             return Err(Failure::View(interrupted()));
@@ -137,7 +138,7 @@ impl Run {
     /// Waits for the command's end and tidies up; returns the exit status.
     fn follow(mut self, mut started: Started) -> u8 {
         for warning in &started.warnings {
-            self.progress.warn(warning);
+            warn(warning);
         }
         let (status, lost) = match self.wait(&mut started.child) {
             Ok(end) => end,
@@ -191,18 +192,18 @@ impl Run {
     /// Tells the writers how it went, and deletes the copies; returns when they are gone.
     fn release(&mut self, succeeded: bool) {
         if let Err(error) = self.backup.finish(succeeded, &mut self.progress) {
-            self.progress.warn(&format!("The writers could not be told that the backup is over: {error}"));
+            warn(&format!("The writers could not be told that the backup is over: {error}"));
         }
         for shadow_id in self.shadow_ids() {
             match self.backup.unexpose(shadow_id) {
                 Ok(()) => {}
                 // It was never shown.
                 Err(error) if matches!(error.code, VssCode::ObjectNotFound | VssCode::BadState) => {}
-                Err(error) => self.progress.warn(&format!("Shadow copy {shadow_id} is still mounted: {error}")),
+                Err(error) => warn(&format!("Shadow copy {shadow_id} is still mounted: {error}")),
             }
         }
         if let Err(error) = self.backup.delete() {
-            self.progress.warn(&format!("The shadow copies are not deleted yet: {error}"));
+            warn(&format!("The shadow copies are not deleted yet: {error}"));
         }
     }
 
@@ -211,7 +212,7 @@ impl Run {
         let swept = Management::connect(&self.instance)
             .and_then(|mut management| management.delete_set(self.backup.set().set_id));
         if let Err(error) = swept {
-            self.progress.warn(&format!("The shadow copies may be left until the service starts again: {error}"));
+            warn(&format!("The shadow copies may be left until the service starts again: {error}"));
         }
     }
 }
