@@ -5,3 +5,5 @@ pub mod instance;
 pub mod load;
 pub mod loopfs;
 pub mod programs;
+pub mod traces;
+pub mod writers;

@@ -56,6 +56,12 @@ impl Load {
         Ok(Self { shared, thread: Some(thread) })
     }
 
+    /// How many writes are done since the start.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.shared.writes.load(Ordering::Relaxed)
+    }
+
     /// What was seen since the last call, or since the start.
     pub fn take(&self) -> Report {
         Report {

@@ -32,8 +32,11 @@ impl InboxWriters {
             .arg(&settings.script_directory)
             .arg("--freeze-directory")
             .arg(&settings.freeze_directory)
+            .arg("--runtime-dir")
+            .arg(&options.runtime_directory)
             .args(["--exit-with-parent", "--notify-ready"])
-            .stdin(Stdio::null())
+            // Its end of this pipe closes with us, however we end: then they undo and go.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = match command.spawn() {
             Ok(child) => child,

@@ -8,7 +8,7 @@ use crate::output::warn;
 use crate::progress::{Progress, summary};
 use crate::request::{Lifetime, request};
 use crate::signals::Signals;
-use crate::volumes::{self, Mount, Selected, one_each};
+use crate::volumes::{self, Selected, one_each};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,7 +37,7 @@ struct Run {
     signals: Signals,
     progress: Progress,
     selected: Vec<Selected>,
-    mounts: Vec<Mount>,
+    /// Those of `--live`, without symbolic links.
     live: Vec<PathBuf>,
     job: Job,
 }
@@ -52,9 +52,8 @@ fn prepare(instance: &Instance, arguments: RunArguments) -> Result<Run, VssError
         .with_hint("Use `sudo vss run ...`, with --as-caller to run the command as yourself"));
     }
     let caller = if arguments.as_caller { Some(Caller::from_sudo()?) } else { None };
-    let mounts = volumes::mounts()?;
-    let selected = volumes::select(&arguments.volume, &mounts)?;
-    let live = live_directories(instance, &arguments.live)?;
+    let selected = volumes::select(&arguments.volume, &volumes::mounts()?)?;
+    let live = arguments.live.iter().map(|directory| volumes::resolve(directory)).collect::<Result<_, _>>()?;
     let directory = std::env::current_dir().map_err(|error| system_error("The working directory is gone", &error))?;
     let request = request(requester_name(&arguments.command), Lifetime::Session, &selected, &arguments.backup);
 
@@ -69,17 +68,13 @@ fn prepare(instance: &Instance, arguments: RunArguments) -> Result<Run, VssError
         ("VSS_CONSISTENCY", backup.set().consistency.name().into()),
     ];
     let job = Job { command: arguments.command, environment, caller, directory };
-    Ok(Run { instance: instance.clone(), backup, signals, progress, selected, mounts, live, job })
+    Ok(Run { instance: instance.clone(), backup, signals, progress, selected, live, job })
 }
 
-/// The directories that stay live: the system's, the service's own, and those of `--live`, which must exist.
-fn live_directories(instance: &Instance, chosen: &[PathBuf]) -> Result<Vec<PathBuf>, VssError> {
+/// The directories that stay live unasked: the system's, and the service's own.
+fn own_live_directories(instance: &Instance) -> impl Iterator<Item = PathBuf> {
     let own = ALWAYS_LIVE.into_iter().map(Path::new).chain([instance.runtime_dir()]);
-    let mut live: Vec<PathBuf> = own.filter_map(|directory| directory.canonicalize().ok()).collect();
-    for directory in chosen {
-        live.push(volumes::resolve(directory)?);
-    }
-    Ok(live)
+    own.filter_map(|directory| directory.canonicalize().ok())
 }
 
 fn requester_name(command: &[OsString]) -> String {
@@ -127,7 +122,10 @@ impl Run {
         for (one, shadow_id) in one_each(&self.selected).into_iter().zip(self.shadow_ids()) {
             copies.insert(one.volume, self.backup.expose(shadow_id)?);
         }
-        Ok(inside::plan(&self.selected, &self.mounts, &copies, &self.live))
+        // Both may have changed while the set was made.
+        let mounts = volumes::mounts()?;
+        let live: Vec<PathBuf> = own_live_directories(&self.instance).chain(self.live.iter().cloned()).collect();
+        Ok(inside::plan(&self.selected, &mounts, &copies, &live))
     }
 
     /// In the order of the volumes that were asked for.
@@ -181,8 +179,7 @@ impl Run {
             }
             if session_ended {
                 lost = true;
-                self.progress
-                    .warn("The service ended, and the shadow copies may go with it: the command is told to stop");
+                warn("The service ended, and the shadow copies may go with it: the command is told to stop");
                 // It may have ended just now.
                 let _ = command.signal(Signal::TERM);
             }
@@ -227,12 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn live_directories_exist_and_are_resolved() {
-        let instance = Instance::new("/no/such/directory", "/no/such/state");
-        let live = live_directories(&instance, &["/proc/../etc".into()]).unwrap();
-        assert!(live.contains(&PathBuf::from("/etc")) && live.contains(&PathBuf::from("/proc")));
-        assert!(!live.contains(&PathBuf::from("/no/such/directory")));
-        let error = live_directories(&instance, &["/no/such/live".into()]).unwrap_err();
-        assert!(error.code == VssCode::ObjectNotFound && error.message.contains("/no/such/live"));
+    fn live_directories_are_those_that_exist() {
+        let live: Vec<PathBuf> = own_live_directories(&Instance::new("/no/such/directory", "/no/such/state")).collect();
+        assert!(live.contains(&PathBuf::from("/proc")) && !live.contains(&PathBuf::from("/no/such/directory")));
     }
 }
