@@ -201,6 +201,22 @@ impl Instance {
         self.writers.as_ref().map(Child::id).filter(|pid| is_alive(*pid))
     }
 
+    /// Ends the `vss-writers` of [`Instance::start_writers`] with SIGTERM, if it lives, and waits for it.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn end_writers(&mut self) -> anyhow::Result<()> {
+        let Some(mut writers) = self.writers.take() else { return Ok(()) };
+        // Fails when it is gone already.
+        let _ = PidFd::open(writers.id()).and_then(|process| process.signal(Signal::TERM));
+        if wait_for(&mut writers, SERVICE_LIMIT)?.is_none() {
+            writers.kill()?;
+            writers.wait()?;
+            bail!("vss-writers does not end:\n{}", self.log());
+        }
+        Ok(())
+    }
+
     /// Ends the vssd of [`Instance::start`] with SIGTERM and waits for it.
     ///
     /// # Errors

@@ -44,6 +44,13 @@ impl AsFd for Store {
     }
 }
 
+impl Drop for Store {
+    /// Closing alone would not do: a process that is being started beside us has the descriptor too, until its exec.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&*self, FlockOperation::Unlock);
+    }
+}
+
 impl Store {
     /// Opens the directory, making it if there is none, and holds it until it is dropped.
     pub(crate) fn open_or_make(file_system: &FileSystem) -> Result<Self, VssError> {

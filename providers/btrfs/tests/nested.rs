@@ -39,7 +39,7 @@ fn two_levels_with_blanks_in_their_names_appear_at_their_places() {
         assert!(fs::write(root.join(inner), "x").is_err() && fs::write(root.join("deleted"), "x").is_err());
     });
     assert_eq!(provider.delete(&copies[0]).unwrap(), Deletion::Deleted);
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn the_copies_are_in_no_copy_of_the_top_level() {
     });
     provider.delete(&first[0]).unwrap();
     provider.delete(&second[0]).unwrap();
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn the_list_is_as_new_as_the_window_allows() {
     assert_eq!(trees.len(), 3);
     shown(trees, &fs.beside("shown"), |root| assert!(root.join("comes").is_dir()));
     provider.delete(&copies[0]).unwrap();
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn one_that_moves_while_it_is_cut_is_a_veto_and_no_loss() {
     assert_eq!(error.code, VssCode::ProviderVeto);
     assert!(error.message.contains("here"), "{error}");
     provider.abort(set_id).unwrap();
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn what_a_writer_nested_in_the_copy_goes_with_it() {
     fs.subvolume(&format!("{copy}/stranger/inner"));
     provider.post_final_commit(set_id).unwrap();
     assert_eq!(provider.delete(&copies[0]).unwrap(), Deletion::Deleted);
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_swap_file_in_use_spoils_its_own_subvolume_only() {
     let error = provider.commit(set_id).unwrap_err();
     assert!(error.code == VssCode::ProviderVeto && error.message.contains("swap file"), "{error}");
     provider.abort(set_id).unwrap();
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -182,5 +182,5 @@ fn many_are_listed_cut_and_deleted_at_once() {
     assert_eq!(trees.len(), MANY + 1);
     drop(trees);
     provider.delete(&copies[0]).unwrap();
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }

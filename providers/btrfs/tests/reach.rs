@@ -31,7 +31,7 @@ fn a_copy_does_not_keep_its_volume_mounted_and_is_found_without_a_mount() {
     assert!(is_unmounted(&uuid), "deleting keeps the file system mounted");
     fs.mount("top", "subvolid=5");
     assert_eq!(provider.presence(&copies[0]).unwrap(), Presence::Gone);
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_file_system_on_several_devices_is_found_by_all_of_them() {
     });
     assert_eq!(provider.delete(&copies[0]).unwrap(), Deletion::Deleted);
     fs.mount("top", "subvolid=5");
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_full_file_system_is_refused_with_numbers() {
     };
     let error = provider.begin_prepare(&request).unwrap_err();
     assert_eq!(error.code, VssCode::InsufficientStorage);
-    assert!(error.message.contains("32 MiB"), "{error}");
+    assert!(error.message.contains("16 MiB"), "{error}");
 
     // Without the guard: whatever the kernel says, nothing is left.
     let provider = BtrfsProvider::new(BtrfsOptions { min_free_bytes: Some(0) });
@@ -44,7 +44,7 @@ fn a_full_file_system_is_refused_with_numbers() {
             assert_eq!(error.code, VssCode::InsufficientStorage, "{error}");
         }
         provider.abort(set_id).unwrap();
-        assert!(fs.store().is_empty());
+        fs.assert_nothing_left();
     }
 }
 
@@ -65,7 +65,7 @@ fn two_sets_share_the_directory_without_losing_it() {
             });
         }
     });
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn an_abort_while_the_cut_hangs_returns_and_is_done_later() {
         provider.delete(&copies[0]).unwrap();
         assert!(cut.join().unwrap().is_err());
     });
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn sixty_four_file_systems_are_cut_in_less_than_a_second() {
     println!("64 file systems cut in {took:?}");
     assert_eq!(committed.len(), 64);
     provider.abort(set_id).unwrap();
-    assert!(file_systems.iter().all(|fs| fs.store().is_empty()));
+    file_systems.iter().for_each(Btrfs::assert_nothing_left);
     assert!(took < Duration::from_secs(5), "64 file systems took {took:?}");
 }
 
@@ -139,8 +139,8 @@ fn the_same_set_can_be_cut_twice_only_after_it_began_again() {
         context: Context::Backup,
     };
     provider.begin_prepare(&request).unwrap();
-    assert!(fs.store().is_empty(), "what was cut before is gone");
+    fs.assert_nothing_left();
     cut(&provider, set_id);
     provider.abort(set_id).unwrap();
-    assert!(fs.store().is_empty());
+    fs.assert_nothing_left();
 }

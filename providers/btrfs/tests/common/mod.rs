@@ -139,6 +139,12 @@ impl Btrfs {
         names.sort();
         if names.is_empty() { vec![".vss".to_owned()] } else { names }
     }
+
+    /// No copy, no part of one, no `.vss`.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self) {
+        assert_eq!(self.store(), Vec::<String>::new());
+    }
 }
 
 impl Drop for Btrfs {
