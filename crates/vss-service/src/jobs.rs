@@ -37,7 +37,7 @@ pub async fn gather_metadata(
     writers: Vec<(Arc<RegisteredWriter>, Duration)>,
     prepare_limit: Duration,
 ) -> OperationOutcome {
-    operation.step("identify");
+    operation.step("asking writers what they own");
     let result = operation.unless_cancelled(SessionWriters::identify(session_id, writers, prepare_limit)).await;
     match ended(&operation, result) {
         Ok(writers) => {
@@ -66,7 +66,7 @@ pub async fn prepare_for_backup(
     facts: EventFacts,
     involvement: Involvement,
 ) -> OperationOutcome {
-    operation.step("prepare_backup");
+    operation.step("telling writers of the backup");
     let result = match involve(&mut writers, involvement).await {
         Ok(()) => operation.unless_cancelled(writers.tell(EventKind::PrepareBackup, &facts)).await,
         Err(error) => Err(error),
@@ -130,7 +130,7 @@ pub async fn complete_backup(
     facts: EventFacts,
     backed_up: Vec<(ComponentReference, bool)>,
 ) -> OperationOutcome {
-    operation.step("backup_complete");
+    operation.step("telling writers that the backup is done");
     for writer in writers.iter_mut() {
         let instance = writer.metadata.instance_id;
         let of_it = backed_up.iter().filter(|(component, _)| component.instance_id == instance);

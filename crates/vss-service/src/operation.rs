@@ -1,6 +1,7 @@
 //! One asynchronous operation of a session: where it stands, what it is doing, and the wish that it should stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vss_api::requester::{OperationState, OperationStatus};
@@ -12,6 +13,7 @@ pub struct Operation {
     /// Its id.
     pub id: OperationId,
     status: Arc<watch::Sender<OperationStatus>>,
+    holding: Arc<AtomicBool>,
     cancel: CancellationToken,
 }
 
@@ -29,6 +31,7 @@ impl Operation {
         Self {
             id: OperationId::random(),
             status: Arc::new(watch::Sender::new(status)),
+            holding: Arc::default(),
             cancel: CancellationToken::new(),
         }
     }
@@ -51,6 +54,17 @@ impl Operation {
             status.progress += 1;
             status.step = step.into();
         });
+    }
+
+    /// Says that writes are held now, or no longer.
+    pub fn set_holding(&self, holding: bool) {
+        self.holding.store(holding, Ordering::Relaxed);
+    }
+
+    /// True while it holds writes.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.holding.load(Ordering::Relaxed)
     }
 
     /// Ends it. A failure after a wish to stop is `cancelled`.

@@ -156,8 +156,7 @@ impl Service {
             connections_per_uid: limits::WRITERS_PER_UID + 64,
             ..requesters
         };
-        let faces =
-            [(self.requester_socket, Face::Requester, requesters), (self.writer_socket, Face::Writer, writers)];
+        let faces = [(self.requester_socket, Face::Requester, requesters), (self.writer_socket, Face::Writer, writers)];
         let mut doors = tokio::task::JoinSet::new();
         for (socket, face, bounds) in faces {
             doors.spawn(serve(socket, face, self.door.clone(), bounds, shutdown.clone()));

@@ -9,6 +9,7 @@ mod wiring;
 
 use anyhow::Context;
 use clap::Parser;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -102,7 +103,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         .run(|| {
             if arguments.idle_exit {
                 // `vss` waits for this line; one that is gone needs nothing any more.
-                println!("ready");
+                drop(writeln!(std::io::stdout(), "ready"));
             }
             // Without systemd there is nobody to tell.
             drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));

@@ -11,7 +11,6 @@ use vss_api::management::{
     Call, Deleted, GetSet, Limits, ProviderEntry, Providers, Selection, SetLimits, SetRecord, Shadows, Status,
     VolumeEntry, Volumes, Writers,
 };
-use vss_api::requester::OperationState;
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
 
@@ -62,12 +61,10 @@ impl Coordinator {
             started_at: self.started_at,
             recovery: self.recovery.clone(),
             creating: creating.and_then(|(session, _)| session.facts().set_id),
-            holding: sessions.iter().any(|(session, _)| {
-                session
-                    .last_operation()
-                    .map(crate::operation::Operation::status)
-                    .is_some_and(|status| status.state == OperationState::Pending && status.step == "cut")
-            }),
+            holding: sessions
+                .iter()
+                .filter_map(|(session, _)| session.last_operation())
+                .any(crate::operation::Operation::is_holding),
             sessions: sessions.iter().map(|(session, peer)| session.status(peer)).collect(),
             writers: self.registry.writers().len() as u64,
             shadows: self.environment.catalogue.shadows(),

@@ -99,23 +99,55 @@ pub struct CreateSet {
 
 /// The table.
 pub static TABLE: &[Row<CreateSet>] = &[
-    Row { name: "prepare_hold", act: Act::Conductor { run: prepare_hold, undo: end_hold } },
-    Row { name: "record_intent", act: Act::Conductor { run: record_intent, undo: forget_intent } },
-    Row { name: "end_prepare", act: Act::Conductor { run: end_prepare, undo: abort_providers } },
-    Row { name: "prepare_snapshot", act: Act::Conductor { run: prepare_snapshot, undo: abort_writers } },
-    Row { name: "flush", act: Act::Conductor { run: flush, undo: nothing_to_undo } },
-    Row { name: "freeze", act: Act::Conductor { run: freeze, undo: nothing_to_undo } },
-    Row { name: "pre_commit", act: Act::Conductor { run: pre_commit, undo: nothing_to_undo } },
-    Row { name: "flush_in_window", act: Act::Window { run: Window::flush, undo: Window::nothing_to_undo } },
-    Row { name: "hold", act: Act::Window { run: Window::begin_hold, undo: Window::release } },
-    Row { name: "commit", act: Act::Window { run: Window::commit, undo: Window::nothing_to_undo } },
-    Row { name: "release", act: Act::Window { run: Window::release, undo: Window::release } },
-    Row { name: "post_commit", act: Act::Conductor { run: post_commit, undo: nothing_to_undo } },
-    Row { name: "thaw", act: Act::Conductor { run: thaw, undo: nothing_to_undo } },
-    Row { name: "pre_final", act: Act::Conductor { run: pre_final, undo: nothing_to_undo } },
-    Row { name: "post_snapshot", act: Act::Conductor { run: post_snapshot, undo: unstage } },
-    Row { name: "post_final", act: Act::Conductor { run: post_final, undo: nothing_to_undo } },
-    Row { name: "record", act: Act::Conductor { run: record, undo: nothing_to_undo } },
+    Row { name: "prepare_hold", says: "getting ready", act: Act::Conductor { run: prepare_hold, undo: end_hold } },
+    Row {
+        name: "record_intent",
+        says: "getting ready",
+        act: Act::Conductor { run: record_intent, undo: forget_intent },
+    },
+    Row {
+        name: "end_prepare",
+        says: "preparing the volumes",
+        act: Act::Conductor { run: end_prepare, undo: abort_providers },
+    },
+    Row {
+        name: "prepare_snapshot",
+        says: "getting writers ready",
+        act: Act::Conductor { run: prepare_snapshot, undo: abort_writers },
+    },
+    Row { name: "flush", says: "flushing the volumes", act: Act::Conductor { run: flush, undo: nothing_to_undo } },
+    Row { name: "freeze", says: "freezing", act: Act::Conductor { run: freeze, undo: nothing_to_undo } },
+    Row { name: "pre_commit", says: "about to cut", act: Act::Conductor { run: pre_commit, undo: nothing_to_undo } },
+    Row {
+        name: "flush_in_window",
+        says: "flushing once more",
+        act: Act::Window { run: Window::flush, undo: Window::nothing_to_undo },
+    },
+    Row { name: "hold", says: "holding writes", act: Act::Window { run: Window::begin_hold, undo: Window::release } },
+    Row { name: "commit", says: "cutting", act: Act::Window { run: Window::commit, undo: Window::nothing_to_undo } },
+    Row { name: "release", says: "releasing writes", act: Act::Window { run: Window::release, undo: Window::release } },
+    Row {
+        name: "post_commit",
+        says: "copies are cut",
+        act: Act::Conductor { run: post_commit, undo: nothing_to_undo },
+    },
+    Row { name: "thaw", says: "thawing", act: Act::Conductor { run: thaw, undo: nothing_to_undo } },
+    Row {
+        name: "pre_final",
+        says: "opening the copies",
+        act: Act::Conductor { run: pre_final, undo: nothing_to_undo },
+    },
+    Row {
+        name: "post_snapshot",
+        says: "mending the copies",
+        act: Act::Conductor { run: post_snapshot, undo: unstage },
+    },
+    Row {
+        name: "post_final",
+        says: "sealing the copies",
+        act: Act::Conductor { run: post_final, undo: nothing_to_undo },
+    },
+    Row { name: "record", says: "recording the set", act: Act::Conductor { run: record, undo: nothing_to_undo } },
 ];
 
 impl CreateSet {
@@ -225,15 +257,16 @@ impl CreateSet {
 impl Context for CreateSet {
     type Window = Window;
 
-    fn entering(&mut self, row: &'static str) -> Result<(), VssError> {
-        let names = match row {
-            "prepare_snapshot" | "freeze" | "thaw" | "post_snapshot" => {
-                self.writers.involved().map(|writer| writer.metadata.name.as_str()).collect::<Vec<_>>().join(", ")
-            }
-            _ => String::new(),
+    fn entering(&mut self, row: &'static Row<Self>) -> Result<(), VssError> {
+        let tells_writers = ["prepare_snapshot", "freeze", "thaw", "post_snapshot"].contains(&row.name);
+        let names: Vec<&str> = if tells_writers {
+            self.writers.involved().map(|writer| writer.metadata.name.as_str()).collect()
+        } else {
+            Vec::new()
         };
-        self.operation.step(if names.is_empty() { row.to_owned() } else { format!("{row}: {names}") });
-        fault::at(row, self.victims())?;
+        let says = if names.is_empty() { row.says.to_owned() } else { format!("{}: {}", row.says, names.join(", ")) };
+        self.operation.step(says);
+        fault::at(row.name, self.victims())?;
         if self.operation.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
@@ -246,12 +279,15 @@ impl Context for CreateSet {
                 fault::Victims { guard: window.hold.as_ref().and_then(|hold| hold.pid()), ..self.victims() };
             let deadline = self.writers.freeze_deadline();
             window.set_deadline(deadline.map(tokio::time::Instant::into_std));
-            self.operation.step("cut");
+            self.operation.step("cutting the copies");
+            self.operation.set_holding(window.hold.is_some());
             let limit = limits::FLUSH_IN_WINDOW + limits::HOLD + WINDOW_GRACE;
             let limit = deadline.map_or(limit, |deadline| {
                 limit.min(deadline.saturating_duration_since(tokio::time::Instant::now()) + WINDOW_GRACE)
             });
-            match thread.run(window, limit, |window| run_window_rows(rows, window, Window::entering)).await {
+            let cut = thread.run(window, limit, |window| run_window_rows(rows, window, Window::entering)).await;
+            self.operation.set_holding(false);
+            match cut {
                 Ok((window, result)) => {
                     self.times = window.times;
                     self.window = Some(window);

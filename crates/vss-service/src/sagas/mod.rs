@@ -48,8 +48,10 @@ impl<C: Context> Copy for Act<C> {}
 
 /// One row of a saga.
 pub struct Row<C: Context> {
-    /// Its name, in progress, errors and tests.
+    /// Its name, in logs and tests.
     pub name: &'static str,
+    /// What is going on, for a person who waits.
+    pub says: &'static str,
     /// What it does.
     pub act: Act<C>,
 }
@@ -71,7 +73,7 @@ pub trait Context: Send + Sized + 'static {
     ///
     /// # Errors
     /// The row is not begun, and all is undone.
-    fn entering(&mut self, row: &'static str) -> Result<(), VssError>;
+    fn entering(&mut self, row: &'static Row<Self>) -> Result<(), VssError>;
 
     /// Runs these window rows with [`run_window_rows`] on the window thread.
     ///
@@ -113,7 +115,7 @@ pub async fn run<C: Context>(table: &'static [Row<C>], context: &mut C) -> Resul
         let row = &table[next];
         let (done, result) = match &row.act {
             Act::Conductor { run, .. } => {
-                let result = match context.entering(row.name) {
+                let result = match context.entering(row) {
                     Ok(()) => run(context).await,
                     Err(error) => Err(error),
                 };
