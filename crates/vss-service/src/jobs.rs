@@ -5,7 +5,7 @@
 use crate::creation_lock::CreationLock;
 use crate::environment::Environment;
 use crate::operation::Operation;
-use crate::sagas::create_set::{self, CreateSet, Member, Requester};
+use crate::sagas::create_set::{self, CreateSet, Member, Plan};
 use crate::writers::{EventFacts, RegisteredWriter, SessionWriters};
 use crate::{blocking, providers, removal, sagas, volumes};
 use std::path::PathBuf;
@@ -97,16 +97,11 @@ async fn mount_table() -> Result<Vec<(PathBuf, VolumeId)>, VssError> {
 }
 
 /// DoSnapshotSet.
-#[expect(clippy::too_many_arguments, reason = "what a session has gathered, handed over once")]
 pub async fn create_set(
     environment: Arc<Environment>,
     operation: Operation,
-    set_id: SetId,
-    members: Vec<Member>,
+    plan: Plan,
     writers: SessionWriters,
-    facts: EventFacts,
-    strict: bool,
-    requester: Requester,
 ) -> OperationOutcome {
     let mounts = match mount_table().await {
         Ok(mounts) => mounts,
@@ -114,8 +109,8 @@ pub async fn create_set(
             return OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, Err(error))), writers };
         }
     };
-    let mut saga =
-        CreateSet::new(environment, operation.clone(), set_id, members, writers, facts, mounts, strict, requester);
+    let set_id = plan.set_id;
+    let mut saga = CreateSet::new(environment, operation.clone(), plan, writers, mounts);
     let result = sagas::run(create_set::TABLE, &mut saga).await.map_err(|failure| {
         tracing::warn!(%set_id, row = failure.row, cause = %failure.cause, undo_failures = failure.undo_failures.len(), "the set was not made");
         failure.into_error()

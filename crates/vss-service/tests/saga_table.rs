@@ -17,7 +17,7 @@ use vss_service::exposure::Exposures;
 use vss_service::freeze_window::Hold;
 use vss_service::operation::Operation;
 use vss_service::providers::Providers;
-use vss_service::sagas::create_set::{CreateSet, Member, Requester, TABLE};
+use vss_service::sagas::create_set::{CreateSet, Member, Plan, Requester, TABLE};
 use vss_service::sagas::{self, Act, Row};
 use vss_service::writers::port::PortFuture;
 use vss_service::writers::{EventFacts, PortError, RegisteredWriter, SessionWriters, WriterPort};
@@ -180,17 +180,14 @@ async fn stage(wishes: Wishes) -> Stage {
         }))
         .unwrap()],
     };
-    let saga = CreateSet::new(
-        Arc::clone(&environment),
-        Operation::new(),
+    let plan = Plan {
         set_id,
-        vec![Member { shadow_id, volume, provider, stored }],
-        writers,
+        members: vec![Member { shadow_id, volume, provider, stored }],
         facts,
-        mounts,
-        true,
-        Requester { uid: 0, pid: 1, name: "test".to_owned() },
-    );
+        strict: true,
+        requester: Requester { uid: 0, pid: 1, name: "test".to_owned() },
+    };
+    let saga = CreateSet::new(Arc::clone(&environment), Operation::new(), plan, writers, mounts);
     Stage { saga, environment, diary, store, _directory: directory }
 }
 

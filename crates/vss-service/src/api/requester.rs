@@ -5,7 +5,7 @@ use crate::creation_lock::CreationLock;
 use crate::jobs::{self, Involvement, OperationOutcome};
 use crate::operation::Operation;
 use crate::providers::by_contract;
-use crate::sagas::create_set::Requester;
+use crate::sagas::create_set::{Plan, Requester};
 use crate::sessions::Session;
 use crate::{blocking, removal, rules};
 use std::sync::Arc;
@@ -141,9 +141,8 @@ impl Coordinator {
             }
             Effect::CreateSet { set_id, strict } => {
                 let requester = Requester { uid: peer.uid, pid: peer.pid, name: session.requester.clone() };
-                let members = session.members.clone();
-                let work =
-                    jobs::create_set(environment, operation, set_id, members, of_session, facts, strict, requester);
+                let plan = Plan { set_id, members: session.members.clone(), facts, strict, requester };
+                let work = jobs::create_set(environment, operation, plan, of_session);
                 self.run_operation(id, vss_session::Operation::DoSnapshotSet, work);
             }
             Effect::CompleteBackup => {

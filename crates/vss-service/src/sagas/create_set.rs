@@ -29,6 +29,7 @@ use crate::writers::registry::milliseconds;
 use crate::writers::{EventFacts, SessionWriters};
 use crate::{blocking, fault};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::writer::EventKind;
@@ -64,26 +65,33 @@ pub struct Requester {
     pub name: String,
 }
 
+/// What is to be made, and for whom.
+#[derive(Clone)]
+pub struct Plan {
+    /// The set.
+    pub set_id: SetId,
+    /// Its volumes, in the order in which they were added.
+    pub members: Vec<Member>,
+    /// What events say.
+    pub facts: EventFacts,
+    /// True: a failed writer fails the set.
+    pub strict: bool,
+    /// Who asks.
+    pub requester: Requester,
+}
+
 /// What the saga works on.
 pub struct CreateSet {
     /// What every part shares.
     pub environment: Arc<Environment>,
     /// Where progress is shown.
     pub operation: Operation,
-    /// The set.
-    pub set_id: SetId,
-    /// Its volumes, in the order in which they were added.
-    pub members: Vec<Member>,
+    /// What is to be made.
+    pub plan: Plan,
     /// The writers of the session.
     pub writers: SessionWriters,
-    /// What events say.
-    pub facts: EventFacts,
     /// Mount points and volumes, for the level of components.
-    pub mounts: Vec<(std::path::PathBuf, VolumeId)>,
-    /// True: a failed writer fails the set.
-    pub strict: bool,
-    /// Who asks.
-    pub requester: Requester,
+    pub mounts: Vec<(PathBuf, VolumeId)>,
     window: Option<Window>,
     thread: Option<WindowThread>,
     window_lost: bool,
@@ -153,31 +161,19 @@ pub static TABLE: &[Row<CreateSet>] = &[
 impl CreateSet {
     /// A set that is about to be made.
     #[must_use]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a different thing, named once, at the one place that makes a set"
-    )]
     pub fn new(
         environment: Arc<Environment>,
         operation: Operation,
-        set_id: SetId,
-        members: Vec<Member>,
+        plan: Plan,
         writers: SessionWriters,
-        facts: EventFacts,
-        mounts: Vec<(std::path::PathBuf, VolumeId)>,
-        strict: bool,
-        requester: Requester,
+        mounts: Vec<(PathBuf, VolumeId)>,
     ) -> Self {
         Self {
             environment,
             operation,
-            set_id,
-            members,
+            plan,
             writers,
-            facts,
             mounts,
-            strict,
-            requester,
             window: None,
             thread: None,
             window_lost: false,
@@ -201,7 +197,7 @@ impl CreateSet {
     /// The providers of the set, each once, in the order in which their volumes were added.
     fn providers(&self) -> Vec<(String, Arc<dyn Provider>)> {
         let mut providers: Vec<(String, Arc<dyn Provider>)> = Vec::new();
-        for member in &self.members {
+        for member in &self.plan.members {
             let name = member.provider.properties().name;
             if providers.iter().all(|(other, _)| *other != name) {
                 providers.push((name, Arc::clone(&member.provider)));
@@ -221,7 +217,7 @@ impl CreateSet {
             if self.phases_done.contains(&(phase, name.clone())) {
                 continue;
             }
-            let set_id = self.set_id;
+            let set_id = self.plan.set_id;
             // Not broken off by a wish to stop: the phase goes on whether we wait or not, and its abort must come after it.
             blocking::run(&format!("Provider {name} in {phase}"), limit, move || call(&*provider, set_id))
                 .await
@@ -240,7 +236,7 @@ impl CreateSet {
     /// In the strict policy the failure of an involved writer fails the set.
     fn judge_writers(&self) -> Result<(), VssError> {
         match self.writers.first_failure() {
-            Some(failure) if self.strict => Err(failure),
+            Some(failure) if self.plan.strict => Err(failure),
             _ => Ok(()),
         }
     }
@@ -248,7 +244,7 @@ impl CreateSet {
     fn victims(&self) -> fault::Victims {
         fault::Victims {
             guard: self.window.as_ref().and_then(|window| window.hold.as_ref()).and_then(|hold| hold.pid()),
-            requester: Some(self.requester.pid),
+            requester: Some(self.plan.requester.pid),
             writer: self.writers.involved().next().map(|writer| writer.writer.pid),
         }
     }
@@ -309,20 +305,20 @@ fn prepare_hold(saga: &mut CreateSet) -> StepFuture<'_> {
         }
         let (held, others): (Vec<Volume>, Vec<Volume>) = {
             let is_held = |member: &&Member| member.provider.properties().freeze_policy == FreezePolicy::NeedsHold;
-            let (held, others): (Vec<&Member>, Vec<&Member>) = saga.members.iter().partition(is_held);
+            let (held, others): (Vec<&Member>, Vec<&Member>) = saga.plan.members.iter().partition(is_held);
             let volumes = |members: Vec<&Member>| members.into_iter().map(|member| member.volume.clone()).collect();
             (volumes(held), volumes(others))
         };
         let hold = if held.is_empty() {
             None
         } else {
-            let (maker, set_id) = (Arc::clone(&saga.environment.holds), saga.set_id);
+            let (maker, set_id) = (Arc::clone(&saga.environment.holds), saga.plan.set_id);
             let work = move || maker.prepare(set_id, &held, &others);
             Some(blocking::run("Starting the guard", limits::PROVIDER_IN_WINDOW, work).await?)
         };
         saga.thread = Some(WindowThread::start()?);
         let providers = saga.providers().into_iter().map(|(_, provider)| provider).collect();
-        saga.window = Some(Window::new(saga.set_id, hold, providers));
+        saga.window = Some(Window::new(saga.plan.set_id, hold, providers));
         Ok(())
     })
 }
@@ -343,15 +339,16 @@ fn end_hold(saga: &mut CreateSet) -> StepFuture<'_> {
 fn record_intent(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         let copies = saga
+            .plan
             .members
             .iter()
             .map(|member| KeptCopy { provider: member.provider.properties().name, stored: member.stored.clone() })
             .collect();
         let pending = PendingSet {
-            set_id: saga.set_id,
+            set_id: saga.plan.set_id,
             copies,
-            owner: saga.requester.uid,
-            requester: saga.requester.name.clone(),
+            owner: saga.plan.requester.uid,
+            requester: saga.plan.requester.name.clone(),
             started_at: Instant::now(),
         };
         let environment = Arc::clone(&saga.environment);
@@ -366,7 +363,7 @@ fn forget_intent(saga: &mut CreateSet) -> StepFuture<'_> {
         if !saga.aborted || saga.window_lost {
             return Ok(());
         }
-        let (environment, set_id) = (Arc::clone(&saga.environment), saga.set_id);
+        let (environment, set_id) = (Arc::clone(&saga.environment), saga.plan.set_id);
         let work = move || environment.catalogue.forget_pending(set_id);
         blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, work).await
     })
@@ -380,7 +377,7 @@ fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         let mut first = None;
         for (name, provider) in saga.providers() {
-            let set_id = saga.set_id;
+            let set_id = saga.plan.set_id;
             let work = move || provider.abort(set_id);
             let done = blocking::run(&format!("Provider {name} in abort"), limits::PROVIDER_IN_WINDOW, work).await;
             if let Err(error) = done {
@@ -388,7 +385,7 @@ fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
             }
         }
         // A provider ignores abort once it has finished the set (spec P 2.6), so each copy is deleted by its record too.
-        for member in &saga.members {
+        for member in &saga.plan.members {
             let stored = saga.stored(member);
             let (name, provider) = (member.provider.properties().name, Arc::clone(&member.provider));
             let work = move || provider.delete(&stored);
@@ -405,7 +402,7 @@ fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
 fn prepare_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         saga.judge_writers()?;
-        let told = saga.writers.tell(EventKind::PrepareSnapshot, &saga.facts);
+        let told = saga.writers.tell(EventKind::PrepareSnapshot, &saga.plan.facts);
         saga.operation.unless_cancelled(told).await?;
         saga.judge_writers()
     })
@@ -413,7 +410,7 @@ fn prepare_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
 
 fn abort_writers(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
-        saga.writers.abort_snapshot(&saga.facts).await;
+        saga.writers.abort_snapshot(&saga.plan.facts).await;
         Ok(())
     })
 }
@@ -422,6 +419,7 @@ fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         // Members that must not be held flush themselves in their snapshot; an early flush keeps that short.
         let mount_points: Vec<_> = saga
+            .plan
             .members
             .iter()
             .filter(|member| member.provider.properties().freeze_policy == FreezePolicy::MustNotHold)
@@ -463,9 +461,9 @@ fn freeze(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         saga.froze_at.get_or_insert_with(tokio::time::Instant::now);
         for level in AppLevel::FREEZE_ORDER {
-            saga.operation.unless_cancelled(saga.writers.freeze(level, &saga.facts)).await?;
+            saga.operation.unless_cancelled(saga.writers.freeze(level, &saga.plan.facts)).await?;
             saga.judge_writers()?;
-            saga.writers.abort_failed(&saga.facts).await;
+            saga.writers.abort_failed(&saga.plan.facts).await;
         }
         Ok(())
     })
@@ -481,7 +479,7 @@ fn post_commit(saga: &mut CreateSet) -> StepFuture<'_> {
             if saga.phases_done.contains(&("post_commit", name.clone())) {
                 continue;
             }
-            let set_id = saga.set_id;
+            let set_id = saga.plan.set_id;
             let work = move || provider.post_commit(set_id);
             let copies = blocking::run(&format!("Provider {name} in post_commit"), limits::PROVIDER_IN_WINDOW, work)
                 .await
@@ -489,7 +487,7 @@ fn post_commit(saga: &mut CreateSet) -> StepFuture<'_> {
             saga.committed.extend(copies.into_iter().map(|copy| (copy.shadow_id, copy)));
             saga.phases_done.insert(("post_commit", name));
         }
-        match saga.members.iter().find(|member| !saga.committed.contains_key(&member.shadow_id)) {
+        match saga.plan.members.iter().find(|member| !saga.committed.contains_key(&member.shadow_id)) {
             Some(member) => Err(VssError::new(
                 VssCode::UnexpectedProviderError,
                 format!("Its provider does not say what became of {}", member.volume.mount_point.display()),
@@ -503,13 +501,13 @@ fn thaw(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         for level in AppLevel::FREEZE_ORDER.into_iter().rev() {
             // Not broken off by a wish to stop: it is what the wish would lead to.
-            saga.writers.thaw(level, &saga.facts).await;
+            saga.writers.thaw(level, &saga.plan.facts).await;
         }
         if let Some(froze_at) = saga.froze_at.take() {
             saga.freeze_ms = milliseconds(froze_at.elapsed());
         }
         saga.judge_writers()?;
-        saga.writers.abort_failed(&saga.facts).await;
+        saga.writers.abort_failed(&saga.plan.facts).await;
         Ok(())
     })
 }
@@ -522,7 +520,7 @@ fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         let mut directories = Vec::new();
         if saga.writers.involved().next().is_some() {
-            for (index, member) in saga.members.iter().enumerate() {
+            for (index, member) in saga.plan.members.iter().enumerate() {
                 let stored = saga.stored(member);
                 let writable = member.provider.properties().capabilities.writable_phase;
                 let (provider, staging) = (Arc::clone(&member.provider), Arc::clone(&saga.environment.staging));
@@ -538,7 +536,7 @@ fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
                 ));
             }
         }
-        let told = saga.writers.post_snapshot(&saga.facts, &directories);
+        let told = saga.writers.post_snapshot(&saga.plan.facts, &directories);
         saga.operation.unless_cancelled(told).await??;
         drop(directories);
         unstage(saga).await?;

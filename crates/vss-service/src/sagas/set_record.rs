@@ -13,6 +13,7 @@ impl CreateSet {
     pub(super) fn entry(&self) -> SetEntry {
         let created_at = Instant::now();
         let cuts: BTreeMap<&VolumeId, Consistency> = self
+            .plan
             .members
             .iter()
             .map(|member| {
@@ -23,7 +24,7 @@ impl CreateSet {
         let atomic = self.is_atomic();
         let writers = self.writer_records(&cuts, atomic);
         let shadows: Vec<ShadowCopy> =
-            self.members.iter().map(|member| self.shadow(member, &writers, &cuts, created_at)).collect();
+            self.plan.members.iter().map(|member| self.shadow(member, &writers, &cuts, created_at)).collect();
         let levels = shadows
             .iter()
             .map(|shadow| shadow.consistency)
@@ -34,22 +35,23 @@ impl CreateSet {
         };
         SetEntry {
             copies: self
+                .plan
                 .members
                 .iter()
                 .map(|member| KeptCopy { provider: member.provider.properties().name, stored: self.stored(member) })
                 .collect(),
             set: ShadowCopySet {
-                set_id: self.set_id,
+                set_id: self.plan.set_id,
                 consistency: Consistency::lowest(levels),
                 atomic,
                 hold_ms,
                 freeze_ms: self.freeze_ms,
                 shadows,
                 writers,
-                context: self.facts.context,
-                backup_state: self.facts.backup_state,
-                owner: self.requester.uid,
-                requester: self.requester.name.clone(),
+                context: self.plan.facts.context,
+                backup_state: self.plan.facts.backup_state,
+                owner: self.plan.requester.uid,
+                requester: self.plan.requester.name.clone(),
                 created_at,
             },
             boot_id: self.environment.boot_id.clone(),
@@ -60,12 +62,13 @@ impl CreateSet {
     /// as one btrfs subvolume; never with nested subvolumes (design 3 and 5).
     fn is_atomic(&self) -> bool {
         let not_held = self
+            .plan
             .members
             .iter()
             .filter(|member| member.provider.properties().freeze_policy == FreezePolicy::MustNotHold)
             .count();
         not_held <= 1
-            && (self.members.len() == 1 || self.times.held.is_some())
+            && (self.plan.members.len() == 1 || self.times.held.is_some())
             && self.committed.values().all(|copy| copy.nested.is_empty())
     }
 
@@ -133,7 +136,7 @@ impl CreateSet {
             if levels.is_empty() { cuts[&member.volume.id] } else { Consistency::lowest(levels.iter().copied()) };
         ShadowCopy {
             id: member.shadow_id,
-            set_id: self.set_id,
+            set_id: self.plan.set_id,
             volume: member.volume.mount_point.clone(),
             volume_id: member.volume.id.clone(),
             provider: properties.name,
@@ -145,12 +148,13 @@ impl CreateSet {
             nested: copy.nested.clone(),
             created_at,
             attributes: self
+                .plan
                 .facts
                 .context
                 .attributes()
                 .with(properties.capabilities.kind.attribute())
                 .with(Attributes::NOT_SURFACED),
-            owner: self.requester.uid,
+            owner: self.plan.requester.uid,
         }
     }
 }
