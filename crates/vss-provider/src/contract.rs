@@ -177,7 +177,7 @@ pub trait Provider: Send + Sync {
     /// Called in AddToSnapshotSet and by queries; changes nothing, also on disk.
     ///
     /// # Errors
-    /// `VSS_E_UNEXPECTED` when the volume cannot be examined.
+    /// `VSS_E_PROVIDER_VETO` when the volume cannot be examined.
     fn is_volume_supported(&self, volume: &Volume) -> Result<Support, VssError>;
 
     /// Takes one volume into the set; called in AddToSnapshotSet, once a volume. Returns fast and creates nothing on disk.
@@ -246,12 +246,12 @@ pub trait Provider: Send + Sync {
     /// Deletes a copy, finished or half-made; returns when it can no longer be listed. Idempotent.
     ///
     /// # Errors
-    /// `VSS_E_OBJECT_NOT_FOUND` when its volume cannot be reached now, `VSS_E_VOLUME_IN_USE`, `VSS_E_PROVIDER_VETO`.
+    /// `VSS_E_OBJECT_NOT_FOUND` when its volume cannot be reached now, `VSS_E_PROVIDER_VETO` when it is in use.
     fn delete(&self, copy: &StoredCopy) -> Result<Deletion, VssError>;
 
     /// Is the copy still there? Changes nothing.
     ///
     /// # Errors
-    /// `VSS_E_UNEXPECTED` when its volume is there and cannot be examined.
+    /// `VSS_E_PROVIDER_VETO` when its volume is there and cannot be examined.
     fn presence(&self, copy: &StoredCopy) -> Result<Presence, VssError>;
 }

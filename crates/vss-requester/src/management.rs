@@ -2,6 +2,7 @@
 
 use crate::{Instance, failure, launch};
 use serde::de::DeserializeOwned;
+use vss_api::Empty;
 use vss_api::client::Client;
 use vss_api::management::{
     Call, Deleted, GetSet, Limits, ProviderEntry, Providers, RegisteredWriter, Selection, SetLimits, SetRecord,
@@ -42,12 +43,12 @@ impl Management {
         self.call(&Call::GetLimits)
     }
 
-    /// Changes limits until the service ends; returns those in force then.
+    /// Changes limits until the service ends.
     ///
     /// # Errors
     /// `E_ACCESSDENIED` for others than root; `E_INVALIDARG` out of range.
-    pub fn set_limits(&mut self, limits: SetLimits) -> Result<Limits, VssError> {
-        self.call(&Call::SetLimits(limits))
+    pub fn set_limits(&mut self, limits: SetLimits) -> Result<(), VssError> {
+        self.call::<Empty>(&Call::SetLimits(limits)).map(drop)
     }
 
     /// The finished shadow copies, newest first.

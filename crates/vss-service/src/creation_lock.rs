@@ -14,7 +14,15 @@ pub const FILE: &str = "/run/vss/creation.lock";
 /// The lock, held until it is dropped; the kernel drops it with the process.
 #[derive(Debug)]
 pub struct CreationLock {
-    _file: std::fs::File,
+    file: std::fs::File,
+}
+
+impl Drop for CreationLock {
+    /// Unlocks in so many words: a child of ours between fork and exec still has the file open, and closing ours alone would
+    /// leave the lock with it for that moment.
+    fn drop(&mut self) {
+        let _unlocked = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl CreationLock {
@@ -53,7 +61,7 @@ impl CreationLock {
             file.write_all(holder.as_bytes())
         };
         write().map_err(unusable)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
