@@ -1,14 +1,19 @@
-//! vss-linux
+//! System calls, safe to use: freezing, mounts, btrfs, loop devices, processes and their credentials.
+//!
+//! Here lives all `unsafe` of the project, each place with the reason why it is sound, and what vssd and its guard share
+//! about a hold ([`hold`]: protocol, ledger, sweep). What a call is for is decided on the floors above; nothing here knows
+//! a session, a writer or a provider.
+
+pub mod btrfs;
 pub mod child;
 pub mod clock;
 pub mod freeze;
+pub mod fs_uuid;
 pub mod hold;
 pub mod inherited;
 pub mod loop_device;
-pub mod peer;
-pub mod process;
-pub mod btrfs;
-pub mod fs_uuid;
 pub mod mount;
 pub mod mountinfo;
+pub mod peer;
+pub mod process;
 pub mod statfs;

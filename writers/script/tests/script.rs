@@ -101,7 +101,7 @@ done"#;
 #[test]
 fn the_environment_tells_of_the_backup() {
     let scene = Scene::new();
-    let mut writer = writer(&scene, "env | grep ^VSS_ | sort >> $LOG\nread -r phase; echo ok");
+    let mut writer = writer(&scene, "env | grep ^VSS_ | grep -v ^VSS_TESTDATA= | sort >> $LOG\nread -r phase; echo ok");
     let event = session(5);
     all(&mut writer, &event, &[PrepareBackup]);
     let expected = [
