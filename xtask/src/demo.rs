@@ -9,7 +9,7 @@ pub(crate) mod workload;
 use crate::demo::invariant::Image;
 use crate::demo::stage::{Stage, say, tour};
 use crate::demo::table::Outcome;
-use crate::demo::workload::Workload;
+use crate::demo::workload::{Pace, Workload};
 use crate::interrupt::{Ended, Interrupt};
 use crate::{house, packages};
 use anyhow::{Context, Result, bail, ensure};
@@ -35,15 +35,17 @@ const LISTED: Duration = Duration::from_secs(120);
 
 /// True when the shadow copy was consistent and the plain copy was not.
 pub(crate) fn run(interrupt: &Interrupt) -> Result<bool> {
-    ensure!(rustix::process::geteuid().is_root(), "the demo mounts a volume of its own: run it as root (sudo)");
     packages::need(&[packages::BTRFS, packages::RESTIC], interrupt)?;
     let started = Instant::now();
     say("The programs, as they are shipped");
     let programs = house::build_release(interrupt)?;
+    house::need_root("demo")?;
 
     say("A btrfs volume in a file, with 1 GiB of files on it");
     let stage = Stage::set_up(&programs, VOLUME_GIB, interrupt)?;
     fill(stage.volume())?;
+    // The backup should meet a disk at rest.
+    stage.settle()?;
 
     say("A program that keeps two files and a SQLite database in step, with fsync after each step");
     let workload = Workload::start(stage.volume(), interrupt)?;
@@ -61,15 +63,15 @@ pub(crate) fn run(interrupt: &Interrupt) -> Result<bool> {
     stage.restic(&["restore", "latest", "--quiet", "--target", &restored.to_string_lossy()], interrupt)?;
     let below = stage.volume().strip_prefix("/").unwrap_or(stage.volume());
     let with = Image::read(&restored.join(below))?;
-    println!("{with}");
+    println!("{}", with.verdict());
     fs::remove_dir_all(&restored)?;
 
     say("The same without us: a plain copy of the live files, while the program writes");
-    let (without, tries) = copy_live(&stage, interrupt)?;
+    let copy = copy_live(&stage, &workload, interrupt)?;
     workload.stop()?;
 
     say("Compared");
-    let outcome = Outcome { backup, before, after, with, without, tries };
+    let outcome = Outcome { before, backup, after, with, copy };
     print!("{}", outcome.table());
     println!("\nTook {} s.", started.elapsed().as_secs());
     Ok(outcome.is_as_promised())
@@ -84,8 +86,6 @@ fn fill(volume: &Path) -> Result<()> {
         let mut file = File::create_new(directory.join(format!("{number:03}")))?;
         io::copy(&mut random.by_ref().take(OTHER_FILE_BYTES), &mut file)?;
     }
-    // The backup should meet a disk at rest.
-    rustix::fs::syncfs(File::open(volume)?)?;
     println!("{OTHER_FILES} files of {} MiB in {}", OTHER_FILE_BYTES >> 20, directory.display());
     Ok(())
 }
@@ -96,7 +96,7 @@ struct Backup {
     /// The record of its set, as `vss show --json` has it.
     set: Value,
     /// How the program went on meanwhile.
-    during: workload::Pace,
+    during: Pace,
 }
 
 fn back_up(stage: &Stage, workload: &Workload, interrupt: &Interrupt) -> Result<Backup> {
@@ -145,8 +145,18 @@ fn document(text: &str) -> Result<Value> {
     serde_json::from_str(text).with_context(|| format!("not one JSON document: {text}"))
 }
 
-/// Copies the live files until a copy is broken; the last one, and how many there were.
-fn copy_live(stage: &Stage, interrupt: &Interrupt) -> Result<(Image, u32)> {
+/// The plain copy that was broken, or the last one that was made.
+#[derive(Debug)]
+struct PlainCopy {
+    image: Image,
+    /// How many were made.
+    tries: u32,
+    /// How the program went on meanwhile.
+    during: Pace,
+}
+
+/// Copies the live files until a copy is broken.
+fn copy_live(stage: &Stage, workload: &Workload, interrupt: &Interrupt) -> Result<PlainCopy> {
     let target = stage.path("copy");
     let mut tries = 0;
     loop {
@@ -156,14 +166,15 @@ fn copy_live(stage: &Stage, interrupt: &Interrupt) -> Result<(Image, u32)> {
         let mut names = fs::read_dir(stage.volume())?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
         names.sort();
         println!("$ cp -a {}/* {}", stage.volume().display(), target.display());
-        // A file of the database may be gone when cp comes to it, which is what such a copy has to live with.
+        let began = Instant::now();
         let status = interrupt.run(Command::new("cp").arg("-a").args(&names).arg(&target))?;
+        ensure!(status.success(), "cp ended with {status}");
+        let during = workload.since(began)?;
         let image = Image::read(&target)?;
-        println!("{image}");
+        println!("{}", image.verdict());
         fs::remove_dir_all(&target)?;
         if !image.holds() || tries == TRIES {
-            ensure!(status.success() || !image.holds(), "cp ended with {status}");
-            return Ok((image, tries));
+            return Ok(PlainCopy { image, tries, during });
         }
     }
 }

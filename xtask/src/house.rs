@@ -83,13 +83,30 @@ pub(crate) fn metadata() -> Result<Metadata> {
     serde_json::from_slice(&output.stdout).context("cargo metadata says something unexpected")
 }
 
-/// Builds the programs as they are shipped and returns their directory.
+/// Builds the programs as they are shipped and returns their directory. Started without cargo, as root by `sudo .../xtask`, it
+/// takes those that the same command has built for an ordinary user before: root may have no cargo.
 pub(crate) fn build_release(interrupt: &Interrupt) -> Result<PathBuf> {
-    println!("$ cargo build --release");
-    interrupt.check(cargo().args(["build", "--release"]))?;
-    let directory = metadata()?.target_directory.join("release");
+    if std::env::var_os("CARGO").is_some() {
+        println!("$ cargo build --release");
+        interrupt.check(cargo().args(["build", "--release"]))?;
+    }
+    let own = std::env::current_exe().context("cannot find our own executable")?;
+    let target = own.parent().and_then(Path::parent).context("our own executable is in no target directory")?;
+    let directory = target.join("release");
     for program in PROGRAMS {
-        anyhow::ensure!(directory.join(program).is_file(), "{program} was not built in {}", directory.display());
+        anyhow::ensure!(directory.join(program).is_file(), "{program} has not been built in {}", directory.display());
     }
     Ok(directory)
+}
+
+/// Refuses an ordinary user, once all is built that can be built without root.
+pub(crate) fn need_root(task: &str) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let own = std::env::current_exe().context("cannot find our own executable")?;
+    anyhow::bail!(
+        "this mounts a volume of its own, which takes root. Everything is built; now run\n  sudo {} {task}",
+        own.display()
+    )
 }

@@ -25,10 +25,12 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo cargo xtask demo
-  sudo cargo xtask test
-  sudo cargo xtask test model guard
-  sudo cargo xtask bench window --sets 50";
+  cargo xtask demo
+  cargo xtask test
+  cargo xtask test model guard
+  cargo xtask bench window --sets 50
+
+Run them as root: what needs it is refused or skipped otherwise.";
 
 #[derive(Debug, Subcommand)]
 enum Task {

@@ -21,7 +21,8 @@ impl Volume {
     pub(crate) fn create(directory: &Path, gib: u64, interrupt: &Interrupt) -> Result<Self> {
         let image = directory.with_extension("img");
         File::create_new(&image)?.set_len(gib << 30)?;
-        interrupt.check(Command::new("mkfs.btrfs").args(["-q", "-K"]).arg(&image))?;
+        // Its advice on standard output is not for our user.
+        interrupt.output(Command::new("mkfs.btrfs").args(["-q", "-K"]).arg(&image))?;
         fs::create_dir(directory)?;
         let device = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..AttachOptions::default() })
             .context("cannot attach a loop device")?;
@@ -33,6 +34,12 @@ impl Volume {
     /// Where it is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.mount
+    }
+
+    /// Waits until everything written so far is on disk: on the volume, and its image on the file system below.
+    pub(crate) fn settle(&self) -> Result<()> {
+        rustix::fs::syncfs(File::open(&self.mount)?)?;
+        Ok(File::open(self.mount.with_extension("img"))?.sync_all()?)
     }
 
     /// Its loop device.

@@ -55,9 +55,9 @@ struct Series {
 
 /// True when the medians are what was wanted.
 pub(super) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
-    ensure!(rustix::process::geteuid().is_root(), "the benchmark mounts a volume of its own: run it as root (sudo)");
     packages::need(&[packages::BTRFS], interrupt)?;
     let programs = house::build_release(interrupt)?;
+    house::need_root("bench window")?;
     let bench = Bench::set_up(programs, interrupt)?;
     let mut series = Series::default();
     for round in 0..arguments.sets {
@@ -122,7 +122,7 @@ impl Bench {
             fs::write(volume.path().join(format!("file-{number}")), format!("{number}\n").repeat(1000))?;
         }
         fs::create_dir(volume.path().join("bare"))?;
-        rustix::fs::syncfs(File::open(volume.path())?)?;
+        volume.settle()?;
         let service = Service::start(&programs, directory.path(), interrupt)?;
         let socket = service.runtime_directory.join("writer");
         let levels = [AppLevel::FrontEnd, AppLevel::BackEnd, AppLevel::System];

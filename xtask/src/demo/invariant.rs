@@ -3,7 +3,6 @@
 use crate::demo::workload::{DATABASE, FIRST, LAST};
 use anyhow::{Context, Result};
 use rusqlite::Connection;
-use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -29,16 +28,13 @@ impl Image {
     pub(super) fn holds(&self) -> bool {
         matches!(self.database, Ok(database) if self.last <= database && database <= self.first && self.first <= self.last + 1)
     }
-}
 
-impl fmt::Display for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The same for people, with the numbers.
+    pub(super) fn verdict(&self) -> String {
         let Self { first, database, last } = self;
-        match database {
-            Ok(database) => write!(f, "first file {first}, database {database}, last file {last}: ")?,
-            Err(error) => write!(f, "first file {first}, database {error}, last file {last}: ")?,
-        }
-        f.write_str(if self.holds() { "one instant" } else { "NOT of one instant" })
+        let verdict = if self.holds() { "held" } else { "BROKEN" };
+        let database = database.as_ref().map_or_else(Clone::clone, u64::to_string);
+        format!("{verdict}: first file {first}, database {database}, last file {last}")
     }
 }
 

@@ -75,6 +75,11 @@ impl Stage {
         self.volume.as_ref().map_or(Path::new(""), Volume::path)
     }
 
+    /// Waits until the volume is at rest.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.volume.as_ref().map_or(Ok(()), Volume::settle)
+    }
+
     /// A `vss` command on the demo's own service, which it starts by itself.
     pub(super) fn vss(&self, arguments: &[&str]) -> Command {
         let mut command = self.with_repository(Command::new(&self.vss));

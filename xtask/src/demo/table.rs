@@ -1,31 +1,29 @@
 //! The table at the end of the demo.
 
-use crate::demo::Backup;
 use crate::demo::invariant::Image;
 use crate::demo::workload::Pace;
+use crate::demo::{Backup, PlainCopy, TRIES};
 use std::fmt::Write;
 
 /// Everything that the demo has found out.
 #[derive(Debug)]
 pub(super) struct Outcome {
+    /// The program's pace before the backup.
+    pub(super) before: Pace,
     /// The backup from a shadow copy.
     pub(super) backup: Backup,
-    /// The program's pace before it.
-    pub(super) before: Pace,
-    /// The program's pace after it.
+    /// The program's pace after the backup.
     pub(super) after: Pace,
     /// What was restored from the backup.
     pub(super) with: Image,
-    /// What the plain copy holds.
-    pub(super) without: Image,
-    /// How many plain copies were made.
-    pub(super) tries: u32,
+    /// The plain copy.
+    pub(super) copy: PlainCopy,
 }
 
 impl Outcome {
     /// True when it was good with us and broken without.
     pub(super) fn is_as_promised(&self) -> bool {
-        self.with.holds() && !self.without.holds()
+        self.with.holds() && !self.copy.image.holds()
     }
 
     /// The table.
@@ -41,10 +39,11 @@ impl Outcome {
             ("writes per second before", pace(self.before)),
             ("writes per second during", pace(self.backup.during)),
             ("writes per second after", pace(self.after)),
-            ("invariant with us", verdict(&self.with)),
+            ("  during the plain copy", pace(self.copy.during)),
+            ("invariant with us", self.with.verdict()),
             (
                 "invariant without",
-                format!("{}, copy {} of at most {}", verdict(&self.without), self.tries, super::TRIES),
+                format!("{} (copy {} of at most {TRIES})", self.copy.image.verdict(), self.copy.tries),
             ),
         ];
         rows.iter().fold(String::new(), |mut table, (name, value)| {
@@ -53,8 +52,4 @@ impl Outcome {
             table
         })
     }
-}
-
-fn verdict(image: &Image) -> String {
-    format!("{} ({image})", if image.holds() { "HOLDS" } else { "BROKEN" })
 }
