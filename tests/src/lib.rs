@@ -1,9 +1,11 @@
 //! What the tests of the whole house share: file systems of their own, programs under test, loads.
 
+pub mod gate;
 pub mod guard;
 pub mod instance;
 pub mod load;
 pub mod loopfs;
 pub mod programs;
 pub mod traces;
+pub mod volume;
 pub mod writers;

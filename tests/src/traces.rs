@@ -19,24 +19,32 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 pub struct BusyVolume {
     load: Load,
     volume: LoopFs,
+    /// The subvolumes that are the test's.
+    nested: Vec<String>,
 }
 
 impl BusyVolume {
-    /// A new volume; one of btrfs has the subvolume `nested`.
+    /// A new volume.
     ///
     /// # Errors
     /// See [`LoopFs::new`].
     pub fn new(kind: Kind, size_mib: u64) -> anyhow::Result<Self> {
         let volume = LoopFs::new(kind, size_mib)?;
-        if kind == Kind::Btrfs {
-            let nested = volume.path().join("nested");
-            let made = Command::new("btrfs").args(["subvolume", "create"]).arg(nested).output()?;
-            if !made.status.success() {
-                bail!("{}", String::from_utf8_lossy(&made.stderr));
-            }
-        }
         let load = Load::start(volume.path())?;
-        Ok(Self { load, volume })
+        Ok(Self { load, volume, nested: Vec::new() })
+    }
+
+    /// The same volume, of btrfs, with a nested subvolume.
+    ///
+    /// # Errors
+    /// `btrfs subvolume create` fails.
+    pub fn with_nested(mut self) -> anyhow::Result<Self> {
+        let made = Command::new("btrfs").args(["subvolume", "create"]).arg(self.path().join("nested")).output()?;
+        if !made.status.success() {
+            bail!("{}", String::from_utf8_lossy(&made.stderr));
+        }
+        self.nested.push("nested".to_owned());
+        Ok(self)
     }
 
     /// Where it is mounted.
@@ -81,13 +89,13 @@ impl BusyVolume {
         Ok(lines.lines().filter_map(|line| Some(line.split_once(" path ")?.1.to_owned())).collect())
     }
 
-    /// Checks that a btrfs volume has its own subvolume, and nothing of ours.
+    /// Checks that a btrfs volume has the test's subvolumes, and nothing of ours.
     ///
     /// # Errors
     /// What is there.
     pub fn has_no_copies(&self) -> anyhow::Result<()> {
         let subvolumes = self.subvolumes()?;
-        if subvolumes != ["nested"] {
+        if subvolumes != self.nested {
             bail!("subvolumes are left: {subvolumes:?}");
         }
         if self.path().join(".vss").exists() {

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{
-    BackupState, ComponentKind, Context, OperationId, SessionId, SetId, ShadowCopySet, ShadowId, VssError, WriterClassId,
-    WriterInstanceId, WriterMetadata, WriterStatus,
+    BackupState, ComponentKind, Context, OperationId, SessionId, SetId, ShadowCopySet, ShadowId, VssError,
+    WriterClassId, WriterInstanceId, WriterMetadata, WriterStatus,
 };
 
 /// The name of the interface.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use vss_model::component::Json;
 use vss_model::{
-    AppLevel, BackupState, Component, ComponentName, Context, SessionId, SetId, ShadowId, Usage, VolumeId, VssCode, VssError,
-    WriterClassId, WriterInstanceId, WriterState,
+    AppLevel, BackupState, Component, ComponentName, Context, SessionId, SetId, ShadowId, Usage, VolumeId, VssCode,
+    VssError, WriterClassId, WriterInstanceId, WriterState,
 };
 
 /// The name of the interface.

@@ -11,7 +11,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::{os::fd::OwnedFd, path::PathBuf};
-use vss_model::{Attributes, Context, FreezePolicy, Instant, NestedCopy, ProviderId, SetId, ShadowId, Volume, VssError};
+use vss_model::{
+    Attributes, Context, FreezePolicy, Instant, NestedCopy, ProviderId, SetId, ShadowId, Volume, VssError,
+};
 
 /// What kind of provider it is, `VSS_PROV_*` (spec P 2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use vss_api::management::RegisteredWriter;
 use vss_api::requester::{VolumeAdded, VolumeQuestion};
 use vss_model::{
     BackupState, Consistency, Context, ShadowCopySet, ShadowId, VssCode, VssError, WriterClassId, WriterMetadata,
-    WriterStatus,
+    WriterState, WriterStatus,
 };
 
 /// Time between two tries to begin a set while another one is being created.
@@ -136,11 +136,16 @@ impl Backup {
     /// without writers.
     ///
     /// # Errors
-    /// What the service answers.
+    /// What the service answers; why the first writer failed that did in BackupComplete.
     pub fn finish(&mut self, succeeded: bool, monitor: &mut dyn Monitor) -> Result<(), VssError> {
         match (self.set.context.has_writers(), succeeded) {
             (false, _) => Ok(()),
-            (true, true) => self.requester.backup_complete(monitor),
+            (true, true) => {
+                self.requester.backup_complete(monitor)?;
+                // The call succeeds whatever they answered (spec R 1.3).
+                self.requester.gather_writer_status(monitor)?;
+                all_completed(&self.requester.writer_status()?)
+            }
             (true, false) => self.requester.abort_backup(),
         }
     }
@@ -199,6 +204,14 @@ fn all_answered(names: &[String], metadata: &[WriterMetadata]) -> Result<(), Vss
         )
         .with_hint("See the writer's log, and restart it")),
     }
+}
+
+/// Fails with the first writer that failed in BackupComplete; earlier failures were told when the set was made.
+fn all_completed(statuses: &[WriterStatus]) -> Result<(), VssError> {
+    let failed = statuses.iter().find(|writer| writer.involved && writer.state == WriterState::FailedAtBackupComplete);
+    failed.and_then(|writer| Some((writer, writer.failure.clone()?))).map_or(Ok(()), |(writer, failure)| {
+        Err(failure.while_doing(format!("Writer {} ({})", writer.name, writer.state)))
+    })
 }
 
 /// Begins the set, waiting at most `wait` for another one to be finished.

@@ -7,10 +7,18 @@
 //! The rows themselves stand in `sagas/create_set.rs`; how a hold is made and thawed is the guard's (`guard/`).
 
 use crate::{fault, providers};
-use std::{sync::Arc, time::Duration};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant as Clock;
 use vss_model::{FreezePolicy, Instant, SetId, VssCode, VssError, limits};
 use vss_provider::Provider;
+
+/// How long the window may take beyond its own limits before its thread is given up.
+pub const WINDOW_GRACE: Duration = Duration::from_secs(2);
+/// How often who waits for the window looks where it stands.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What holds the writes of the members that need it: the guard, or a fake in tests.
 pub trait Hold: Send {
@@ -59,8 +67,19 @@ pub struct Window {
     deadline: Option<std::time::Instant>,
     /// When things happened.
     pub times: WindowTimes,
+    /// Where it stands, for who waits for it.
+    standing: Arc<Standing>,
     /// Whom an injected fault may end.
     pub victims: fault::Victims,
+}
+
+/// Where a window stands, seen from outside without waiting for it.
+#[derive(Default)]
+struct Standing {
+    /// Before the first FIFREEZE.
+    held: OnceLock<std::time::Instant>,
+    /// Which provider is in commit, counted from 1 in the window's order; 0: none.
+    committing: AtomicUsize,
 }
 
 impl Window {
@@ -77,6 +96,7 @@ impl Window {
             committed: 0,
             deadline: None,
             times: WindowTimes::default(),
+            standing: Arc::default(),
             victims: fault::Victims::default(),
         }
     }
@@ -117,6 +137,7 @@ impl Window {
             && let Some(hold) = self.hold.as_mut()
         {
             let held = Instant::now();
+            self.standing.held.get_or_init(std::time::Instant::now);
             hold.hold()?;
             self.times.held = Some(held);
         }
@@ -129,9 +150,11 @@ impl Window {
     /// What the first failing provider says.
     pub fn commit(&mut self) -> Result<(), VssError> {
         while let Some((name, provider)) = self.providers.get(self.committed) {
+            self.standing.committing.store(self.committed + 1, Ordering::Relaxed);
             provider.commit(self.set_id).map_err(|error| providers::by_contract(name, error))?;
             self.committed += 1;
         }
+        self.standing.committing.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -186,27 +209,42 @@ impl WindowThread {
         Ok(Self { jobs })
     }
 
-    /// Runs `body` on the window thread and waits at most `limit` for it.
+    /// Runs `body` on the window thread and waits at most `limit` for it, and not longer than the longest hold from when
+    /// it began to hold.
     ///
     /// # Errors
-    /// `VSS_E_HOLD_WRITES_TIMEOUT` when it did not come back: the thread and the window with it are lost.
+    /// `VSS_E_HOLD_WRITES_TIMEOUT`, naming the provider that is stuck, when it did not come back: the thread and the window
+    /// with it are lost.
     pub async fn run<T: Send + 'static>(
         &self,
         mut window: Window,
         limit: Duration,
         body: impl FnOnce(&mut Window) -> T + Send + 'static,
     ) -> Result<(Window, T), VssError> {
-        let (answer, answered) = oneshot::channel();
+        let began = Clock::now();
+        let standing = Arc::clone(&window.standing);
+        let names: Vec<String> = window.providers.iter().map(|(name, _)| name.clone()).collect();
+        let (answer, mut answered) = oneshot::channel();
         let job: Job = Box::new(move || {
             let value = body(&mut window);
             // Nobody waits any more when the thread was abandoned; the window ends here, and the guard with it.
             let _abandoned = answer.send((window, value));
         });
         let lost = || {
-            VssError::new(VssCode::HoldWritesTimeout, format!("The cut did not end within {limit:?}"))
+            let stuck = standing.committing.load(Ordering::Relaxed).checked_sub(1).and_then(|index| names.get(index));
+            let who = stuck.map_or_else(|| "The cut".to_owned(), |name| format!("Provider {name} in commit"));
+            VssError::new(VssCode::HoldWritesTimeout, format!("{who} did not end within {:?}", began.elapsed()))
                 .with_hint("A provider is stuck; wait 10 minutes and try again, at most 3 times (spec R 2.4)")
         };
         self.jobs.send(job).map_err(|_| lost())?;
-        tokio::time::timeout(limit, answered).await.map_err(|_| lost())?.map_err(|_| lost())
+        loop {
+            let over = standing.held.get().map(|held| Clock::from_std(*held) + limits::HOLD + WINDOW_GRACE);
+            let until = over.map_or(began + limit, |over| over.min(began + limit));
+            match tokio::time::timeout_at(until.min(Clock::now() + LOOK), &mut answered).await {
+                Ok(answer) => return answer.map_err(|_| lost()),
+                Err(_) if Clock::now() >= until => return Err(lost()),
+                Err(_) => {}
+            }
+        }
     }
 }

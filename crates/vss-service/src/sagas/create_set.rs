@@ -22,7 +22,7 @@
 use super::{Act, Context, Row, StepFuture, nothing_to_undo, run_window_rows};
 use crate::catalogue::{KeptCopy, PendingSet};
 use crate::environment::Environment;
-use crate::freeze_window::{Window, WindowThread, WindowTimes};
+use crate::freeze_window::{WINDOW_GRACE, Window, WindowThread, WindowTimes};
 use crate::operation::{Operation, cancelled};
 use crate::providers::by_contract;
 use crate::writers::registry::milliseconds;
@@ -37,9 +37,6 @@ use vss_model::{
     AppLevel, FreezePolicy, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
 };
 use vss_provider::{CommittedCopy, Provider, StoredCopy};
-
-/// How long the window may take beyond its own limits before its thread is given up.
-const WINDOW_GRACE: Duration = Duration::from_secs(2);
 
 /// One volume of the set.
 #[derive(Clone)]

@@ -52,6 +52,8 @@ pub struct SessionWriter {
     began: bool,
     /// Told PrepareSnapshot or more, PostSnapshot not handled yet: Abort is owed if it ends now.
     in_snapshot: bool,
+    /// Let the time for an answer pass: nothing is waited for any more.
+    is_silent: bool,
 }
 
 impl SessionWriter {
@@ -195,6 +197,7 @@ impl SessionWriters {
                 frozen_at: None,
                 began: false,
                 in_snapshot: false,
+                is_silent: false,
             });
         }
         Self { writers: identified, prepare_limit }
@@ -416,17 +419,24 @@ impl SessionWriters {
         }
     }
 
-    /// Makes these calls at once and takes in every answer. Abort and BackupShutdown change no state by their answers.
+    /// Makes these calls at once and takes in every answer. Abort and BackupShutdown change no state by their answers; a
+    /// writer that owes an earlier one finds them when it comes back, and keeps nobody waiting until then.
     async fn run(&mut self, kind: EventKind, calls: Vec<(usize, Event, Vec<OwnedFd>, Duration)>) {
+        let farewell = matches!(kind, EventKind::Abort | EventKind::BackupShutdown);
         let mut answers = JoinSet::new();
         for (index, event, fds, limit) in calls {
-            let answer = self.writers[index].writer.port.event(kind, event, fds);
-            answers.spawn(async move { (index, limit, tokio::time::timeout(limit, answer).await) });
+            let writer = &self.writers[index];
+            let answer = writer.writer.port.event(kind, event, fds);
+            if farewell && writer.is_silent {
+                tokio::spawn(tokio::time::timeout(limit, answer));
+            } else {
+                answers.spawn(async move { (index, limit, tokio::time::timeout(limit, answer).await) });
+            }
         }
         while let Some(answer) = answers.join_next().await {
             let Ok((index, limit, answer)) = answer else { continue };
             let writer = &mut self.writers[index];
-            let farewell = matches!(kind, EventKind::Abort | EventKind::BackupShutdown);
+            writer.is_silent |= answer.is_err();
             match answer {
                 Ok(Ok(reply)) if !farewell => writer.take_reply(kind, reply),
                 Ok(Ok(_)) => {}

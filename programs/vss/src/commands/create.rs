@@ -23,7 +23,7 @@ pub(super) fn create(instance: &Instance, arguments: &CreateArguments) -> Result
     signals.ending(FAILED);
     progress.finished(backup.set(), backup.writer_statuses());
     if let Err(error) = backup.finish(true, &mut progress) {
-        output::warn(&format!("The writers could not be told that the set is made: {error}"));
+        output::warn(&format!("The backup is not complete for all writers: {error}"));
     }
     if arguments.json {
         output::json(&SetDocument::from(backup.set()))?;

@@ -189,7 +189,7 @@ impl Run {
     /// Tells the writers how it went, and deletes the copies; returns when they are gone.
     fn release(&mut self, succeeded: bool) {
         if let Err(error) = self.backup.finish(succeeded, &mut self.progress) {
-            warn(&format!("The writers could not be told that the backup is over: {error}"));
+            warn(&format!("The backup is not complete for all writers: {error}"));
         }
         for shadow_id in self.shadow_ids() {
             match self.backup.unexpose(shadow_id) {
