@@ -29,7 +29,14 @@ impl BusyVolume {
     /// # Errors
     /// See [`LoopFs::new`].
     pub fn new(kind: Kind, size_mib: u64) -> anyhow::Result<Self> {
-        let volume = LoopFs::new(kind, size_mib)?;
+        Self::of(LoopFs::new(kind, size_mib)?)
+    }
+
+    /// This volume.
+    ///
+    /// # Errors
+    /// The file that is written to cannot be created.
+    pub fn of(volume: LoopFs) -> anyhow::Result<Self> {
         let load = Load::start(volume.path())?;
         Ok(Self { load, volume, nested: Vec::new() })
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -152,6 +152,66 @@ fn a_directory_alone_is_covered() -> anyhow::Result<()> {
     ensure!(outcome.stdout == "old new new ", "{outcome:?}");
     ensure!(volume.read("repository/backup")? == "backup\n" && volume.read("data/spool/sent")? == "sent\n", "not live");
     ensure!(outcome.stderr.is_empty(), "nothing is to be said: {outcome:?}");
+    scene.is_over()
+}
+
+#[test]
+fn a_path_may_be_named_in_every_way() -> anyhow::Result<()> {
+    if skipped("a_path_may_be_named_in_every_way") {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let volume = &scene.volume;
+    volume.make_subvolume("nested one")?;
+    let files = ["plain/file", "nested one/directory/file", "a b\tc\nd\\e/file", "\u{e4}\u{4e2d}/file", "-v/file"];
+    for file in files {
+        volume.write(file, "old")?;
+    }
+    let gate = Gate::new()?;
+    let link = gate.path().join("link");
+    symlink(volume.path().join("plain"), &link)?;
+    let mounted = Mounted::bind(&volume.path().join("nested one/directory"), &gate.path().join("mounted here"))?;
+    let place = |path: &str| format!("{}/{path}", volume.name());
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path in UTF-8");
+    for (path, file) in [
+        (text(&link)?, place("plain/file")),
+        (text(&link)?, format!("{}/file", text(&link)?)),
+        (place("plain/../plain/."), place("plain/file")),
+        (place("plain/file"), place("plain/file")),
+        (place("nested one"), place("nested one/directory/file")),
+        (place("nested one/directory"), place("nested one/directory/file")),
+        (place(files[2].trim_end_matches("/file")), place(files[2])),
+        (place(files[3].trim_end_matches("/file")), place(files[3])),
+        (mounted.name().to_owned(), format!("{}/file", mounted.name())),
+        ("-v".to_owned(), place("-v/file")),
+        ("plain".to_owned(), "plain/file".to_owned()),
+    ] {
+        for file in files {
+            volume.write(file, "old")?;
+        }
+        let gate = Gate::new()?;
+        // What is asked for is seen in the past, and nothing else.
+        let script = format!("{}; cat \"$0\" && cat {}/file", gate.shell(), volume.name());
+        let mut command = scene.instance.command("vss");
+        let volumes = [format!("--volume={path}"), format!("--volume={path}")];
+        command.args(scene.instance.arguments()).arg("run").args(volumes).args(["--", "sh", "-c", &script, &file]);
+        let turn = creation_turn();
+        let run = Running::start({
+            command.current_dir(volume.path()).stdin(Stdio::null());
+            command
+        })?;
+        gate.reached_by(&run).with_context(|| format!("{path:?}"))?;
+        drop(turn);
+        volume.write("file", "live")?;
+        for file in files {
+            volume.write(file, "new")?;
+        }
+        gate.open()?;
+        let outcome = run.finish()?;
+        ensure!(outcome.is_success() && outcome.stdout == "oldlive", "{path:?}: {outcome:?}");
+        ensure!(volume.copies()?.is_empty(), "{path:?}: copies are left");
+    }
+    drop(mounted);
     scene.is_over()
 }
 

@@ -54,7 +54,7 @@ pub struct Status {
     pub started_at: Instant,
     /// What it did at its start: swept holds, undone creations, deleted orphans, forgotten copies. One line each.
     pub recovery: Vec<String>,
-    /// Open sessions.
+    /// Open sessions: all for root, the caller's own for others.
     pub sessions: Vec<SessionStatus>,
     /// Registered writers.
     pub writers: u64,
@@ -219,6 +219,7 @@ pub struct Volumes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeEntry {
     /// Where it is mounted.
+    #[serde(with = "vss_model::path_text")]
     pub volume: PathBuf,
     /// Its lasting name.
     pub volume_id: VolumeId,
@@ -245,7 +246,7 @@ pub struct Selection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_id: Option<SetId>,
     /// The oldest of the volume that holds this path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "vss_model::path_text::optional")]
     pub oldest_of: Option<PathBuf>,
     /// All that the caller may delete.
     #[serde(default)]

@@ -74,6 +74,18 @@ pub(crate) fn read_call<T: DeserializeOwned>(method: &str, parameters: Map<Strin
     T::deserialize(MapAccessDeserializer::new(message)).map_err(|fault| fault.or_in("parameters"))
 }
 
+/// The value without the fields that are null, at every depth: in Varlink they are the same as left out.
+pub(crate) fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let given = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(given.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
 /// Reads a struct from the fields of an object.
 pub(crate) fn read_fields<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Fault> {
     T::deserialize(Fields(fields))
@@ -160,7 +172,7 @@ impl<'de> MapAccess<'de> for FieldAccess {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let Some((name, value)) = self.current.take() else { return Err(de::Error::custom("a value without a field")) };
-        seed.deserialize(value).map_err(|error| Fault::field(name, error.to_string()))
+        seed.deserialize(without_nulls(value)).map_err(|error| Fault::field(name, error.to_string()))
     }
 }
 
@@ -209,6 +221,10 @@ mod tests {
             Ok(requester::Call::DoSnapshotSet(requester::DoSnapshotSet { strict: false }))
         );
         assert_eq!(field(requester("InitializeForBackup", json!({"requester": null}))), "requester");
+        let component = json!({"instance_id": vss_model::WriterInstanceId::random(), "type": "database",
+            "class_id": vss_model::WriterClassId::random(), "logical_path": null, "name": "db"});
+        let call = requester("SetBackupSucceeded", json!({"component": component, "succeeded": true}));
+        assert!(matches!(call, Ok(requester::Call::SetBackupSucceeded(_))), "{call:?}");
     }
 
     #[test]

@@ -167,6 +167,7 @@ pub struct ComponentReference {
 #[serde(deny_unknown_fields)]
 pub struct VolumeQuestion {
     /// Any path on the volume.
+    #[serde(with = "vss_model::path_text")]
     pub volume: PathBuf,
     /// The provider to use, by name; none: the service chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,8 +198,10 @@ pub struct VolumeAdded {
     /// The id of the shadow copy to be.
     pub shadow_id: ShadowId,
     /// Mount point of the volume that holds the path.
+    #[serde(with = "vss_model::path_text")]
     pub volume: PathBuf,
     /// The path inside the volume, relative to its root; empty for the root.
+    #[serde(with = "vss_model::path_text")]
     pub inner: PathBuf,
     /// The provider that will make it.
     pub provider: String,
@@ -235,7 +238,7 @@ pub struct ExposeSnapshot {
     /// The shadow copy.
     pub shadow_id: ShadowId,
     /// An existing empty directory; none: a directory of the service's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "vss_model::path_text::optional")]
     pub path: Option<PathBuf>,
 }
 
@@ -243,6 +246,7 @@ pub struct ExposeSnapshot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exposed {
     /// Where it is mounted now.
+    #[serde(with = "vss_model::path_text")]
     pub path: PathBuf,
 }
 

@@ -226,6 +226,7 @@ pub struct EventComponent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventVolume {
     /// Where it is mounted.
+    #[serde(with = "vss_model::path_text")]
     pub volume: PathBuf,
     /// Its lasting name.
     pub volume_id: VolumeId,
@@ -250,7 +251,7 @@ pub struct EventReply {
     /// Why it failed: one of `VSS_E_WRITERERROR_*` (spec R 2.9); left out with a failed state: NONRETRYABLE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<VssCode>,
-    /// Why it failed, for a person: at most 4096 bytes are kept.
+    /// Why it failed, for a person: at most 4096 characters are kept.
     #[serde(default)]
     pub message: String,
     /// Components that failed alone.

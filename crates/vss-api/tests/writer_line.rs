@@ -102,6 +102,28 @@ fn events_are_called_and_answered_on_the_turned_line() {
 }
 
 #[test]
+fn a_writer_may_send_null_for_what_it_leaves_out() {
+    let door = Door::open();
+    let (mut peer, line) = raw_writer(&door);
+    let writer = std::thread::spawn(move || {
+        peer.receive().unwrap();
+        let files = json!([{"path": "/srv", "pattern": null, "recursive": null, "alternate_path": null}]);
+        let component = json!({"type": null, "logical_path": null, "name": "data", "caption": null, "selectable": null,
+            "files": files});
+        peer.send(&json!({"error": null, "parameters": {"components": [component]}}));
+        peer.receive().unwrap();
+        peer.send(&json!({"parameters": {"state": null, "code": null, "message": null, "components": null}}));
+        peer
+    });
+    door.runtime().block_on(async {
+        let identity = line.identify(identify()).await.unwrap();
+        assert_eq!(identity.components[0].files[0].pattern, "*");
+        assert_eq!(line.event(&EventCall::Thaw(event()), Vec::new()).await, Ok(EventReply::default()));
+    });
+    writer.join().unwrap();
+}
+
+#[test]
 fn a_refused_writer_may_try_again() {
     let door = Door::open();
     let mut peer = Raw::connect(&door.writer);

@@ -41,6 +41,7 @@ impl fmt::Display for ComponentName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSpec {
     /// The directory: absolute, no wildcards.
+    #[serde(with = "crate::path_text")]
     pub path: PathBuf,
     /// File name pattern with `?` and `*`, no directory part. `*` when left out.
     #[serde(default = "any_file")]
@@ -49,7 +50,7 @@ pub struct FileSpec {
     #[serde(default)]
     pub recursive: bool,
     /// Read the files here instead at backup; restore still goes to `path`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::path_text::optional")]
     pub alternate_path: Option<PathBuf>,
     /// Fields that this release does not know.
     #[serde(flatten)]

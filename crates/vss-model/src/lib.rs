@@ -12,6 +12,7 @@ pub mod error;
 pub mod id;
 pub mod involvement;
 pub mod limits;
+pub mod path_text;
 pub mod shadow;
 pub mod time;
 pub mod volume;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NestedCopy {
     /// Its place, relative to the root of the copy.
+    #[serde(with = "crate::path_text")]
     pub path: PathBuf,
     /// When it was cut.
     pub cut_at: Instant,
@@ -24,6 +25,7 @@ pub struct ShadowCopy {
     /// The set that it belongs to.
     pub set_id: SetId,
     /// Mount point of the volume when the copy was made.
+    #[serde(with = "crate::path_text")]
     pub volume: PathBuf,
     /// The lasting name of the volume.
     pub volume_id: VolumeId,
@@ -34,6 +36,7 @@ pub struct ShadowCopy {
     /// Its block device; none where there is none.
     pub device: Option<String>,
     /// Where it is exposed; none while it is not.
+    #[serde(default, with = "crate::path_text::optional")]
     pub path: Option<PathBuf>,
     /// How good it is.
     pub consistency: Consistency,

@@ -15,12 +15,6 @@ impl Instant {
         Self(jiff::Timestamp::now())
     }
 
-    /// Milliseconds from `earlier` to this instant; 0 when the clock was set back between them.
-    #[must_use]
-    pub fn milliseconds_since(self, earlier: Self) -> u64 {
-        u64::try_from(self.0.as_millisecond() - earlier.0.as_millisecond()).unwrap_or(0)
-    }
-
     /// The instant in the machine's time zone, to the second, for a person.
     #[must_use]
     pub fn local(self) -> String {

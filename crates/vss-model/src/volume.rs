@@ -42,6 +42,7 @@ pub struct Volume {
     /// The lasting name.
     pub id: VolumeId,
     /// Where it is mounted.
+    #[serde(with = "crate::path_text")]
     pub mount_point: PathBuf,
     /// The file system type as the kernel names it in mountinfo: `btrfs`, `ext4`, `xfs`, `tmpfs`...
     pub fs_type: String,
@@ -52,6 +53,7 @@ pub struct Volume {
     /// The subvolume id on btrfs, else none.
     pub subvolume: Option<u64>,
     /// Path of the mount's root inside the volume: `/` unless a directory was bind-mounted.
+    #[serde(with = "crate::path_text")]
     pub root: PathBuf,
     /// The device number of the mount (`st_dev`), as the kernel encodes it in 64 bits.
     pub device_number: u64,

@@ -6,9 +6,10 @@
 use crate::{Instance, failure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,6 +29,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 const LOG_LIMIT: u64 = 1 << 20;
 /// How much of the log is searched for the reason of a failed start.
 const LOG_QUOTE: u64 = 64 << 10;
+/// Where programs of the system lie, for the hooks of the in-box writers.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Beginning of the names of variables that are the house's own.
+const OWN_VARIABLES: &str = "VSS_";
 /// Where packages put programs that are not for people.
 const LIBEXEC: &str = "/usr/libexec/vss";
 
@@ -116,6 +121,8 @@ fn start(instance: &Instance) -> Result<(), VssError> {
         .arg(instance.runtime_dir())
         .arg("--state-dir")
         .arg(instance.state_dir())
+        .env_clear()
+        .envs(environment())
         // It outlives us: it must not keep the caller's working directory busy, nor its files open.
         .current_dir("/")
         .stdin(Stdio::null())
@@ -133,6 +140,13 @@ fn start(instance: &Instance) -> Result<(), VssError> {
     }
 }
 
+/// What the service inherits of our variables. It may go on serving others, and its writers run hooks: the passwords and the
+/// search path of the backup that happened to start it are not for them.
+fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    let own = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(OWN_VARIABLES.as_bytes()));
+    own.chain([("PATH".into(), PATH.into())])
+}
+
 /// Finds a program of the house beside the running one, else in `/usr/libexec/vss`; never by PATH.
 ///
 /// # Errors
@@ -147,11 +161,13 @@ pub fn find_program(name: &str) -> Result<PathBuf, VssError> {
     })
 }
 
+/// Makes a directory that is not there yet, with this mode whatever our umask is: it is for all users of the service.
 fn make_directory(path: &Path, mode: u32) -> Result<(), VssError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
+    if path.is_dir() {
+        return Ok(());
+    }
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode)))
         .map_err(|error| failed("make the directory", path, &error))
 }
 
@@ -217,12 +233,17 @@ fn quote(path: &Path, from: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// What a log says of a failed start, as one line: its last error, without the stack.
+/// What a log says of a failed start, as one line: its last error with its causes, without the stack.
 fn reason(log: &str) -> String {
     const ERROR: &str = "Error: ";
     let log = log.split("\nStack backtrace:").next().unwrap_or(log);
     let error = log.rfind(ERROR).map_or(log, |at| &log[at + ERROR.len()..]);
-    error.split_whitespace().collect::<Vec<_>>().join(" ")
+    let lines = error.lines().map(|line| {
+        let line = line.trim();
+        // Causes are numbered when there are several.
+        line.split_once(": ").filter(|(number, _)| number.parse::<u32>().is_ok()).map_or(line, |(_, cause)| cause)
+    });
+    lines.filter(|line| !line.is_empty() && *line != "Caused by:").collect::<Vec<_>>().join(": ")
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> VssError {
@@ -296,9 +317,16 @@ mod tests {
     fn the_reason_is_the_last_error_in_one_line() {
         let log =
             "INFO swept\nError: cannot start\n\nCaused by:\n    0: the catalogue\n\nStack backtrace:\n   0: main\n";
-        assert_eq!(reason(log), "cannot start Caused by: 0: the catalogue");
+        assert_eq!(reason(log), "cannot start: the catalogue");
         assert_eq!(reason("killed\n"), "killed");
         assert_eq!(reason(""), "");
+    }
+
+    #[test]
+    fn the_service_inherits_no_secret_and_no_search_path() {
+        let inherited: Vec<(OsString, OsString)> = environment().collect();
+        assert!(inherited.contains(&("PATH".into(), PATH.into())));
+        assert!(inherited.iter().all(|(name, _)| name == "PATH" || name.to_string_lossy().starts_with(OWN_VARIABLES)));
     }
 
     #[test]

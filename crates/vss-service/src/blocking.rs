@@ -3,7 +3,8 @@
 use std::time::Duration;
 use vss_model::{VssCode, VssError};
 
-/// Runs `work` on a thread of its own and waits at most `limit` for it. A thread that does not come back is left to itself.
+/// Runs `work` on a thread of the runtime's pool for such work (512 of them) and waits at most `limit` for it. A thread that
+/// does not come back is left to itself.
 ///
 /// # Errors
 /// What `work` says; `VSS_E_UNEXPECTED_PROVIDER_ERROR` naming `what` when it does not come back in time or panics.

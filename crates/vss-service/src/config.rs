@@ -3,12 +3,13 @@
 //! Read once at start from `vss.toml` in the state directory if it is there (an instance of its own has its own), else from
 //! `/etc/vss/vss.toml`, else the defaults. A key that we do not know is refused: a mistyped limit must not be a limit.
 
+use crate::writers::registry::milliseconds;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use vss_model::WriterClassId;
+use vss_model::{WriterClassId, limits};
 
 /// Where the administrator keeps the settings of the machine's one instance.
 pub const SYSTEM_FILE: &str = "/etc/vss/vss.toml";
@@ -56,7 +57,7 @@ pub struct Writers {
     pub system_accounts: bool,
     /// Class ids that belong to a uid from the start.
     pub classes: BTreeMap<WriterClassId, u32>,
-    /// Milliseconds from Freeze to Thaw, by writer name.
+    /// Milliseconds from Freeze to Thaw, 1 to 60000, by writer name.
     pub freeze_ms: BTreeMap<String, u64>,
     /// The script writer's definitions.
     pub script_directory: PathBuf,
@@ -141,10 +142,18 @@ impl Config {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| ConfigError::Parse {
-            path: path.to_path_buf(),
-            message: error.to_string().trim_end().to_owned(),
-        })
+        let wrong =
+            |message: &str| ConfigError::Parse { path: path.to_path_buf(), message: message.trim_end().to_owned() };
+        let config: Self = toml::from_str(text).map_err(|error| {
+            // The error's own text is a picture of several lines.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            wrong(&format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+        })?;
+        let most = milliseconds(limits::WRITER_FREEZE);
+        match config.writers.freeze_ms.iter().find(|(_, ms)| !(1..=most).contains(*ms)) {
+            Some((name, ms)) => Err(wrong(&format!("writers.freeze_ms of {name} is 1 to {most}, not {ms}"))),
+            None => Ok(config),
+        }
     }
 }
 
@@ -160,7 +169,16 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_by_name() {
         let error = Config::parse(Path::new("x"), "[writers]\nfreeze_sm = {}\n").unwrap_err();
-        assert!(error.to_string().contains("freeze_sm"), "{error}");
+        assert!(error.to_string().contains("line 2: unknown field `freeze_sm`"), "{error}");
+    }
+
+    #[test]
+    fn a_limit_beyond_what_a_writer_may_take_is_refused() {
+        for wrong in ["0", "60001"] {
+            let text = format!("[writers]\nfreeze_ms = {{ pg = {wrong} }}\n");
+            let error = Config::parse(Path::new("x"), &text).unwrap_err();
+            assert!(error.to_string().contains("pg is 1 to 60000"), "{error}");
+        }
     }
 
     #[test]

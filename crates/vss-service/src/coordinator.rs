@@ -11,8 +11,9 @@
 //!
 //! What each call means stands in `api/requester.rs` and `api/management.rs`; registration in `api/writer.rs`.
 
+use crate::creation_lock::CreationLock;
 use crate::environment::Environment;
-use crate::jobs::{self, Epilogue, OperationOutcome};
+use crate::jobs::{self, Candidate, Epilogue, OperationOutcome};
 use crate::request_queue::RequestQueue;
 use crate::sagas::create_set::Member;
 use crate::sessions::Session;
@@ -56,14 +57,22 @@ pub enum Action {
     },
     /// A connection ended.
     Disconnected(ConnectionId),
+    /// The creation lock was taken, or not.
+    LockTaken(ConnectionId, Result<CreationLock, VssError>, Replier),
+    /// A volume and its provider were found, or not.
+    VolumeFound(ConnectionId, Result<Box<Candidate>, VssError>, Replier),
     /// A volume was taken into a set, or not.
     VolumeTaken(ConnectionId, Result<Box<(Member, VolumeAdded)>, VssError>, Replier),
     /// An operation ended.
     OperationEnded(ConnectionId, Box<OperationOutcome>),
     /// What follows an abort or a session's end is done.
     EpilogueEnded(ConnectionId, Box<Epilogue>, Option<Replier>),
+    /// A job that a session waited for broke off.
+    Resumed(ConnectionId),
     /// A job that answered by itself is done.
     JobEnded,
+    /// The service has said that it is ready: from now on it may be idle.
+    Ready,
     /// The service is told to stop.
     Stop,
 }
@@ -94,6 +103,7 @@ pub struct Coordinator {
     incoming: mpsc::UnboundedReceiver<Action>,
     jobs: usize,
     on_demand: bool,
+    ready: bool,
     stopping: bool,
 }
 
@@ -132,6 +142,7 @@ impl Coordinator {
             incoming,
             jobs: 0,
             on_demand: beginning.on_demand,
+            ready: false,
             stopping: false,
         };
         (coordinator, actions)
@@ -144,7 +155,7 @@ impl Coordinator {
         loop {
             let deadline = match stop_by {
                 Some(stop_by) => Some(stop_by),
-                None if self.on_demand && self.is_idle() => Some(idle_since + IDLE),
+                None if self.on_demand && self.ready && self.is_idle() => Some(idle_since + IDLE),
                 None => None,
             };
             let action = tokio::select! {
@@ -171,6 +182,8 @@ impl Coordinator {
     /// Takes in what happened.
     pub fn apply(&mut self, action: Action) {
         match action {
+            // Its calls are answered by their dropped repliers: nothing new may keep us from ending.
+            Action::Connected(_, Face::Requester, _) if self.stopping => {}
             Action::Connected(id, Face::Requester, peer) => {
                 let connection = Connection { peer, session: None, queue: RequestQueue::default(), gone: false };
                 self.connections.insert(id, connection);
@@ -186,6 +199,14 @@ impl Coordinator {
                 self.admit_writer(connection, register, replier, owner);
             }
             Action::Disconnected(id) => self.disconnected(id),
+            Action::LockTaken(id, lock, replier) => {
+                self.jobs -= 1;
+                self.lock_taken(id, lock, replier);
+            }
+            Action::VolumeFound(id, found, replier) => {
+                self.jobs -= 1;
+                self.volume_found(id, found, replier);
+            }
             Action::VolumeTaken(id, taken, replier) => {
                 self.jobs -= 1;
                 self.volume_taken(id, taken, replier);
@@ -198,7 +219,12 @@ impl Coordinator {
                 self.jobs -= 1;
                 self.epilogue_ended(id, *epilogue, replier);
             }
+            Action::Resumed(id) => {
+                self.jobs -= 1;
+                self.resume(id);
+            }
             Action::JobEnded => self.jobs -= 1,
+            Action::Ready => self.ready = true,
             Action::Stop => {
                 self.stopping = true;
                 for id in self.connections.keys().copied().collect::<Vec<_>>() {
@@ -344,7 +370,7 @@ impl Coordinator {
     }
 
     /// Work outside has come back to its session.
-    fn resume(&mut self, id: ConnectionId) {
+    pub(crate) fn resume(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.queue.end();
         if connection.gone {
@@ -380,6 +406,7 @@ impl Coordinator {
         let Ok(session) = self.session(id) else { return };
         session.statuses = outcome.writers.statuses();
         session.writers = Some(outcome.writers);
+        session.empty_set = outcome.empty_set.or(session.empty_set.take());
         let result = match outcome.finished.failure() {
             None => Ok(()),
             Some(vss_session::Failure::Cancelled) => Err(crate::operation::cancelled()),
@@ -439,7 +466,7 @@ pub(crate) fn broke_off(operation: vss_session::Operation) -> OperationOutcome {
         O::GatherWriterStatus => Finished::GatherWriterStatus(Err(failure)),
         O::BackupComplete => Finished::BackupComplete(Err(failure)),
     };
-    OperationOutcome { finished, writers: SessionWriters::default() }
+    OperationOutcome::new(finished, SessionWriters::default())
 }
 
 async fn sleep_until(deadline: Option<Clock>) {

@@ -1,9 +1,14 @@
 //! What every part of the conductor shares: the catalogue, the providers, the exposures and the way to hold writes.
 
-use crate::{catalogue::Catalogue, exposure::Exposures, freeze_window::Hold, providers::Providers};
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use crate::{
+    catalogue::Catalogue,
+    exposure::{Exposure, Exposures},
+    freeze_window::Hold,
+    providers::Providers,
+};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vss_linux::mountinfo::MountEntry;
 use vss_model::{Attributes, SetId, ShadowCopy, ShadowId, Volume, VssError};
 
 /// Makes the hold of one set; the guard in the service, a fake in tests.
@@ -18,7 +23,7 @@ pub trait HoldMaker: Send + Sync {
 
 /// Mounts copies; the kernel in the service, a fake in tests.
 pub trait Staging: Send + Sync {
-    /// Mounts these trees, writable and seen by nobody else, and opens their root. May block.
+    /// Mounts these trees, as writable as they are, seen by nobody else, and opens their root. May block.
     ///
     /// # Errors
     /// `VSS_E_UNEXPECTED` when the kernel refuses.
@@ -47,8 +52,8 @@ pub struct Environment {
     pub holds: Arc<dyn HoldMaker>,
     /// How copies are shown to writers.
     pub staging: Arc<dyn Staging>,
-    /// One removal of a finished copy at a time.
-    pub removals: tokio::sync::Mutex<()>,
+    /// One change of finished copies at a time: a removal, or a look whether one is exposed with what follows from it.
+    pub changes: tokio::sync::Mutex<()>,
     /// The boot that we run in.
     pub boot_id: String,
 }
@@ -59,20 +64,54 @@ impl Environment {
     /// # Errors
     /// `VSS_E_UNEXPECTED` when the mount table or the catalogue cannot be read.
     pub fn place(&self, shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
-        self.place_among(&self.exposures.mounted()?, shadow_id)
+        self.place_among(&self.exposures.mounts()?, shadow_id)
     }
 
-    fn place_among(&self, mounted: &BTreeSet<PathBuf>, shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
-        let places = [self.catalogue.exposure(shadow_id)?, Some(self.exposures.own_place(shadow_id))];
-        Ok(places.into_iter().flatten().find(|place| mounted.contains(place)))
+    fn place_among(&self, mounts: &[MountEntry], shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
+        if let Some(exposure) = self.catalogue.exposure(shadow_id)?.filter(|exposure| exposure.is_seen(mounts)) {
+            return Ok(Some(exposure.place));
+        }
+        let own = self.exposures.own_place(shadow_id);
+        Ok(mounts.iter().any(|entry| entry.mount_point == own).then_some(own))
+    }
+
+    /// Shows a copy read-only at a directory that a caller named, and remembers it. May block.
+    ///
+    /// # Errors
+    /// Those of [`Exposures::expose_at`]; `VSS_E_UNEXPECTED` when it cannot be remembered, and then it is not shown.
+    pub fn expose_at(
+        &self,
+        shadow_id: ShadowId,
+        trees: Vec<vss_provider::MountedTree>,
+        at: &Path,
+    ) -> Result<Exposure, VssError> {
+        let exposure = self.exposures.expose_at(trees, at, &self.boot_id)?;
+        if let Err(error) = self.catalogue.set_exposure(shadow_id, Some(&exposure)) {
+            let _left = self.exposures.unexpose_at(&exposure);
+            return Err(error);
+        }
+        Ok(exposure)
+    }
+
+    /// Takes a copy away from wherever it is exposed; false when it is exposed nowhere. May block.
+    ///
+    /// # Errors
+    /// `VSS_E_VOLUME_IN_USE` when something else is mounted over it, `VSS_E_UNEXPECTED`.
+    pub fn unexpose(&self, shadow_id: ShadowId) -> Result<bool, VssError> {
+        let mut was_exposed = false;
+        if let Some(exposure) = self.catalogue.exposure(shadow_id)? {
+            was_exposed = self.exposures.unexpose_at(&exposure)?;
+            self.catalogue.set_exposure(shadow_id, None)?;
+        }
+        Ok(self.exposures.unexpose(shadow_id)? || was_exposed)
     }
 
     /// Writes into records where their copies are exposed now, and the attribute bits that follow from it.
     pub fn show_places(&self, shadows: &mut [ShadowCopy]) {
         // A record without its place is better than no record.
-        let mounted = self.exposures.mounted().unwrap_or_default();
+        let mounts = self.exposures.mounts().unwrap_or_default();
         for shadow in shadows {
-            shadow.path = self.place_among(&mounted, shadow.id).unwrap_or_default();
+            shadow.path = self.place_among(&mounts, shadow.id).unwrap_or_default();
             shadow.attributes = if shadow.path.is_some() {
                 shadow.attributes.without(Attributes::NOT_SURFACED).with(Attributes::EXPOSED_LOCALLY)
             } else {

@@ -3,20 +3,67 @@
 //! A copy is shown read-only under `<runtime>/shadows/<shadow id>/`, or at a directory that the caller names. Services with
 //! a mount namespace of their own must see it, so the place is shared: where its parent is not, `<runtime>/shadows` is
 //! bind-mounted on itself and made shared with the first exposure and unmounted with the last.
-//! Which copies are exposed is read from the kernel's mount table, never remembered beside it.
+//! Which copies are exposed is read from the kernel's mount table, never remembered beside it. What is remembered of a
+//! directory that a caller named is how to tell our mount there from somebody else's ([`Exposure`]): people unmount, and
+//! mount other things at the same place.
 
 use crate::environment::Staging;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
-    os::fd::OwnedFd,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Mutex,
 };
 use vss_linux::mount::{self, Change};
-use vss_linux::mountinfo;
+use vss_linux::mountinfo::{self, MountEntry};
 use vss_model::{ShadowId, VssCode, VssError};
 use vss_provider::MountedTree;
+
+/// A copy shown at a directory that a caller named, as the catalogue keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposure {
+    /// The directory.
+    #[serde(with = "vss_model::path_text")]
+    pub place: PathBuf,
+    /// The boot in which it was mounted; in another one it has to be mounted again.
+    pub boot_id: String,
+    /// The kernel's number of the mount, which it may give to another one later.
+    mount_id: u64,
+    /// The superblock's device number.
+    device: u64,
+    /// What the mount shows of its file system.
+    #[serde(with = "vss_model::path_text")]
+    root: PathBuf,
+}
+
+impl Exposure {
+    fn is(&self, entry: &MountEntry) -> bool {
+        let of_entry = (entry.mount_id, entry.device_number(), &entry.root, &entry.mount_point);
+        of_entry == (self.mount_id, self.device, &self.root, &self.place)
+    }
+
+    /// True when its mount is what is seen at its place.
+    #[must_use]
+    pub fn is_seen(&self, mounts: &[MountEntry]) -> bool {
+        top_at(mounts, &self.place).is_some_and(|entry| self.is(entry))
+    }
+
+    /// Its mount: whoever owns the directories on the way may exchange them while we look.
+    fn open(&self) -> io::Result<OwnedFd> {
+        let found = open_without_links(&self.place, OFlags::PATH | OFlags::DIRECTORY)?;
+        let stat = rustix::fs::statx(&found, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+        if stat.stx_mnt_id == self.mount_id { Ok(found) } else { Err(rustix::io::Errno::STALE.into()) }
+    }
+
+    /// True while its mount exists, also below another one.
+    #[must_use]
+    pub fn is_there(&self, mounts: &[MountEntry]) -> bool {
+        mounts.iter().any(|entry| self.is(entry))
+    }
+}
 
 /// The mounts of one instance.
 pub struct Exposures {
@@ -50,34 +97,24 @@ impl Exposures {
         self.shadows.join(shadow_id.to_string())
     }
 
-    /// Every mount point of the machine, as this service sees it.
+    /// Every mount of the machine, as this service sees it.
     ///
     /// # Errors
     /// `VSS_E_UNEXPECTED` when the mount table cannot be read.
-    pub fn mounted(&self) -> Result<BTreeSet<PathBuf>, VssError> {
-        Ok(mounts()?.into_iter().map(|entry| entry.mount_point).collect())
+    pub fn mounts(&self) -> Result<Vec<MountEntry>, VssError> {
+        mounts()
     }
 
-    /// Shows a copy read-only at `at`, or at the service's own place. May block.
+    /// Shows a copy read-only at the service's own place, and returns it. May block.
     ///
     /// # Errors
-    /// `E_INVALIDARG` when `at` is no empty directory, `VSS_E_OBJECT_ALREADY_EXISTS` when something is mounted there,
     /// `VSS_E_UNEXPECTED` when the kernel refuses.
-    pub fn expose(&self, shadow_id: ShadowId, trees: Vec<MountedTree>, at: Option<&Path>) -> Result<PathBuf, VssError> {
+    pub fn expose(&self, shadow_id: ShadowId, trees: Vec<MountedTree>) -> Result<PathBuf, VssError> {
         let _one = self.lock.lock();
-        let place = match at {
-            Some(at) => {
-                check_target(at)?;
-                at.to_path_buf()
-            }
-            None => {
-                self.share()?;
-                let place = self.own_place(shadow_id);
-                make_directory(&place)?;
-                place
-            }
-        };
-        let attached = attach_all(trees, &place, true);
+        self.share()?;
+        let place = self.own_place(shadow_id);
+        make_directory(&place)?;
+        let attached = open_directory(&place).and_then(|target| attach_all(trees, &target, &place, true));
         if attached.is_err() {
             // What failed is the error to report; a directory that stays is empty and used again.
             let _left = self.take_away(&place);
@@ -85,22 +122,74 @@ impl Exposures {
         attached.map(|()| place)
     }
 
-    /// Takes a copy's mount away, with all below it; no harm when there is none. May block.
+    /// Shows a copy read-only at the directory `at`, in the boot `boot_id`. May block.
+    ///
+    /// # Errors
+    /// `E_INVALIDARG` when `at` is no empty directory, `VSS_E_OBJECT_ALREADY_EXISTS` when something is mounted there,
+    /// `VSS_E_UNEXPECTED` when the kernel refuses.
+    pub fn expose_at(&self, trees: Vec<MountedTree>, at: &Path, boot_id: &str) -> Result<Exposure, VssError> {
+        let _one = self.lock.lock();
+        let target = open_target(at)?;
+        let attached = attach_all(trees, &target, at, true).and_then(|()| {
+            let mounts = mounts()?;
+            let entry = top_at(&mounts, at).ok_or_else(|| {
+                VssError::new(VssCode::Unexpected, format!("The copy is not mounted at {} after all", at.display()))
+            })?;
+            Ok(Exposure {
+                place: at.to_path_buf(),
+                boot_id: boot_id.to_owned(),
+                mount_id: entry.mount_id,
+                device: entry.device_number(),
+                root: entry.root.clone(),
+            })
+        });
+        if attached.is_err() {
+            // What failed is the error to report. Nothing was mounted here before.
+            let _left = detach(at);
+        }
+        attached
+    }
+
+    /// Takes a copy's mount away from the service's own place, with all below it; false when there was none. May block.
     ///
     /// # Errors
     /// `VSS_E_UNEXPECTED` when the kernel refuses.
-    pub fn unexpose(&self, place: &Path) -> Result<(), VssError> {
+    pub fn unexpose(&self, shadow_id: ShadowId) -> Result<bool, VssError> {
         let _one = self.lock.lock();
-        self.take_away(place)
+        self.take_away(&self.own_place(shadow_id))
     }
 
-    fn take_away(&self, place: &Path) -> Result<(), VssError> {
-        detach(place)?;
-        if place.starts_with(&self.shadows) {
-            remove_directory(place)?;
-            self.unshare_when_empty()?;
+    /// Takes a copy's mount away from the directory that a caller named, with all below it; false when somebody has done so
+    /// already. What else is mounted there is left alone. May block.
+    ///
+    /// # Errors
+    /// `VSS_E_VOLUME_IN_USE` when another mount lies on top of it, `VSS_E_UNEXPECTED` when the kernel refuses.
+    pub fn unexpose_at(&self, exposure: &Exposure) -> Result<bool, VssError> {
+        let _one = self.lock.lock();
+        let mounts = mounts()?;
+        let place = exposure.place.display();
+        if !exposure.is_there(&mounts) {
+            return Ok(false);
         }
-        Ok(())
+        if !exposure.is_seen(&mounts) {
+            return Err(VssError::new(
+                VssCode::VolumeInUse,
+                format!("Something else is mounted over the copy at {place}"),
+            )
+            .with_hint(format!("Unmount that first: umount {place}")));
+        }
+        exposure
+            .open()
+            .and_then(|mount| unmount_opened(&mount))
+            .map_err(|error| failed(&format!("Cannot unmount {place}"), error))
+            .map(|()| true)
+    }
+
+    fn take_away(&self, place: &Path) -> Result<bool, VssError> {
+        let was_mounted = detach(place)?;
+        remove_directory(place)?;
+        self.unshare_when_empty()?;
+        Ok(was_mounted)
     }
 
     /// Takes away every mount that an earlier life of this instance left behind, but not those of the copies in `keep`.
@@ -111,7 +200,7 @@ impl Exposures {
     pub fn clear(&self, keep: &BTreeSet<ShadowId>) -> Result<usize, VssError> {
         let _one = self.lock.lock();
         let kept: BTreeSet<PathBuf> = keep.iter().map(|shadow_id| self.own_place(*shadow_id)).collect();
-        let mounted = self.mounted()?;
+        let mounted: BTreeSet<PathBuf> = mounts()?.into_iter().map(|entry| entry.mount_point).collect();
         let mut cleared = 0;
         for base in [&self.shadows, &self.staging] {
             let entries =
@@ -153,9 +242,8 @@ impl Staging for Exposures {
         let _one = self.lock.lock();
         let place = self.staging.join(shadow_id.to_string());
         make_directory(&place)?;
-        attach_all(trees, &place, false)?;
-        rustix::fs::open(&place, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| failed(&format!("Cannot open {}", place.display()), error.into()))
+        attach_all(trees, &open_directory(&place)?, &place, false)?;
+        open_directory(&place)
     }
 
     fn unstage(&self, shadow_id: ShadowId) -> Result<(), VssError> {
@@ -166,29 +254,28 @@ impl Staging for Exposures {
     }
 }
 
-/// Mounts the trees of a copy at `place`, the root first.
-fn attach_all(trees: Vec<MountedTree>, place: &Path, read_only: bool) -> Result<(), VssError> {
+/// Mounts the trees of a copy over the directory `target`, the root first; `place` is its name in errors.
+fn attach_all(trees: Vec<MountedTree>, target: &OwnedFd, place: &Path, read_only: bool) -> Result<(), VssError> {
+    let mut root: Option<OwnedFd> = None;
     for tree in trees {
-        let change = if read_only { Change::SHADOW } else { Change { read_only: Some(false), ..Change::SHADOW } };
+        // What is not to be read-only is what its provider made of it.
+        let change = Change { read_only: read_only.then_some(true), ..Change::SHADOW };
         mount::change(&tree.mount, change, false)
             .map_err(|error| failed("Cannot prepare the mount of a copy", error))?;
-        let target = if tree.path.as_os_str().is_empty() {
-            rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|error| failed(&format!("Cannot open {}", place.display()), error.into()))?
-        } else {
-            let root = rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|error| failed(&format!("Cannot open {}", place.display()), error.into()))?;
-            mount::open_beneath(root, &tree.path, OFlags::PATH | OFlags::DIRECTORY)
-                .map_err(|error| failed(&format!("Cannot open {} in a copy", tree.path.display()), error))?
-        };
-        mount::attach(&tree.mount, &target)
-            .map_err(|error| failed(&format!("Cannot mount a copy at {}", place.join(&tree.path).display()), error))?;
+        let cannot = |error| failed(&format!("Cannot mount a copy at {}", place.join(&tree.path).display()), error);
+        match &root {
+            None => mount::attach(&tree.mount, target),
+            Some(root) => mount::open_beneath(root, &tree.path, OFlags::PATH | OFlags::DIRECTORY)
+                .and_then(|nested| mount::attach(&tree.mount, nested)),
+        }
+        .map_err(cannot)?;
+        root.get_or_insert(tree.mount);
     }
     Ok(())
 }
 
-/// A directory that the caller names must be there, be empty, and have nothing mounted on it.
-fn check_target(at: &Path) -> Result<(), VssError> {
+/// The directory that the caller names, opened: it must be there, be empty, and have nothing mounted on it.
+fn open_target(at: &Path) -> Result<OwnedFd, VssError> {
     let wrong = |why: &str| {
         VssError::new(VssCode::InvalidArgument, format!("Cannot expose at {}: {why}", at.display()))
             .with_hint("Name an empty directory by its full path")
@@ -203,34 +290,63 @@ fn check_target(at: &Path) -> Result<(), VssError> {
         )
         .with_hint("Name an empty directory where nothing is mounted"));
     }
-    let mut entries = std::fs::read_dir(at).map_err(|error| wrong(&error.to_string()))?;
-    if entries.next().is_some() {
+    // From here on only what is opened counts, whatever becomes of the path.
+    let target =
+        open_without_links(at, OFlags::RDONLY | OFlags::DIRECTORY).map_err(|error| wrong(&error.to_string()))?;
+    let entries = rustix::fs::Dir::read_from(&target).map_err(|error| wrong(&error.to_string()))?;
+    let is_own = |entry: &rustix::fs::DirEntry| entry.file_name() == c"." || entry.file_name() == c"..";
+    if entries.flatten().any(|entry| !is_own(&entry)) {
         return Err(wrong("it is not empty"));
     }
-    Ok(())
+    Ok(target)
+}
+
+/// Opens an absolute path if no part of it is a symbolic link.
+fn open_without_links(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let root = std::fs::File::open("/")?;
+    mount::open_beneath(&root, path.strip_prefix("/").unwrap_or(path), flags)
+}
+
+/// A directory of the service's own.
+fn open_directory(place: &Path) -> Result<OwnedFd, VssError> {
+    rustix::fs::open(place, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| failed(&format!("Cannot open {}", place.display()), error.into()))
+}
+
+/// Takes the mount whose root is open out of the tree, with all below it.
+fn unmount_opened(mount: &OwnedFd) -> io::Result<()> {
+    // The dot makes the descriptor's link no last part of the path, which would not be followed.
+    mount::unmount_detached(Path::new(&format!("/proc/self/fd/{}/.", mount.as_raw_fd())))
 }
 
 /// The mount that `path` lies on, by the longest mount point.
-fn holder(path: &Path) -> Result<Option<mountinfo::MountEntry>, VssError> {
+fn holder(path: &Path) -> Result<Option<MountEntry>, VssError> {
     Ok(mounts()?
         .into_iter()
         .filter(|entry| path.starts_with(&entry.mount_point))
         .max_by_key(|entry| (entry.mount_point.components().count(), entry.mount_id)))
 }
 
-fn mounts() -> Result<Vec<mountinfo::MountEntry>, VssError> {
+fn mounts() -> Result<Vec<MountEntry>, VssError> {
     mountinfo::mounts().map_err(|error| failed("Cannot read the mount table", error))
 }
 
-/// Detaches whatever is mounted at `place`, layer by layer.
-fn detach(place: &Path) -> Result<(), VssError> {
+/// What is seen at `place`: of the mounts there, the one that no other lies on.
+fn top_at<'a>(mounts: &'a [MountEntry], place: &Path) -> Option<&'a MountEntry> {
+    let here = || mounts.iter().filter(|entry| entry.mount_point == place);
+    here().find(|entry| here().all(|other| other.parent_id != entry.mount_id))
+}
+
+/// Detaches whatever is mounted at `place`, layer by layer; false when there was nothing.
+fn detach(place: &Path) -> Result<bool, VssError> {
+    let mut was_mounted = false;
     loop {
         match mount::unmount_detached(place) {
-            Ok(()) => {}
+            Ok(()) => was_mounted = true,
             // Not a mount point, or not there: nothing is left to detach.
             Err(error) if matches!(error.raw_os_error(), Some(code) if code == rustix::io::Errno::INVAL.raw_os_error() || code == rustix::io::Errno::NOENT.raw_os_error()) =>
             {
-                return Ok(());
+                return Ok(was_mounted);
             }
             Err(error) => return Err(failed(&format!("Cannot unmount {}", place.display()), error)),
         }
@@ -253,4 +369,83 @@ fn remove_directory(place: &Path) -> Result<(), VssError> {
 
 fn failed(what: &str, error: std::io::Error) -> VssError {
     VssError::new(VssCode::Unexpected, format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn refusal(at: &Path) -> VssError {
+        open_target(at).expect_err("refused")
+    }
+
+    #[test]
+    fn only_an_empty_directory_by_its_own_name_is_a_target() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        let (empty, full) = (base.join("empty"), base.join("full"));
+        fs::create_dir(&empty).unwrap();
+        fs::create_dir(&full).unwrap();
+        fs::write(full.join(".hidden"), "x").unwrap();
+        fs::write(base.join("file"), "x").unwrap();
+        symlink(&empty, base.join("link")).unwrap();
+        symlink(&base, base.join("way")).unwrap();
+        open_target(&empty).unwrap();
+        let wrong = [
+            full,
+            base.join("file"),
+            base.join("link"),
+            base.join("way/empty"),
+            base.join("full/../empty"),
+            base.join("missing"),
+            PathBuf::from("empty"),
+            PathBuf::from("/etc"),
+        ];
+        for at in wrong {
+            assert_eq!(refusal(&at).code, VssCode::InvalidArgument, "{}", at.display());
+        }
+        for at in ["/", "/proc"] {
+            assert_eq!(refusal(Path::new(at)).code, VssCode::ObjectAlreadyExists, "{at}");
+        }
+    }
+
+    /// Mounts a copy of the directory `from` at `at`.
+    fn exposed(exposures: &Exposures, from: &Path, at: &Path) -> Exposure {
+        let tree = MountedTree { path: PathBuf::new(), mount: mount::clone_tree(from, false).unwrap() };
+        exposures.expose_at(vec![tree], at, "this boot").unwrap()
+    }
+
+    #[test]
+    fn whoever_exchanges_a_directory_on_the_way_has_nothing_else_unmounted() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: whoever_exchanges_a_directory_on_the_way_has_nothing_else_unmounted: needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        for name in ["run", "from", "way", "way/at", "other", "other/at"] {
+            fs::create_dir(base.join(name)).unwrap();
+        }
+        fs::write(base.join("from/file"), "x").unwrap();
+        let exposures = Exposures::new(&base.join("run")).unwrap();
+        let (at, other) = (base.join("way/at"), base.join("other/at"));
+        let exposure = exposed(&exposures, &base.join("from"), &at);
+        let stays = exposed(&exposures, &base.join("from"), &other);
+        assert!(at.join("file").exists() && exposure.is_seen(&mounts().unwrap()));
+
+        fs::rename(base.join("way"), base.join("gone")).unwrap();
+        symlink(base.join("other"), base.join("way")).unwrap();
+        assert!(exposure.open().is_err(), "the way leads over a link");
+        assert!(!exposures.unexpose_at(&exposure).unwrap(), "its mount is not there any more");
+        assert!(stays.is_seen(&mounts().unwrap()), "another mount was taken away");
+
+        fs::remove_file(base.join("way")).unwrap();
+        fs::rename(base.join("gone"), base.join("way")).unwrap();
+        assert!(exposures.unexpose_at(&exposure).unwrap());
+        assert!(!at.join("file").exists());
+        assert!(exposures.unexpose_at(&stays).unwrap());
+        assert!(!exposures.unexpose_at(&stays).unwrap(), "twice is no harm");
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant as Clock;
-use vss_model::{FreezePolicy, Instant, SetId, VssCode, VssError, limits};
+use vss_model::{FreezePolicy, SetId, VssCode, VssError, limits};
 use vss_provider::Provider;
 
 /// How long the window may take beyond its own limits before its thread is given up.
@@ -48,9 +48,9 @@ pub trait Hold: Send {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WindowTimes {
     /// Before the first FIFREEZE.
-    pub held: Option<Instant>,
+    pub held: Option<std::time::Instant>,
     /// After the last FITHAW.
-    pub released: Option<Instant>,
+    pub released: Option<std::time::Instant>,
 }
 
 /// What the window rows work on.
@@ -136,8 +136,7 @@ impl Window {
         if self.times.held.is_none()
             && let Some(hold) = self.hold.as_mut()
         {
-            let held = Instant::now();
-            self.standing.held.get_or_init(std::time::Instant::now);
+            let held = *self.standing.held.get_or_init(std::time::Instant::now);
             hold.hold()?;
             self.times.held = Some(held);
         }
@@ -147,15 +146,25 @@ impl Window {
     /// Row: cuts every volume, one provider after another.
     ///
     /// # Errors
-    /// What the first failing provider says.
+    /// What the first failing provider says; [`Self::by_contract`] is for later, since it logs.
     pub fn commit(&mut self) -> Result<(), VssError> {
-        while let Some((name, provider)) = self.providers.get(self.committed) {
+        while let Some((_, provider)) = self.providers.get(self.committed) {
             self.standing.committing.store(self.committed + 1, Ordering::Relaxed);
-            provider.commit(self.set_id).map_err(|error| providers::by_contract(name, error))?;
+            provider.commit(self.set_id)?;
             self.committed += 1;
         }
         self.standing.committing.store(0, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The error of the window after the hold: a provider whose commit failed is kept to its error contract.
+    #[must_use]
+    pub fn by_contract(&self, error: VssError) -> VssError {
+        let failed = self.standing.committing.load(Ordering::Relaxed).checked_sub(1);
+        match failed.and_then(|index| self.providers.get(index)) {
+            Some((name, _)) => providers::by_contract(name, error),
+            None => error,
+        }
     }
 
     /// Row, and the undo of the hold: lets writes go.
@@ -168,7 +177,7 @@ impl Window {
             && let Some(hold) = self.hold.as_mut()
         {
             let released = hold.release();
-            self.times.released = Some(Instant::now());
+            self.times.released = Some(std::time::Instant::now());
             return released;
         }
         Ok(())
@@ -213,8 +222,8 @@ impl WindowThread {
     /// it began to hold.
     ///
     /// # Errors
-    /// `VSS_E_HOLD_WRITES_TIMEOUT`, naming the provider that is stuck, when it did not come back: the thread and the window
-    /// with it are lost.
+    /// `VSS_E_HOLD_WRITES_TIMEOUT`, naming the provider that is stuck, when it did not come back, and
+    /// `VSS_E_UNEXPECTED_PROVIDER_ERROR` when it panicked: the thread and the window with it are lost.
     pub async fn run<T: Send + 'static>(
         &self,
         mut window: Window,
@@ -236,12 +245,16 @@ impl WindowThread {
             VssError::new(VssCode::HoldWritesTimeout, format!("{who} did not end within {:?}", began.elapsed()))
                 .with_hint("A provider is stuck; wait 10 minutes and try again, at most 3 times (spec R 2.4)")
         };
-        self.jobs.send(job).map_err(|_| lost())?;
+        let broke_off = || {
+            VssError::new(VssCode::UnexpectedProviderError, "The window thread broke off")
+                .with_hint("The service's log says why")
+        };
+        self.jobs.send(job).map_err(|_| broke_off())?;
         loop {
             let over = standing.held.get().map(|held| Clock::from_std(*held) + limits::HOLD + WINDOW_GRACE);
             let until = over.map_or(began + limit, |over| over.min(began + limit));
             match tokio::time::timeout_at(until.min(Clock::now() + LOOK), &mut answered).await {
-                Ok(answer) => return answer.map_err(|_| lost()),
+                Ok(answer) => return answer.map_err(|_| broke_off()),
                 Err(_) if Clock::now() >= until => return Err(lost()),
                 Err(_) => {}
             }

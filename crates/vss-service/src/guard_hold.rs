@@ -5,8 +5,8 @@ use crate::freeze_window::Hold;
 use crate::guard::{Guard, GuardError, GuardMember, GuardOptions};
 use crate::{nesting, volumes};
 use rustix::fs::{Mode, OFlags};
-use std::{path::PathBuf, time::Duration};
-use vss_model::{SetId, Volume, VolumeId, VssCode, VssError};
+use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
+use vss_model::{SetId, Volume, VssCode, VssError};
 
 /// How long the end of a guard is waited for; its supervisor goes on in the background.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -23,10 +23,9 @@ impl HoldMaker for GuardMaker {
     fn prepare(&self, set_id: SetId, held: &[Volume], others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
         let table = volumes::mount_table()?;
         let mounts: Vec<_> = table.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
-        let listed = volumes::list()?;
-        let source_of =
-            |id: &VolumeId| listed.iter().find(|volume| volume.id == *id).map(|volume| volume.source.clone());
-        let levels = nesting::levels(held, others, &mounts, &source_of)?;
+        let stack =
+            nesting::Stack { mounts: &mounts, volumes: &volumes::list()?, backing_files: &nesting::backing_files };
+        let levels = stack.levels(held, others)?;
         let mut members = Vec::with_capacity(held.len() + others.len());
         // Those that must not be held are flushed with the others, and never frozen.
         let levels = levels.into_iter().map(Some).chain(others.iter().map(|_| None));
@@ -35,6 +34,7 @@ impl HoldMaker for GuardMaker {
             let directory = rustix::fs::open(&volume.mount_point, flags, Mode::empty()).map_err(|error| {
                 VssError::new(VssCode::ObjectNotFound, format!("Cannot open {}: {error}", volume.mount_point.display()))
             })?;
+            check_is(volume, &directory)?;
             members.push(GuardMember { volume: volume.mount_point.display().to_string(), directory, level });
         }
         let name = set_id.to_string();
@@ -80,6 +80,19 @@ impl Drop for GuardHold {
     }
 }
 
+/// Is the volume still what is seen at its mount point? Nothing else is ever frozen.
+fn check_is(volume: &Volume, directory: &OwnedFd) -> Result<(), VssError> {
+    let there = rustix::fs::fstat(directory).map(|stat| stat.st_dev);
+    if there == Ok(volume.device_number) {
+        return Ok(());
+    }
+    Err(VssError::new(
+        VssCode::ObjectNotFound,
+        format!("{} was mounted at {} and is not any more", volume.id, volume.mount_point.display()),
+    )
+    .with_hint("Make the set again when the volume is mounted"))
+}
+
 fn told(error: &GuardError) -> VssError {
     let hint = error.hint();
     let mut hint: String = hint.to_owned();
@@ -87,4 +100,18 @@ fn told(error: &GuardError) -> VssError {
         first.make_ascii_uppercase();
     }
     VssError::new(error.kind().code(), format!("Holding writes failed: {error}")).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_volume_at_the_same_place_is_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let volume = volumes::resolve(directory.path()).unwrap().volume;
+        let open = || rustix::fs::open("/proc", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        assert_eq!(check_is(&volume, &open()).unwrap_err().code, VssCode::ObjectNotFound);
+        check_is(&volume, &std::fs::File::open(&volume.mount_point).unwrap().into()).unwrap();
+    }
 }

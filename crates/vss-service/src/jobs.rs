@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use vss_api::requester::{VolumeAdded, VolumeQuestion, VolumeSupport};
 use vss_api::writer::EventKind;
-use vss_model::{Context, SessionId, SetId, ShadowId, VolumeId, VssCode, VssError, limits};
-use vss_provider::PrepareRequest;
+use vss_model::{Context, SessionId, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
+use vss_provider::{PrepareRequest, Provider};
 use vss_session::{ComponentReference, Effect, Failure, Finished};
 
 /// What a finished operation gives back.
@@ -23,6 +23,16 @@ pub struct OperationOutcome {
     pub finished: Finished,
     /// The session's writers.
     pub writers: SessionWriters,
+    /// The finished set if it has no volume: the catalogue keeps only what there are copies of.
+    pub empty_set: Option<ShadowCopySet>,
+}
+
+impl OperationOutcome {
+    /// An operation that made no set.
+    #[must_use]
+    pub fn new(finished: Finished, writers: SessionWriters) -> Self {
+        Self { finished, writers, empty_set: None }
+    }
 }
 
 /// The end of an operation, told apart from a wish to stop.
@@ -42,12 +52,9 @@ pub async fn gather_metadata(
     match ended(&operation, result) {
         Ok(writers) => {
             let metadata = writers.iter().map(|writer| writer.metadata.clone()).collect();
-            OperationOutcome { finished: Finished::GatherWriterMetadata(Ok(metadata)), writers }
+            OperationOutcome::new(Finished::GatherWriterMetadata(Ok(metadata)), writers)
         }
-        Err(failure) => OperationOutcome {
-            finished: Finished::GatherWriterMetadata(Err(failure)),
-            writers: SessionWriters::default(),
-        },
+        Err(failure) => OperationOutcome::new(Finished::GatherWriterMetadata(Err(failure)), SessionWriters::default()),
     }
 }
 
@@ -71,7 +78,7 @@ pub async fn prepare_for_backup(
         Ok(()) => operation.unless_cancelled(writers.tell(EventKind::PrepareBackup, &facts)).await,
         Err(error) => Err(error),
     };
-    OperationOutcome { finished: Finished::PrepareForBackup(ended(&operation, result)), writers }
+    OperationOutcome::new(Finished::PrepareForBackup(ended(&operation, result)), writers)
 }
 
 async fn involve(writers: &mut SessionWriters, involvement: Involvement) -> Result<(), VssError> {
@@ -106,7 +113,7 @@ pub async fn create_set(
     let mounts = match mount_table().await {
         Ok(mounts) => mounts,
         Err(error) => {
-            return OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, Err(error))), writers };
+            return OperationOutcome::new(Finished::DoSnapshotSet(ended(&operation, Err(error))), writers);
         }
     };
     let set_id = plan.set_id;
@@ -115,7 +122,8 @@ pub async fn create_set(
         tracing::warn!(%set_id, row = failure.row, cause = %failure.cause, undo_failures = failure.undo_failures.len(), "the set was not made");
         failure.into_error()
     });
-    OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, result)), writers: saga.writers }
+    let empty_set = saga.set().filter(|set| set.shadows.is_empty()).cloned();
+    OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, result)), writers: saga.writers, empty_set }
 }
 
 /// BackupComplete.
@@ -132,7 +140,7 @@ pub async fn complete_backup(
         writer.backed_up = of_it.map(|(component, succeeded)| (component.name.clone(), *succeeded)).collect();
     }
     let result = operation.unless_cancelled(writers.tell(EventKind::BackupComplete, &facts)).await;
-    OperationOutcome { finished: Finished::BackupComplete(ended(&operation, result)), writers }
+    OperationOutcome::new(Finished::BackupComplete(ended(&operation, result)), writers)
 }
 
 /// IsVolumeSupported.
@@ -156,33 +164,28 @@ pub async fn is_volume_supported(
     .await
 }
 
-/// AddToSnapshotSet: finds the volume and its provider, which takes it into the set.
+/// A volume that may join a set, and who would copy it.
+pub struct Candidate {
+    /// The copy to be.
+    pub shadow_id: ShadowId,
+    /// Where the path lies in the volume.
+    pub inner: PathBuf,
+    /// The volume.
+    pub volume: Volume,
+    /// Who would copy it.
+    pub provider: Arc<dyn Provider>,
+}
+
+/// AddToSnapshotSet, first part: finds the volume and its provider. Tells nobody.
 ///
 /// # Errors
 /// `E_INVALIDARG`, `VSS_E_OBJECT_NOT_FOUND`, `VSS_E_VOLUME_NOT_SUPPORTED` and the others of spec P 2.3,
 /// `VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED`.
-pub async fn take_volume(
-    environment: Arc<Environment>,
-    set_id: SetId,
-    context: Context,
-    question: VolumeQuestion,
-) -> Result<(Member, VolumeAdded), VssError> {
-    blocking::run("Adding the volume", limits::PROVIDER_IN_WINDOW, move || {
-        if !question.volume.is_absolute() {
-            return Err(VssError::new(
-                VssCode::InvalidArgument,
-                format!("{} is not an absolute path", question.volume.display()),
-            ));
-        }
+pub async fn find_volume(environment: Arc<Environment>, question: VolumeQuestion) -> Result<Candidate, VssError> {
+    blocking::run("Finding the volume", limits::PROVIDER_IN_WINDOW, move || {
         let located = volumes::resolve(&question.volume)?;
         let volume = located.volume;
-        let copies = environment
-            .catalogue
-            .sets()
-            .iter()
-            .flat_map(|entry| &entry.copies)
-            .filter(|copy| copy.stored.volume.id == volume.id)
-            .count();
+        let copies = environment.catalogue.copies_of(&volume.id);
         if copies >= limits::SHADOW_COPIES_PER_VOLUME {
             return Err(VssError::new(
                 VssCode::MaximumNumberOfSnapshotsReached,
@@ -191,16 +194,28 @@ pub async fn take_volume(
             .with_hint("Delete some: `vss delete --oldest VOLUME`"));
         }
         let provider = Arc::clone(environment.providers.choose(&volume, question.provider.as_deref())?);
-        let name = provider.properties().name;
-        let request = PrepareRequest { set_id, shadow_id: ShadowId::random(), volume: volume.clone(), context };
+        Ok(Candidate { shadow_id: ShadowId::random(), inner: located.inner, volume, provider })
+    })
+    .await
+}
+
+/// AddToSnapshotSet, second part: the provider takes the volume into the set. Only for what the session's machine accepts:
+/// a provider makes a copy of everything that it was told here.
+///
+/// # Errors
+/// Those of [`Provider::begin_prepare`].
+pub async fn begin_prepare(
+    set_id: SetId,
+    context: Context,
+    candidate: Candidate,
+) -> Result<(Member, VolumeAdded), VssError> {
+    let Candidate { shadow_id, inner, volume, provider } = candidate;
+    let name = provider.properties().name;
+    let added = VolumeAdded { shadow_id, volume: volume.mount_point.clone(), inner, provider: name.clone() };
+    blocking::run(&format!("Provider {name} in begin_prepare"), limits::PROVIDER_IN_WINDOW, move || {
+        let request = PrepareRequest { set_id, shadow_id, volume: volume.clone(), context };
         let stored = provider.begin_prepare(&request).map_err(|error| providers::by_contract(&name, error))?;
-        let added = VolumeAdded {
-            shadow_id: request.shadow_id,
-            volume: volume.mount_point.clone(),
-            inner: located.inner,
-            provider: name,
-        };
-        Ok((Member { shadow_id: request.shadow_id, volume, provider, stored }, added))
+        Ok((Member { shadow_id, volume, provider, stored }, added))
     })
     .await
 }

@@ -49,6 +49,21 @@ impl Providers {
                 .with_hint("Leave out --provider, or name another one")),
             };
         }
+        self.first_for(volume).map_err(|reasons| {
+            let place = volume.mount_point.display();
+            VssError::new(
+                VssCode::VolumeNotSupported,
+                format!("No provider can copy {place} ({}): {reasons}", volume.fs_type),
+            )
+            .with_hint("Name a path on a volume of another kind; `vss list volumes` shows which can be copied")
+        })
+    }
+
+    /// The first provider that can copy this volume.
+    ///
+    /// # Errors
+    /// Every provider's reason, as part of a sentence.
+    pub fn first_for(&self, volume: &Volume) -> Result<&Arc<dyn Provider>, String> {
         let mut reasons = Vec::new();
         for provider in &self.0 {
             match provider.is_volume_supported(volume) {
@@ -57,16 +72,7 @@ impl Providers {
                 Err(error) => reasons.push(format!("{}: {}", provider.properties().name, error.message)),
             }
         }
-        Err(VssError::new(
-            VssCode::VolumeNotSupported,
-            format!(
-                "No provider can copy {} ({}): {}",
-                volume.mount_point.display(),
-                volume.fs_type,
-                if reasons.is_empty() { "none is registered".to_owned() } else { reasons.join("; ") }
-            ),
-        )
-        .with_hint("Name a path on a volume of another kind; `vss list volumes` shows which can be copied"))
+        Err(if reasons.is_empty() { "none is registered".to_owned() } else { reasons.join("; ") })
     }
 }
 

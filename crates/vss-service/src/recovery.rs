@@ -33,6 +33,7 @@ pub fn recover(environment: &Environment) -> Vec<String> {
         environment.catalogue.sets().iter().flat_map(|entry| &entry.copies).map(|copy| copy.stored.shadow_id).collect();
     match environment.exposures.clear(&kept) {
         Ok(0) => {}
+        Ok(1) => report.push("Unmounted 1 mount of an earlier run".to_owned()),
         Ok(count) => report.push(format!("Unmounted {count} mounts of an earlier run")),
         Err(error) => report.push(format!("Stray mounts were left: {error}")),
     }
@@ -90,7 +91,15 @@ fn settle(environment: &Environment, entry: SetEntry, report: &mut Vec<String>) 
                 }
             },
             None => match presence(environment, &copy) {
-                Ok(Presence::Gone) => Some(format!("Forgot shadow copy {shadow_id}: it is gone from its volume")),
+                Ok(Presence::Gone) => match environment.unexpose(shadow_id) {
+                    Ok(_) => Some(format!("Forgot shadow copy {shadow_id}: it is gone from its volume")),
+                    Err(error) => {
+                        report.push(format!(
+                            "Shadow copy {shadow_id} is gone from its volume, and still mounted: {error}"
+                        ));
+                        None
+                    }
+                },
                 Ok(Presence::Present) => None,
                 Ok(Presence::Unreachable) => {
                     report.push(format!("Shadow copy {shadow_id}: its volume cannot be reached now"));
@@ -117,12 +126,7 @@ fn forget(environment: &Environment, entry: &SetEntry, shadow_id: ShadowId) -> R
 }
 
 fn end(environment: &Environment, copy: &KeptCopy) -> Result<(), VssError> {
-    let shadow_id = copy.stored.shadow_id;
-    if let Some(place) = environment.catalogue.exposure(shadow_id)? {
-        environment.exposures.unexpose(&place)?;
-        environment.catalogue.set_exposure(shadow_id, None)?;
-    }
-    environment.exposures.unexpose(&environment.exposures.own_place(shadow_id))?;
+    environment.unexpose(copy.stored.shadow_id)?;
     delete(environment, copy).map(drop)
 }
 
@@ -134,19 +138,24 @@ fn presence(environment: &Environment, copy: &KeptCopy) -> Result<Presence, VssE
     environment.providers.named(&copy.provider)?.presence(&copy.stored)
 }
 
-/// Shows copies again that are exposed at a directory and are not mounted there (after a reboot).
+/// Shows copies again that were exposed at a directory in an earlier boot. Whoever unmounted one in this boot meant it.
 fn expose_again(environment: &Environment, report: &mut Vec<String>) {
     for copy in environment.catalogue.sets().into_iter().flat_map(|entry| entry.copies) {
         let shadow_id = copy.stored.shadow_id;
         let show = || -> Result<Option<String>, VssError> {
-            let Some(place) = environment.catalogue.exposure(shadow_id)? else { return Ok(None) };
-            if environment.place(shadow_id)?.is_some() {
-                return Ok(None);
+            let Some(exposure) = environment.catalogue.exposure(shadow_id)? else { return Ok(None) };
+            let place = exposure.place.display();
+            if exposure.boot_id == environment.boot_id {
+                if exposure.is_there(&environment.exposures.mounts()?) {
+                    return Ok(None);
+                }
+                environment.catalogue.set_exposure(shadow_id, None)?;
+                return Ok(Some(format!("Shadow copy {shadow_id} was unmounted from {place}: not exposed any more")));
             }
             let provider = environment.providers.named(&copy.provider)?;
             let trees = provider.mount(&copy.stored, false)?;
-            environment.exposures.expose(shadow_id, trees, Some(&place))?;
-            Ok(Some(format!("Exposed shadow copy {shadow_id} at {} again", place.display())))
+            environment.expose_at(shadow_id, trees, &exposure.place)?;
+            Ok(Some(format!("Exposed shadow copy {shadow_id} at {place} again")))
         };
         match show() {
             Ok(said) => report.extend(said),

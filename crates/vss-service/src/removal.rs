@@ -44,20 +44,17 @@ pub fn of_set(environment: &Environment, set_id: SetId) -> Result<Vec<ShadowId>,
         })
 }
 
-/// Removes one copy. Removals wait for each other, so that two of one set do not write over each other's record.
+/// Removes one copy. Removals wait for each other, so that two of one set do not write over each other's record, and for
+/// exposures, so that no copy is shown that is just going.
 ///
 /// # Errors
 /// `VSS_E_OBJECT_NOT_FOUND`, what the provider says, `VSS_E_UNEXPECTED`; the record stays until the copy is gone.
 pub async fn remove(environment: &Arc<Environment>, shadow_id: ShadowId) -> Result<(), VssError> {
-    let _one = environment.removals.lock().await;
+    let _one = environment.changes.lock().await;
     let environment = Arc::clone(environment);
     blocking::run("Deleting a shadow copy", limits::PROVIDER_OUTSIDE, move || {
         let (entry, copy) = find(&environment, shadow_id)?;
-        if let Some(place) = environment.catalogue.exposure(shadow_id)? {
-            environment.exposures.unexpose(&place)?;
-            environment.catalogue.set_exposure(shadow_id, None)?;
-        }
-        environment.exposures.unexpose(&environment.exposures.own_place(shadow_id))?;
+        environment.unexpose(shadow_id)?;
         let provider = environment.providers.named(&copy.provider)?;
         provider.delete(&copy.stored).map_err(|error| by_contract(&copy.provider, error))?;
         let set_id = entry.set.set_id;

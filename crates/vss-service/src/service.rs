@@ -99,7 +99,7 @@ impl Service {
                 program: options.guard.clone(),
                 runtime_directory: options.runtime_directory.clone(),
             }),
-            removals: tokio::sync::Mutex::new(()),
+            changes: tokio::sync::Mutex::new(()),
             boot_id: vss_linux::clock::boot_id()
                 .map_err(|source| StartError::Path { path: "/proc/sys/kernel/random/boot_id".into(), source })?,
         });
@@ -164,6 +164,8 @@ impl Service {
         let coordinator = tokio::spawn(self.coordinator.run());
         let writers = InboxWriters::start(&self.options, &self.config.writers).await;
         ready();
+        // A coordinator that was told to stop meanwhile needs no word.
+        drop(self.actions.send(Action::Ready));
         if let Err(error) = coordinator.await {
             tracing::error!(%error, "the coordinator broke off");
         }

@@ -9,7 +9,7 @@ use vss_api::management::SessionStatus;
 use vss_api::requester::OperationState;
 use vss_api::server::Peer;
 use vss_api::writer::EventVolume;
-use vss_model::{FreezePolicy, OperationId, SessionId, WriterStatus};
+use vss_model::{FreezePolicy, OperationId, SessionId, ShadowCopySet, WriterStatus};
 use vss_session::State;
 
 /// Ended operations that `QueryStatus` still answers for.
@@ -29,6 +29,8 @@ pub struct Session {
     pub statuses: Vec<WriterStatus>,
     /// The volumes of its set.
     pub members: Vec<Member>,
+    /// Its finished set if that has no volume; a set with copies is the catalogue's.
+    pub empty_set: Option<ShadowCopySet>,
     /// The creation lock, from StartSnapshotSet to the end of DoSnapshotSet.
     pub lock: Option<CreationLock>,
     operations: VecDeque<Operation>,
@@ -45,6 +47,7 @@ impl Session {
             writers: Some(SessionWriters::default()),
             statuses: Vec::new(),
             members: Vec::new(),
+            empty_set: None,
             lock: None,
             operations: VecDeque::new(),
         }

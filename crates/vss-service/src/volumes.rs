@@ -49,9 +49,13 @@ pub struct Located {
 /// copied with their parent.
 ///
 /// # Errors
-/// `VSS_E_OBJECT_NOT_FOUND` for a path that does not exist or lies on a mount that this process does not see,
+/// `E_INVALIDARG` for a path that is not absolute, `VSS_E_OBJECT_NOT_FOUND` for one that does not exist or lies on a mount that this process does not see,
 /// `VSS_E_VOLUME_NOT_LOCAL` for a file system of another machine, `E_ACCESSDENIED`, `VSS_E_UNEXPECTED`.
 pub fn resolve(path: &Path) -> Result<Located, VssError> {
+    if !path.is_absolute() {
+        let message = format!("{} is not an absolute path", path.display());
+        return Err(VssError::new(VssCode::InvalidArgument, message).with_hint("Name it from / on"));
+    }
     let mounts = mounts()?;
     // First by the words alone: a dead server must not be asked whether the path exists.
     if let Some(entry) = covering(path, &mounts) {
@@ -333,6 +337,7 @@ mod tests {
     #[test]
     fn a_missing_path_is_not_found() {
         assert_eq!(resolve(Path::new("/there/is/no/such")).unwrap_err().code, VssCode::ObjectNotFound);
+        assert_eq!(resolve(Path::new("proc")).unwrap_err().code, VssCode::InvalidArgument);
     }
 
     #[test]

@@ -30,6 +30,7 @@ type Diary = Arc<Mutex<Vec<String>>>;
 struct Wishes {
     hold_fails: Option<&'static str>,
     writer_fails: Option<EventKind>,
+    writer_panics: Option<EventKind>,
     provider_fails: Option<Phase>,
     staging_fails: bool,
 }
@@ -101,7 +102,7 @@ impl Staging for FakeStaging {
     }
 }
 
-struct FakePort(Diary, Option<EventKind>);
+struct FakePort(Diary, Wishes);
 
 impl WriterPort for FakePort {
     fn identify(&self, _question: Identify) -> PortFuture<Identity> {
@@ -112,7 +113,8 @@ impl WriterPort for FakePort {
 
     fn event(&self, kind: EventKind, _event: Event, _directories: Vec<OwnedFd>) -> PortFuture<EventReply> {
         self.0.lock().unwrap().push(kind.name().to_owned());
-        let fails = self.1 == Some(kind);
+        assert!(self.1.writer_panics != Some(kind), "it was asked to panic");
+        let fails = self.1.writer_fails == Some(kind);
         Box::pin(async move {
             if fails {
                 return Err(PortError::Refused(VssError::new(VssCode::WriterErrorRetryable, "it was asked to fail")));
@@ -148,7 +150,7 @@ async fn stage(wishes: Wishes) -> Stage {
         exposures: Arc::new(Exposures::new(directory.path()).unwrap()),
         holds: Arc::new(FakeHolds(Arc::clone(&diary), wishes.hold_fails)),
         staging: Arc::new(FakeStaging(Arc::clone(&diary), wishes.staging_fails)),
-        removals: tokio::sync::Mutex::new(()),
+        changes: tokio::sync::Mutex::new(()),
         boot_id: "this boot".to_owned(),
     });
     let volume = vss_service::volumes::resolve(directory.path()).unwrap().volume;
@@ -162,7 +164,7 @@ async fn stage(wishes: Wishes) -> Stage {
         register,
         uid: 0,
         pid: 1,
-        port: Arc::new(FakePort(Arc::clone(&diary), wishes.writer_fails)),
+        port: Arc::new(FakePort(Arc::clone(&diary), wishes)),
     });
     let mut writers =
         SessionWriters::identify(SessionId::random(), vec![(writer, Duration::from_secs(60))], Duration::from_secs(60))
@@ -327,4 +329,17 @@ async fn a_wish_to_stop_is_taken_at_the_next_row() {
     assert_eq!(failure.row, "freeze");
     assert!(sagas::undo(&TABLE[..5], &mut stage.saga).await.is_empty());
     stage.nothing_is_left("stopped");
+}
+
+#[tokio::test]
+async fn a_row_that_panics_is_undone_like_one_that_fails() {
+    for kind in [EventKind::PrepareSnapshot, EventKind::Freeze, EventKind::Thaw, EventKind::PostSnapshot] {
+        let mut stage = stage(Wishes { writer_panics: Some(kind), ..Wishes::default() }).await;
+        let failure = sagas::run(TABLE, &mut stage.saga).await.unwrap_err();
+        assert_eq!(failure.cause.code, VssCode::Unexpected);
+        assert!(failure.undo_failures.is_empty(), "{failure:?}");
+        assert_eq!((stage.copies(), stage.count("Abort")), (0, 1), "{kind:?}");
+        assert_eq!(stage.count("hold"), stage.count("release"), "{kind:?}");
+        assert!(stage.environment.catalogue.pending().unwrap().is_empty(), "{kind:?}: an intent is left");
+    }
 }

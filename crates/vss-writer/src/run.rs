@@ -24,7 +24,8 @@ const FAREWELL: Duration = limits::WRITER_FAREWELL;
 pub struct Options<'a> {
     /// Ends the loop; none: it runs until the service refuses.
     pub stop: Option<&'a Stop>,
-    /// True: connect again whenever the service comes back, and wait for it at first. False: one connection, then return.
+    /// True: connect again whenever the service comes back, wait for it at first, and wait for a registration that is in the
+    /// way to end. False: one connection, then return.
     pub reconnect: bool,
     /// Who is told what happens.
     pub monitor: &'a dyn Monitor,
@@ -68,6 +69,12 @@ pub enum Notice<'a> {
         /// Why, half a sentence.
         why: &'a str,
     },
+    /// The service refuses the registration for now, because this writer is registered already or there are too many; told
+    /// once, not for each new attempt.
+    Waiting {
+        /// Why.
+        why: &'a VssError,
+    },
     /// The handler of an event begins.
     Began {
         /// Which.
@@ -105,8 +112,8 @@ pub enum RunError {
     Connection(#[source] ClientError),
 }
 
-/// Registers `writer` at `socket` and serves its events until the stop flag, a refusal, or, without `reconnect`, the end
-/// of the connection.
+/// Registers `writer` at `socket` and serves its events until the stop flag, a refusal that will not pass, or, without
+/// `reconnect`, any refusal or the end of the connection.
 ///
 /// The writer's own promises are kept here (spec R 2.4 and 2.5). When Thaw or Abort does not come within the writer's
 /// freeze limit, [`Writer::abort`] is called at once and every later answer of that session says
@@ -118,17 +125,30 @@ pub enum RunError {
 pub fn run(socket: &Path, writer: &mut dyn Writer, options: &Options<'_>) -> Result<(), RunError> {
     let stop: Vec<BorrowedFd<'_>> = options.stop.map(AsFd::as_fd).into_iter().collect();
     let mut pause = FIRST_PAUSE;
-    let mut told = false;
+    let (mut told, mut told_to_wait) = (false, false);
     loop {
         let outcome = match register(socket, writer) {
             Ok((Registered { instance_id, service }, line)) => {
                 options.monitor.notice(&Notice::Registered { instance_id, service: &service });
-                (pause, told) = (FIRST_PAUSE, false);
+                (pause, told, told_to_wait) = (FIRST_PAUSE, false, false);
                 let (stop, monitor, sessions) = (&*stop, options.monitor, Sessions::default());
                 let mut service = Service { line, writer: &mut *writer, stop, monitor, sessions };
                 let outcome = service.serve();
                 service.farewell();
                 outcome
+            }
+            Err(ClientError::Vss(error)) if options.reconnect && will_pass(&error) => {
+                if !told_to_wait {
+                    options.monitor.notice(&Notice::Waiting { why: &error });
+                    told_to_wait = true;
+                }
+                // The service is there: losing it next would be news.
+                told = false;
+                if wait(None, &stop, Instant::now() + pause).is_err() {
+                    return Ok(());
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
             }
             Err(ClientError::Vss(error)) => return Err(RunError::Refused(error)),
             Err(error @ (ClientError::Protocol(_) | ClientError::Varlink { .. })) => {
@@ -153,6 +173,11 @@ pub fn run(socket: &Path, writer: &mut dyn Writer, options: &Options<'_>) -> Res
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// True for a refusal that ends with other registrations: another instance may stop.
+fn will_pass(error: &VssError) -> bool {
+    matches!(error.code, VssCode::WriterAlreadySubscribed | VssCode::OutOfMemory)
 }
 
 fn register(socket: &Path, writer: &dyn Writer) -> Result<(Registered, WriterEvents), ClientError> {

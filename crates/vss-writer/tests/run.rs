@@ -265,6 +265,43 @@ fn waits_for_a_service_that_is_not_there_yet() {
 }
 
 #[test]
+fn waits_until_another_instance_has_ended_and_says_so_once() {
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+    impl Monitor for Told {
+        fn notice(&self, notice: &Notice<'_>) {
+            self.0.lock().unwrap().push(format!("{notice:?}"));
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("writer");
+    let service = FakeService::listen(&path).unwrap();
+    let (stopper, stop) = Stop::new().unwrap();
+    let told = Told::default();
+    thread::scope(|scope| {
+        let thread =
+            scope.spawn(|| run(&path, &mut writer(), &Options { stop: Some(&stop), reconnect: true, monitor: &told }));
+        let refusal = VssError::new(VssCode::WriterAlreadySubscribed, "It is registered already, by process 7");
+        for _ in 0..3 {
+            service.refuse(&refusal).unwrap();
+        }
+        let _connection = service.accept().unwrap();
+        drop(stopper);
+        thread.join().unwrap().unwrap();
+    });
+    let told = told.0.into_inner().unwrap();
+    assert!(told[0].starts_with("Waiting") && told[1].starts_with("Registered"), "{told:?}");
+}
+
+#[test]
+fn without_reconnect_every_refusal_is_the_end() {
+    let running = start(writer(), false);
+    let refusal = VssError::new(VssCode::WriterAlreadySubscribed, "It is registered already");
+    running.service.refuse(&refusal).unwrap();
+    assert!(matches!(running.thread.join().unwrap(), Err(RunError::Refused(error)) if error == refusal));
+}
+
+#[test]
 fn gives_up_at_once_when_refused() {
     let running = start(writer(), true);
     let refusal = VssError::new(VssCode::AccessDenied, "The class belongs to uid 0");

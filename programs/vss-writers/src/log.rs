@@ -113,6 +113,7 @@ fn sentence(notice: &Notice<'_>) -> Option<String> {
     match notice {
         Notice::Registered { instance_id, service } => Some(format!("registered with {service} as {instance_id}")),
         Notice::Lost { why } => Some(format!("no connection with the service: {why}; trying again")),
+        Notice::Waiting { why } => Some(format!("the service refuses the writer for now: {why}; trying again")),
         Notice::ByItself { kind, why } => Some(format!("{} by itself: {why}", kind.name())),
         Notice::Handled { kind, failure: Some(error), took } => {
             Some(format!("{} failed after {} ms: {error}", kind.name(), took.as_millis()))

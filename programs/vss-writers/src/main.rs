@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, value_name = "DIR")]
     runtime_dir: Option<PathBuf>,
 
-    /// Print READY=1 on standard output as soon as every writer is registered or refused
+    /// Print READY=1 on standard output as soon as every writer is registered or refused, be it for now
     #[arg(long)]
     notify_ready: bool,
 
@@ -191,7 +191,7 @@ impl Reporter {
 impl Monitor for Reporter {
     fn notice(&self, notice: &Notice<'_>) {
         self.log.note(self.index, &self.name, notice);
-        if matches!(notice, Notice::Registered { .. }) {
+        if matches!(notice, Notice::Registered { .. } | Notice::Waiting { .. }) {
             self.settled();
         }
     }

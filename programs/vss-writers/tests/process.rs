@@ -237,6 +237,29 @@ fn a_refused_writer_is_ready_too_and_all_refused_is_a_failure() {
 }
 
 #[test]
+fn a_writer_whose_twin_is_registered_waits_for_its_end() {
+    let scene = Scene::new();
+    scene.script();
+    let mut process = scene.start(&["--notify-ready"]);
+    let twin = VssError::new(VssCode::WriterAlreadySubscribed, "Writer shop is registered already, by process 7");
+    scene.service.refuse(&twin).unwrap();
+    let mut line = String::new();
+    BufReader::new(process.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "READY=1\n", "it is ready without the writer that waits");
+    scene.service.refuse(&twin).unwrap();
+    let connection = scene.service.accept().unwrap();
+    assert_eq!(connection.register().unwrap().name, "shop");
+    process.signal("-TERM");
+    assert!(process.end().success());
+    let said = process.errors();
+    assert_eq!(
+        said.matches("the service refuses the writer for now: Writer shop is registered already").count(),
+        1,
+        "{said}"
+    );
+}
+
+#[test]
 fn hooks_inherit_no_blocked_signal_and_no_descriptor() {
     let scene = Scene::new();
     // Read by the shell itself: while it starts another program it blocks signals for a moment. It uses descriptors from
@@ -282,6 +305,9 @@ fn the_python_example_serves_every_event() {
     // Somebody else holds it: a failure, not an end.
     let failure = connection.call(Freeze, &event).unwrap().failure().unwrap();
     assert_eq!(failure.code, VssCode::WriterErrorRetryable);
+    // The end of another session does not end this one's hold.
+    call_all(&mut connection, &session(), &[Abort, BackupShutdown]);
+    assert!(scene.path("lock").exists());
     call_all(&mut connection, &event, &WHOLE[3..]);
     assert!(!scene.path("lock").exists());
     call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot, Freeze, Abort, Abort, BackupShutdown, Freeze]);

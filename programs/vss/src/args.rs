@@ -22,7 +22,7 @@ Examples:
   vss create /srv --persistent
   vss list shadows
 
-Exit status: 0 done, 1 failed, 2 wrong usage. `vss run` ends with the command's own.";
+Exit status: 0 done, 1 failed, 2 wrong usage; `vss run` ends with the command's own.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -100,17 +100,21 @@ pub(crate) struct RunArguments {
 }
 
 const RUN_HELP: &str = "\
-The command sees each PATH as it was at one moment, at its usual place and read-only; everything beside it
-is live. It does not see /proc, /sys, /dev, /run and /tmp changed even with --volume /. The copies are
-deleted when the command ends. In its environment are VSS_SET_ID and VSS_CONSISTENCY.
+The command sees each PATH as it was at one moment, at its usual place and
+read-only; everything beside it is live. Below PATH, other volumes that are not
+chosen too stay live (stderr names them), and so do /proc, /sys, /dev, /run and
+/tmp. The copies are deleted when the command ends. The command finds VSS_SET_ID
+and VSS_CONSISTENCY in its environment.
 
 Examples:
   vss run --volume /srv -- restic -r /backup backup /srv
-  vss run --volume /srv/db --volume /srv/wal --require application -- borg create /backup::now /srv/db /srv/wal
+  vss run --volume /srv/db --volume /srv/wal --require application -- \\
+      borg create /backup::now /srv/db /srv/wal
   sudo vss run --as-caller --volume /home -- tar -cf /tmp/home.tar /home/me
 
-Exit status: the command's own, 128+N when signal N killed it; 125 when no shadow copy could be made (the
-command was not run), 126 when the command could not be run, 127 when it was not found; 2 wrong usage.";
+Exit status: the command's own, 128+N when signal N killed it; 125 when no shadow
+copy could be made (the command was not run), 126 when the command could not be
+run, 127 when it was not found; 2 wrong usage.";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -293,6 +297,8 @@ mod tests {
         for command in Arguments::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{} has no examples", command.get_name());
+            // Wider lines would be broken a second time on a terminal.
+            assert!(help.lines().all(|line| line.len() <= 82), "{}: {help}", command.get_name());
         }
     }
 

@@ -23,9 +23,11 @@ pub(crate) struct SetDocument<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct ShadowDocument<'a> {
     id: ShadowId,
+    #[serde(serialize_with = "vss_model::path_text::serialize")]
     volume: &'a Path,
     provider: &'a str,
     device: Option<&'a str>,
+    #[serde(serialize_with = "vss_model::path_text::optional::serialize")]
     path: Option<&'a Path>,
     consistency: Consistency,
     cut_at: Instant,

@@ -46,6 +46,8 @@ fn main() -> anyhow::Result<()> {
         // Ctrl-C in the terminal of `vss` must not reach us. A leader of a group has a session of its own already.
         let _session = vss_linux::process::own_session();
     }
+    // Sockets and exposures are for others too, whatever the umask of the `vss` that started us.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let log = log::Log::start().context("cannot start the log")?;
     let writer = log.clone();
     tracing_subscriber::fmt()

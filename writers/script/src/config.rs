@@ -195,7 +195,14 @@ fn parse<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, String> {
         return Err(format!("it has {size} bytes, at most {LONGEST} are read"));
     }
     let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-    toml::from_str(&text).map_err(|error| error.to_string().trim_end().to_owned())
+    toml::from_str(&text).map_err(|error| sentence(&text, &error))
+}
+
+/// What is wrong on which line, as part of a sentence; the error's own text is a picture of several lines.
+fn sentence(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or_else(String::new, |before| format!("line {}: ", before.matches('\n').count() + 1));
+    format!("{line}{}", error.message().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 fn check(register: &Register, components: &[ComponentConfig]) -> Result<(), String> {

@@ -4,6 +4,7 @@ use super::socket::Socket;
 use crate::{
     ErrorParameters,
     frames::{Frames, IncomingReply, MESSAGE_BYTES, MESSAGE_FDS, Outgoing, encode},
+    parameters::without_nulls,
     writer::{EventCall, EventReply, Identity},
 };
 use serde::de::DeserializeOwned;
@@ -170,7 +171,9 @@ impl WriterLine {
 }
 
 fn read<T: DeserializeOwned>(answer: &RawValue) -> Result<T, LineError> {
-    serde_json::from_str(answer.get()).map_err(|error| LineError::Unreadable(error.to_string()))
+    // A writer in another language sends the optional fields that it has no value for as null.
+    let read = serde_json::from_str(answer.get()).map(without_nulls).and_then(serde_json::from_value);
+    read.map_err(|error| LineError::Unreadable(error.to_string()))
 }
 
 impl LineEnd {

@@ -1,7 +1,9 @@
 //! `org.linuxvss.Management`: status, lists, limits, delete. Status and limits are answered from memory, at any time.
 
+use crate::catalogue::SetEntry;
 use crate::coordinator::Coordinator;
 use crate::environment::Environment;
+use crate::writers::registry;
 use crate::{blocking, removal, rules, volumes};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ impl Coordinator {
         let Some(peer) = self.connections.get(&id).map(|connection| connection.peer.clone()) else { return };
         let environment = Arc::clone(&self.environment);
         match call {
-            Call::GetStatus => replier.ok(&self.status()),
+            Call::GetStatus => replier.ok(&self.status(&peer)),
             Call::GetLimits => replier.ok(&self.limits()),
             Call::SetLimits(parameters) => replier.result(self.set_limits(&peer, parameters)),
             Call::ListWriters => replier.ok(&Writers { writers: self.registry.entries() }),
@@ -42,13 +44,14 @@ impl Coordinator {
                 replier.result(blocking::run("Examining the volumes", limits::PROVIDER_OUTSIDE, work).await);
             }),
             Call::DeleteShadows(selection) => {
-                let leased = self.leased_by_others(&peer);
-                self.answer(async move { replier.result(delete(environment, peer, selection, leased).await) });
+                let leases = self.leases(&peer);
+                self.answer(async move { replier.result(delete(environment, peer, selection, leases).await) });
             }
         }
     }
 
-    fn status(&self) -> Status {
+    /// Where the service stands; the sessions are those that the peer may see: all for root, its own for others.
+    fn status(&self, peer: &Peer) -> Status {
         let sessions: Vec<_> = self
             .connections
             .values()
@@ -65,7 +68,11 @@ impl Coordinator {
                 .iter()
                 .filter_map(|(session, _)| session.last_operation())
                 .any(crate::operation::Operation::is_holding),
-            sessions: sessions.iter().map(|(session, peer)| session.status(peer)).collect(),
+            sessions: sessions
+                .iter()
+                .filter(|(_, owner)| peer.uid == 0 || peer.uid == owner.uid)
+                .map(|(session, owner)| session.status(owner))
+                .collect(),
             writers: self.registry.writers().len() as u64,
             shadows: self.environment.catalogue.shadows(),
         }
@@ -78,8 +85,8 @@ impl Coordinator {
             shadow_copies_per_volume: limits::SHADOW_COPIES_PER_VOLUME as u64,
             backup_sessions: self.backup_sessions as u64,
             writer_freeze_ms,
-            writer_prepare_ms: crate::writers::registry::milliseconds(self.writer_prepare),
-            hold_ms: crate::writers::registry::milliseconds(limits::HOLD),
+            writer_prepare_ms: registry::milliseconds(self.writer_prepare),
+            hold_ms: registry::milliseconds(limits::HOLD),
             writers,
         }
     }
@@ -92,7 +99,7 @@ impl Coordinator {
             }
             Err(VssError::new(VssCode::InvalidArgument, format!("{name} is 1 to {most}, not {value}")))
         };
-        let most_freeze = crate::writers::registry::milliseconds(limits::WRITER_FREEZE);
+        let most_freeze = registry::milliseconds(limits::WRITER_FREEZE);
         if let Some(value) = wanted.backup_sessions {
             within("backup_sessions", value, limits::BACKUP_SESSIONS as u64)?;
         }
@@ -104,6 +111,7 @@ impl Coordinator {
         }
         if let Some(limit) = &wanted.writer {
             within("writer.freeze_ms", limit.freeze_ms, most_freeze)?;
+            registry::check_name(&limit.name)?;
         }
         // Everything is checked: now nothing can be changed half.
         if let Some(value) = wanted.backup_sessions {
@@ -121,15 +129,32 @@ impl Coordinator {
         Ok(Empty {})
     }
 
-    /// The auto-release sets of live sessions of other processes: leased, so not to be deleted (design 2.2).
-    fn leased_by_others(&self, peer: &Peer) -> BTreeSet<SetId> {
-        self.connections
+    /// What this peer may delete of the auto-release sets as of now.
+    fn leases(&self, peer: &Peer) -> Leases {
+        let (own, others): (Vec<_>, Vec<_>) = self
+            .connections
             .values()
-            .filter(|connection| connection.peer.pid != peer.pid)
-            .filter_map(|connection| connection.session.as_ref()?.state.draft())
-            .filter(|draft| draft.context().is_auto_release())
-            .filter_map(vss_session::Draft::made_set)
-            .collect()
+            .filter_map(|connection| {
+                Some((connection.peer.pid, connection.session.as_ref()?.state.draft()?.set()?.id()))
+            })
+            // A process of another pid namespace has the pid 0: it may be any.
+            .partition(|(pid, _)| *pid == peer.pid && *pid != 0);
+        let mut free: BTreeSet<SetId> = self.environment.catalogue.auto_release().into_iter().collect();
+        for (_, set_id) in others {
+            free.remove(&set_id);
+        }
+        free.extend(own.into_iter().map(|(_, set_id)| set_id));
+        Leases(free)
+    }
+}
+
+/// The auto-release sets that are leased by no live session of another process (design 2.2): left behind, or the peer's own.
+/// One that is not named here is leased, also when it was finished only after this was found out.
+struct Leases(BTreeSet<SetId>);
+
+impl Leases {
+    fn are_on(&self, entry: &SetEntry) -> bool {
+        entry.set.context.is_auto_release() && !self.0.contains(&entry.set.set_id)
     }
 }
 
@@ -164,7 +189,10 @@ fn shadows_of(environment: &Environment, peer: &Peer) -> Vec<vss_model::ShadowCo
 }
 
 fn set_record(environment: &Environment, peer: &Peer, wanted: GetSet) -> Result<SetRecord, VssError> {
-    let matches = |entry: &crate::catalogue::SetEntry| {
+    if wanted.set_id.is_some() == wanted.shadow_id.is_some() {
+        return Err(VssError::new(VssCode::InvalidArgument, "GetSet takes exactly one of set_id and shadow_id"));
+    }
+    let matches = |entry: &SetEntry| {
         wanted.set_id.is_some_and(|set_id| entry.set.set_id == set_id)
             || wanted.shadow_id.is_some_and(|shadow_id| entry.set.shadows.iter().any(|shadow| shadow.id == shadow_id))
     };
@@ -186,9 +214,9 @@ fn list_volumes(environment: &Environment) -> Result<Vec<VolumeEntry>, VssError>
         .map(|volume| {
             let shadows = sets.iter().flat_map(|entry| &entry.copies).filter(|copy| copy.stored.volume.id == volume.id);
             let shadows = shadows.count() as u64;
-            let (provider, reason) = match environment.providers.choose(&volume, None) {
+            let (provider, reason) = match environment.providers.first_for(&volume) {
                 Ok(provider) => (Some(provider.properties().name), String::new()),
-                Err(error) => (None, error.message),
+                Err(reason) => (None, reason),
             };
             VolumeEntry {
                 volume: volume.mount_point,
@@ -208,19 +236,24 @@ async fn delete(
     environment: Arc<Environment>,
     peer: Peer,
     selection: Selection,
-    leased: BTreeSet<SetId>,
+    leases: Leases,
 ) -> Result<Deleted, VssError> {
     let (chooser, chosen_by) = (Arc::clone(&environment), peer.clone());
-    let all = selection.all;
+    let (all, by_name) = (selection.all, !selection.shadow_ids.is_empty());
     let chosen = blocking::run("Choosing shadow copies", limits::PROVIDER_IN_WINDOW, move || {
         choose(&chooser, &chosen_by, &selection)
     })
     .await?;
     let mut deleted = Vec::new();
     for shadow_id in chosen {
-        let (entry, _) = removal::find(&environment, shadow_id)?;
+        let entry = match removal::find(&environment, shadow_id) {
+            Ok((entry, _)) => entry,
+            // Somebody else has deleted it since we looked, which is what was wanted.
+            Err(_) if !by_name => continue,
+            Err(error) => return Err(error),
+        };
         rules::owner(&peer, entry.set.owner, &format!("delete shadow copy {shadow_id}"))?;
-        if leased.contains(&entry.set.set_id) {
+        if leases.are_on(&entry) {
             // `--all` means what can be deleted; a copy that a running backup reads cannot.
             if all {
                 continue;
@@ -231,10 +264,14 @@ async fn delete(
             )
             .with_hint("It goes when that backup ends"));
         }
-        removal::remove(&environment, shadow_id).await.map_err(|error| {
-            error.while_doing(format!("Shadow copy {shadow_id} was not deleted ({} were)", deleted.len()))
-        })?;
-        deleted.push(shadow_id);
+        match removal::remove(&environment, shadow_id).await {
+            Ok(()) => deleted.push(shadow_id),
+            Err(_) if !by_name && removal::find(&environment, shadow_id).is_err() => {}
+            Err(error) => {
+                let done = deleted.len();
+                return Err(error.while_doing(format!("Shadow copy {shadow_id} was not deleted ({done} were)")));
+            }
+        }
     }
     Ok(Deleted { shadow_ids: deleted })
 }
@@ -254,7 +291,8 @@ fn choose(environment: &Environment, peer: &Peer, selection: &Selection) -> Resu
     if let Some(path) = &selection.oldest_of {
         let volume = volumes::resolve(path)?.volume;
         let sets = environment.catalogue.sets();
-        let oldest = sets.iter().rev().flat_map(|entry| &entry.copies).find(|copy| copy.stored.volume.id == volume.id);
+        let visible = sets.iter().rev().filter(|entry| peer.uid == 0 || entry.set.owner == peer.uid);
+        let oldest = visible.flat_map(|entry| &entry.copies).find(|copy| copy.stored.volume.id == volume.id);
         return oldest.map(|copy| vec![copy.stored.shadow_id]).ok_or_else(|| {
             VssError::new(VssCode::ObjectNotFound, format!("{} has no shadow copy", volume.mount_point.display()))
         });

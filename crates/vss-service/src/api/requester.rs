@@ -2,7 +2,7 @@
 
 use crate::coordinator::{Action, Coordinator, broke_off};
 use crate::creation_lock::CreationLock;
-use crate::jobs::{self, Involvement, OperationOutcome};
+use crate::jobs::{self, Candidate, Involvement, OperationOutcome};
 use crate::operation::Operation;
 use crate::providers::by_contract;
 use crate::sagas::create_set::{Plan, Requester};
@@ -11,9 +11,9 @@ use crate::{blocking, removal, rules};
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::requester::{
-    self, Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata,
-    OperationReference, OperationStarted, OperationState, OperationStatus, SessionOpened, SetStarted, Statuses,
-    UnexposeSnapshot, VolumeQuestion, Wait,
+    Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata, OperationReference,
+    OperationStarted, OperationState, OperationStatus, SessionOpened, SetStarted, Statuses, UnexposeSnapshot,
+    VolumeQuestion, Wait,
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::{ComponentName, VssCode, VssError, limits};
@@ -21,6 +21,8 @@ use vss_session::{Call as Step, Effect, Event, Finished, State};
 
 /// Longest name of a requester, in bytes.
 const LONGEST_REQUESTER: usize = 256;
+/// A user other than root may have one in so many of all sessions, so that nobody can lock the others out.
+const SHARE_OF_UID: usize = 4;
 /// Longest single Wait; a caller that wants more asks again.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -41,7 +43,7 @@ impl Coordinator {
             Call::GetWriterMetadata => replier.result(self.metadata(id)),
             Call::AddComponent(component) => replier.result(self.step(id, Event::AddComponent(reference(component)))),
             Call::IsVolumeSupported(question) => self.is_volume_supported(id, question, replier),
-            Call::StartSnapshotSet => replier.result(self.start_set(id)),
+            Call::StartSnapshotSet => self.start_set(id, replier),
             Call::AddToSnapshotSet(question) => self.take_volume(id, question, replier),
             Call::PrepareForBackup => replier.result(self.begin(id, Event::PrepareForBackup)),
             Call::DoSnapshotSet(parameters) => {
@@ -49,7 +51,7 @@ impl Coordinator {
             }
             Call::GatherWriterStatus => replier.result(self.begin(id, Event::GatherWriterStatus)),
             Call::GetWriterStatus => replier.result(self.statuses(id)),
-            Call::GetSnapshotSet => replier.result(self.finished_set(id)),
+            Call::GetSnapshotSet => self.finished_set(id, replier),
             Call::ExposeSnapshot(parameters) => self.expose(id, parameters, replier),
             Call::UnexposeSnapshot(parameters) => self.unexpose(id, parameters, replier),
             Call::SetBackupSucceeded(parameters) => {
@@ -76,7 +78,12 @@ impl Coordinator {
                 format!("The requester's name has more than {LONGEST_REQUESTER} bytes, or a control character"),
             ));
         }
-        let open = self.connections.values().filter(|connection| connection.session.is_some()).count();
+        let open: Vec<u32> = self
+            .connections
+            .values()
+            .filter(|connection| connection.session.is_some())
+            .map(|connection| connection.peer.uid)
+            .collect();
         let most = self.backup_sessions;
         let Some(connection) = self.connections.get_mut(&id) else {
             return Err(VssError::new(VssCode::Unexpected, "The connection is gone"));
@@ -84,10 +91,17 @@ impl Coordinator {
         if let Some(session) = connection.session.as_mut() {
             // A second InitializeForBackup is the machine's to refuse.
             session.state.apply(Event::InitializeForBackup)?;
-        } else if open >= most {
+        }
+        let uid = connection.peer.uid;
+        let of_uid = open.iter().filter(|other| **other == uid).count();
+        let most_of_uid = if uid == 0 { most } else { most.div_ceil(SHARE_OF_UID) };
+        if open.len() >= most || of_uid >= most_of_uid {
             return Err(VssError::new(
                 VssCode::OutOfMemory,
-                format!("{open} sessions are open, the most there can be"),
+                format!(
+                    "{} sessions are open, {of_uid} of them by uid {uid}; there can be {most}, {most_of_uid} of one user",
+                    open.len()
+                ),
             )
             .with_hint("Wait until another backup has ended; `vss list` commands need no session"));
         }
@@ -154,10 +168,7 @@ impl Coordinator {
             }
             // Status is kept up to date with every event; there is nothing to gather.
             _ => {
-                let work = std::future::ready(OperationOutcome {
-                    finished: Finished::GatherWriterStatus(Ok(())),
-                    writers: of_session,
-                });
+                let work = std::future::ready(OperationOutcome::new(Finished::GatherWriterStatus(Ok(())), of_session));
                 self.run_operation(id, vss_session::Operation::GatherWriterStatus, work);
             }
         }
@@ -186,51 +197,101 @@ impl Coordinator {
         Ok(Statuses { writers: session.statuses.clone() })
     }
 
-    fn finished_set(&mut self, id: ConnectionId) -> Result<FinishedSet, VssError> {
+    fn finished_set(&mut self, id: ConnectionId, replier: Replier) {
         let environment = Arc::clone(&self.environment);
-        let session = self.session(id)?;
-        vss_session::permits(&session.state, Step::GetSnapshotSet)?;
-        let made = session.state.draft().and_then(vss_session::Draft::made_set);
-        let entry =
-            made.and_then(|set_id| environment.catalogue.sets().into_iter().find(|entry| entry.set.set_id == set_id));
-        let mut set = entry
-            .map(|entry| entry.set)
-            .ok_or_else(|| VssError::new(VssCode::ObjectNotFound, "The session has no finished set"))?;
-        environment.show_places(&mut set.shadows);
-        Ok(FinishedSet { set })
+        let permitted = self.session(id).and_then(|session| {
+            vss_session::permits(&session.state, Step::GetSnapshotSet)?;
+            Ok((session.state.draft().and_then(vss_session::Draft::made_set), session.empty_set.clone()))
+        });
+        let (made, empty) = match permitted {
+            Ok(permitted) => permitted,
+            Err(error) => return replier.error(&error),
+        };
+        self.answer(async move {
+            let set = blocking::run("Reading the mount table", limits::PROVIDER_IN_WINDOW, move || {
+                let kept = made.and_then(|set_id| environment.catalogue.set(set_id)).map(|entry| entry.set);
+                let mut set = kept.or(empty).ok_or_else(|| {
+                    VssError::new(VssCode::ObjectNotFound, "The copies of the session's set are deleted")
+                })?;
+                environment.show_places(&mut set.shadows);
+                Ok(FinishedSet { set })
+            });
+            replier.result(set.await);
+        });
     }
 
-    fn start_set(&mut self, id: ConnectionId) -> Result<SetStarted, VssError> {
+    /// Taking the lock writes a file, which may lie on a volume that another instance holds: a job.
+    fn start_set(&mut self, id: ConnectionId, replier: Replier) {
         let path = self.creation_lock.clone();
-        let pid = self.connections.get(&id).map(|connection| connection.peer.pid).unwrap_or_default();
-        let session = self.session(id)?;
-        vss_session::permits(&session.state, Step::StartSnapshotSet)?;
-        let lock = CreationLock::try_take(&path, &format!("{} (process {pid})", session.requester))?;
-        let set_id = vss_model::SetId::random();
-        session.state.apply(Event::StartSnapshotSet(set_id))?;
-        session.lock = Some(lock);
-        Ok(SetStarted { set_id })
+        let permitted = self.session(id).and_then(|session| {
+            vss_session::permits(&session.state, Step::StartSnapshotSet)?;
+            Ok(session.requester.clone())
+        });
+        let requester = match permitted {
+            Ok(requester) => requester,
+            Err(error) => return replier.error(&error),
+        };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let holder = format!("{requester} (process {})", connection.peer.pid);
+        connection.queue.begin();
+        let work = async move {
+            let take = move || CreationLock::try_take(&path, &holder);
+            let lock = blocking::run("Taking the creation lock", limits::PROVIDER_IN_WINDOW, take).await;
+            Action::LockTaken(id, lock, replier)
+        };
+        self.spawn(work, move || Action::Resumed(id));
+    }
+
+    /// StartSnapshotSet goes on.
+    pub(crate) fn lock_taken(&mut self, id: ConnectionId, lock: Result<CreationLock, VssError>, replier: Replier) {
+        let started = lock.and_then(|lock| {
+            let session = self.session(id)?;
+            let set_id = vss_model::SetId::random();
+            session.state.apply(Event::StartSnapshotSet(set_id))?;
+            session.lock = Some(lock);
+            Ok(SetStarted { set_id })
+        });
+        replier.result(started);
+        self.resume(id);
     }
 
     fn take_volume(&mut self, id: ConnectionId, question: VolumeQuestion, replier: Replier) {
-        let ready = self.session(id).and_then(|session| {
-            vss_session::permits(&session.state, Step::AddToSnapshotSet)?;
-            let facts = session.facts();
-            let none = || VssError::new(VssCode::BadState, "There is no set").with_hint("Call StartSnapshotSet first");
-            Ok((facts.set_id.ok_or_else(none)?, facts.context))
-        });
-        let (set_id, context) = match ready {
-            Ok(ready) => ready,
-            Err(error) => return replier.error(&error),
-        };
+        let permitted =
+            self.session(id).and_then(|session| vss_session::permits(&session.state, Step::AddToSnapshotSet));
+        if let Err(error) = permitted {
+            return replier.error(&error);
+        }
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.queue.begin();
         }
-        let work = jobs::take_volume(Arc::clone(&self.environment), set_id, context, question);
-        let (lost_replier, _) = Replier::detached(requester::INTERFACE);
+        let work = jobs::find_volume(Arc::clone(&self.environment), question);
+        let work = async move { Action::VolumeFound(id, work.await.map(Box::new), replier) };
+        self.spawn(work, move || Action::Resumed(id));
+    }
+
+    /// AddToSnapshotSet goes on: the session's machine decides before the provider is told.
+    pub(crate) fn volume_found(&mut self, id: ConnectionId, found: Result<Box<Candidate>, VssError>, replier: Replier) {
+        let accepted = found.and_then(|candidate| {
+            let session = self.session(id)?;
+            let event = Event::AddToSnapshotSet(vss_session::Member {
+                shadow_id: candidate.shadow_id,
+                volume: candidate.volume.id.clone(),
+                provider: candidate.provider.properties().id,
+            });
+            vss_session::check(&session.state, &event)?;
+            let facts = session.facts();
+            Ok((*candidate, facts.set_id.ok_or_else(no_set)?, facts.context))
+        });
+        let (candidate, set_id, context) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                replier.error(&error);
+                return self.resume(id);
+            }
+        };
+        let work = jobs::begin_prepare(set_id, context, candidate);
         let work = async move { Action::VolumeTaken(id, work.await.map(Box::new), replier) };
-        let lost = || VssError::new(VssCode::Unexpected, "Adding the volume broke off");
-        self.spawn(work, move || Action::VolumeTaken(id, Err(lost()), lost_replier));
+        self.spawn(work, move || Action::Resumed(id));
     }
 
     fn is_volume_supported(&mut self, id: ConnectionId, question: VolumeQuestion, replier: Replier) {
@@ -247,6 +308,8 @@ impl Coordinator {
         let Some(peer) = self.connections.get(&id).map(|connection| connection.peer.clone()) else { return };
         let environment = Arc::clone(&self.environment);
         self.answer(async move {
+            let all = Arc::clone(&environment);
+            let _one = all.changes.lock().await;
             let exposed = blocking::run("Exposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
                 rules::root(&peer, "expose shadow copies")?;
                 let (_, copy) = removal::find(&environment, parameters.shadow_id)?;
@@ -262,10 +325,10 @@ impl Coordinator {
                 }
                 let provider = environment.providers.named(&copy.provider)?;
                 let trees = provider.mount(&copy.stored, false).map_err(|error| by_contract(&copy.provider, error))?;
-                let path = environment.exposures.expose(parameters.shadow_id, trees, parameters.path.as_deref())?;
-                if parameters.path.is_some() {
-                    environment.catalogue.set_exposure(parameters.shadow_id, Some(&path))?;
-                }
+                let path = match &parameters.path {
+                    Some(path) => environment.expose_at(parameters.shadow_id, trees, path)?.place,
+                    None => environment.exposures.expose(parameters.shadow_id, trees)?,
+                };
                 Ok(Exposed { path })
             });
             replier.result(exposed.await);
@@ -276,17 +339,17 @@ impl Coordinator {
         let Some(peer) = self.connections.get(&id).map(|connection| connection.peer.clone()) else { return };
         let environment = Arc::clone(&self.environment);
         self.answer(async move {
+            let all = Arc::clone(&environment);
+            let _one = all.changes.lock().await;
             let done = blocking::run("Unexposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
                 let (entry, _) = removal::find(&environment, parameters.shadow_id)?;
                 rules::owner(&peer, entry.set.owner, "unexpose this shadow copy")?;
-                let Some(place) = environment.place(parameters.shadow_id)? else {
+                if !environment.unexpose(parameters.shadow_id)? {
                     return Err(VssError::new(
                         VssCode::ObjectNotFound,
                         format!("Shadow copy {} is not exposed", parameters.shadow_id),
                     ));
-                };
-                environment.exposures.unexpose(&place)?;
-                environment.catalogue.set_exposure(parameters.shadow_id, None)?;
+                }
                 Ok(vss_api::Empty {})
             });
             replier.result(done.await);
@@ -340,6 +403,10 @@ impl Coordinator {
             replier.ok(&operation.status());
         });
     }
+}
+
+fn no_set() -> VssError {
+    VssError::new(VssCode::BadState, "There is no set").with_hint("Call StartSnapshotSet first")
 }
 
 fn involvement(session: &Session) -> Involvement {

@@ -6,10 +6,7 @@ use crate::{blocking, rules};
 use std::sync::Arc;
 use vss_api::server::{ConnectionId, WriterReplier};
 use vss_api::writer::{Register, Registered};
-use vss_model::{VssCode, VssError, WriterInstanceId, limits};
-
-/// Writer classes that are remembered; nobody may fill the catalogue with more.
-const MOST_CLASSES: u64 = 10_000;
+use vss_model::{VssError, WriterInstanceId, limits};
 
 impl Coordinator {
     /// `Register`, first part: is there room, and to whom does the class belong?
@@ -24,13 +21,8 @@ impl Coordinator {
         }
         let (environment, class_id) = (Arc::clone(&self.environment), register.class_id);
         let work = async move {
-            let owner = blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || {
-                if environment.catalogue.bound_classes()? >= MOST_CLASSES {
-                    return Err(VssError::new(VssCode::OutOfMemory, "Too many writer classes are known")
-                        .with_hint("Bind the class to a uid in [writers.classes] of vss.toml"));
-                }
-                environment.catalogue.bind_class(class_id, uid)
-            });
+            let bind = move || environment.catalogue.bind_class(class_id, uid);
+            let owner = blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, bind);
             Action::ClassBound { connection: id, register, replier, owner: owner.await }
         };
         // A replier that is lost answers for itself.
@@ -48,9 +40,6 @@ impl Coordinator {
         let Some((peer, instance)) = self.writer_connections.get_mut(&id) else { return };
         let (uid, pid) = (peer.uid, peer.pid);
         let admitted = owner.and_then(|owner| {
-            if owner == uid {
-                return self.registry.admit(&register, uid);
-            }
             let what = format!("register writer class {}, which belongs to uid {owner}", register.class_id);
             rules::owner(peer, owner, &what).and_then(|()| self.registry.admit(&register, uid))
         });

@@ -283,6 +283,7 @@ impl Context for CreateSet {
             match cut {
                 Ok((window, result)) => {
                     self.times = window.times;
+                    let result = result.map_err(|error| window.by_contract(error));
                     self.window = Some(window);
                     result
                 }
@@ -456,7 +457,9 @@ fn flush_one(mount_point: &std::path::Path) -> std::io::Result<()> {
 
 fn freeze(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
-        saga.froze_at.get_or_insert_with(tokio::time::Instant::now);
+        if saga.writers.involved().next().is_some() {
+            saga.froze_at.get_or_insert_with(tokio::time::Instant::now);
+        }
         for level in AppLevel::FREEZE_ORDER {
             saga.operation.unless_cancelled(saga.writers.freeze(level, &saga.plan.facts)).await?;
             saga.judge_writers()?;
@@ -467,7 +470,11 @@ fn freeze(saga: &mut CreateSet) -> StepFuture<'_> {
 }
 
 fn pre_commit(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(saga.phase("pre_commit", limits::PROVIDER_IN_WINDOW, |provider, set_id| provider.pre_commit(set_id)))
+    // Not beyond the first limit of the frozen writers. When that has passed already, the window says so by its name.
+    let left = |deadline: tokio::time::Instant| deadline.saturating_duration_since(tokio::time::Instant::now());
+    let limit = saga.writers.freeze_deadline().map_or(limits::PROVIDER_IN_WINDOW, left);
+    let limit = limit.clamp(WINDOW_GRACE, limits::PROVIDER_IN_WINDOW);
+    Box::pin(saga.phase("pre_commit", limit, |provider, set_id| provider.pre_commit(set_id)))
 }
 
 fn post_commit(saga: &mut CreateSet) -> StepFuture<'_> {
@@ -560,8 +567,14 @@ fn record(saga: &mut CreateSet) -> StepFuture<'_> {
         let entry = saga.entry();
         let environment = Arc::clone(&saga.environment);
         let set = entry.set.clone();
-        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || environment.catalogue.finish(&entry))
-            .await?;
+        let work = move || {
+            // Nobody could delete a set without a copy: there is nothing to keep of it.
+            if entry.copies.is_empty() {
+                return environment.catalogue.forget_pending(entry.set.set_id);
+            }
+            environment.catalogue.finish(&entry)
+        };
+        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, work).await?;
         saga.set = Some(set);
         Ok(())
     })

@@ -4,14 +4,21 @@
 //! cause together with every undo that failed. Rows marked [`Act::Window`] stand next to each other; they run on the window
 //! thread as one piece that never comes back half done: a failure inside it is undone there, before anything else.
 //!
+//! A row that panics has failed.
+//!
 //! Rules for rows, kept by three generic tests (`tests/saga_table.rs` of this crate): a row can fail, and then all is
 //! undone; a row done twice is done once; an undo done twice is done once, and an undo of a row that never ran is no harm.
 
 pub mod create_set;
 mod set_record;
 
-use std::{future::Future, pin::Pin};
-use vss_model::VssError;
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    task::Poll,
+};
+use vss_model::{VssCode, VssError};
 
 /// What a row of the conductor does; it may wait.
 pub type Step<C> = for<'a> fn(&'a mut C) -> StepFuture<'a>;
@@ -116,7 +123,7 @@ pub async fn run<C: Context>(table: &'static [Row<C>], context: &mut C) -> Resul
         let (done, result) = match &row.act {
             Act::Conductor { run, .. } => {
                 let result = match context.entering(row) {
-                    Ok(()) => run(context).await,
+                    Ok(()) => unless_it_panics(row.name, async { run(context).await }).await,
                     Err(error) => Err(error),
                 };
                 (next + 1, result)
@@ -143,12 +150,25 @@ pub async fn undo<C: Context>(rows: &'static [Row<C>], context: &mut C) -> Vec<(
     let mut failures = Vec::new();
     for row in rows.iter().rev() {
         if let Act::Conductor { undo, .. } = &row.act
-            && let Err(error) = undo(context).await
+            && let Err(error) = unless_it_panics(row.name, async { undo(context).await }).await
         {
             failures.push((row.name, error));
         }
     }
     failures
+}
+
+/// A step that panics has failed, like any other that fails: what was done is undone, and what it works on is not lost.
+async fn unless_it_panics(row: &str, step: impl Future<Output = Result<(), VssError>>) -> Result<(), VssError> {
+    let mut step = pin!(step);
+    let poll = |waker: &mut std::task::Context<'_>| {
+        // What a panic leaves half done is the undo's business; the step itself is not polled again.
+        catch_unwind(AssertUnwindSafe(|| step.as_mut().poll(waker))).unwrap_or_else(|_| {
+            Poll::Ready(Err(VssError::new(VssCode::Unexpected, format!("The row {row} broke off"))
+                .with_hint("The service's log says why")))
+        })
+    };
+    std::future::poll_fn(poll).await
 }
 
 /// Does the window rows of a table on the calling thread; on a failure undoes from that row to the first of them.

@@ -2,10 +2,12 @@
 
 use super::create_set::{CreateSet, Member};
 use crate::catalogue::{KeptCopy, SetEntry};
+use crate::writers::registry::milliseconds;
 use std::collections::BTreeMap;
 use vss_model::involvement::{self, ComponentOutcome};
 use vss_model::{
-    Attributes, ComponentRecord, Consistency, FreezePolicy, Instant, ShadowCopy, ShadowCopySet, VolumeId, WriterRecord,
+    Attributes, ComponentRecord, Consistency, FreezePolicy, Instant, ShadowCopy, ShadowCopySet, VolumeId, VssError,
+    WriterRecord, WriterState,
 };
 
 impl CreateSet {
@@ -30,7 +32,7 @@ impl CreateSet {
             .map(|shadow| shadow.consistency)
             .chain(writers.iter().flat_map(|writer| writer.components.iter().map(|component| component.consistency)));
         let hold_ms = match (self.times.held, self.times.released) {
-            (Some(held), Some(released)) => released.milliseconds_since(held),
+            (Some(held), Some(released)) => milliseconds(released.saturating_duration_since(held)),
             _ => 0,
         };
         SetEntry {
@@ -91,11 +93,16 @@ impl CreateSet {
                             levels.push(Consistency::Crash);
                         }
                         let failure = writer.component_failures.get(&component.name);
-                        let writer_succeeded = !writer.state().is_failed() && failure.is_none();
+                        let writer_succeeded =
+                            writer.state() == WriterState::WaitingForBackupComplete && failure.is_none();
                         ComponentRecord {
                             name: component.name.clone(),
                             consistency: ComponentOutcome { writer_succeeded, cuts: &levels }.consistency(),
-                            failure: failure.or(writer.failure().filter(|_| !writer_succeeded)).cloned(),
+                            failure: failure.cloned().or_else(|| {
+                                // Its words stand with the writer, once: there may be 10,000 components.
+                                let failure = writer.failure().filter(|_| !writer_succeeded)?;
+                                Some(VssError::new(failure.code, "its writer failed"))
+                            }),
                         }
                     })
                     .collect();

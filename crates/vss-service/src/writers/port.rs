@@ -7,6 +7,9 @@ use vss_api::server::{LineError, WriterLine};
 use vss_api::writer::{Event, EventCall, EventKind, EventReply, Identify, Identity};
 use vss_model::{VssCode, VssError};
 
+/// What is kept of a writer's words in an error, in characters.
+const LONGEST_WORDS: usize = 4096;
+
 /// Why a call brought no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortError {
@@ -19,13 +22,17 @@ pub enum PortError {
 }
 
 impl PortError {
-    /// The failure for the writer's status.
+    /// The failure for the writer's status; of its own words at most 4096 characters each are kept.
     #[must_use]
     pub fn into_failure(self) -> VssError {
         match self {
-            Self::Refused(error) if error.code.allowed_from_writer() => error,
             Self::Refused(error) => {
-                VssError::new(VssCode::WriterErrorNonRetryable, format!("{} ({})", error.message, error.code))
+                let cut = |text: &str| text.chars().take(LONGEST_WORDS).collect::<String>();
+                let (code, message) = match error.code {
+                    code if code.allowed_from_writer() => (code, cut(&error.message)),
+                    code => (VssCode::WriterErrorNonRetryable, format!("{} ({code})", cut(&error.message))),
+                };
+                VssError::new(code, message).with_hint(cut(&error.hint))
             }
             Self::Gone => VssError::new(VssCode::WriterErrorRetryable, "its process ended or closed its connection"),
             Self::Busy => VssError::new(VssCode::WriterNotResponding, "it has left too many earlier calls unanswered"),

@@ -50,16 +50,11 @@ impl Registry {
     /// twice, `E_OUTOFMEMORY` when there are too many.
     pub fn admit(&self, register: &Register, uid: u32) -> Result<(), VssError> {
         let name = &register.name;
-        if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+        check_name(name)?;
+        if register.instance_name.len() > LONGEST_NAME || register.instance_name.chars().any(char::is_control) {
             return Err(VssError::new(
                 VssCode::InvalidArgument,
-                format!("A writer's name has 1 to {LONGEST_NAME} bytes and no control character"),
-            ));
-        }
-        if register.instance_name.len() > LONGEST_NAME {
-            return Err(VssError::new(
-                VssCode::InvalidArgument,
-                format!("Writer {name}: its instance name is longer than {LONGEST_NAME} bytes"),
+                format!("Writer {name}: its instance name has more than {LONGEST_NAME} bytes, or a control character"),
             ));
         }
         if register.freeze_timeout_ms.is_some_and(|ms| ms == 0 || u128::from(ms) > limits::WRITER_FREEZE.as_millis()) {
@@ -148,6 +143,20 @@ impl Registry {
             })
             .collect()
     }
+}
+
+/// Can a writer have this name?
+///
+/// # Errors
+/// `E_INVALIDARG`.
+pub fn check_name(name: &str) -> Result<(), VssError> {
+    if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+        return Err(VssError::new(
+            VssCode::InvalidArgument,
+            format!("A writer's name has 1 to {LONGEST_NAME} bytes and no control character"),
+        ));
+    }
+    Ok(())
 }
 
 /// Whole milliseconds, the largest number for what does not fit.

@@ -1,5 +1,6 @@
 //! The writers of one session: what each was told, what it answered, and the state that follows (spec R 2.2 to 2.9).
 
+use super::port::PortError;
 use super::registry::{RegisteredWriter, milliseconds};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -89,28 +90,52 @@ impl SessionWriter {
     }
 
     fn fail(&mut self, kind: EventKind, failure: VssError) {
-        // The first failure is the cause; what follows from it would hide it.
-        if self.failure.is_none() {
-            self.state = kind.state_failed();
+        self.state = if self.state.is_failed() { self.state } else { kind.state_failed() };
+        // The first failure is the cause; what follows from it would hide it. But a writer that had given up a component
+        // has now failed as a whole.
+        if self.failure.as_ref().is_none_or(is_partial) {
             self.failure = Some(failure);
         }
     }
 
     fn take_reply(&mut self, kind: EventKind, reply: EventReply) {
-        for component in &reply.components {
-            if let Some(code) = component.code {
-                self.component_failures.insert(component.name.clone(), VssError::new(code, component.message.clone()));
-            }
-        }
+        let lost = self.take_component_failures(&reply);
         match reply.failure() {
             // Some components failed, the writer goes on with the rest (spec R 2.9).
-            Some(failure) if failure.code == VssCode::WriterErrorPartialFailure => {
+            Some(failure) if is_partial(&failure) => {
+                if self.component_failures.is_empty() {
+                    // It does not say which: none of them can be trusted.
+                    let all = self.components.iter().map(|name| (name.clone(), failure.clone()));
+                    self.component_failures = all.collect();
+                }
                 self.failure.get_or_insert(failure);
                 self.advance(kind);
             }
             Some(failure) => self.fail(kind, failure),
-            None => self.advance(kind),
+            None => {
+                if let Some(name) = lost {
+                    let message = format!("it gave up component {name}");
+                    self.failure.get_or_insert(VssError::new(VssCode::WriterErrorPartialFailure, message));
+                }
+                self.advance(kind);
+            }
         }
+    }
+
+    /// Takes in which of its components in the backup failed alone, and returns one of them.
+    fn take_component_failures(&mut self, reply: &EventReply) -> Option<ComponentName> {
+        let mut lost = None;
+        for component in &reply.components {
+            let failure =
+                EventReply { code: component.code, message: component.message.clone(), ..EventReply::default() };
+            if let Some(failure) = failure.failure()
+                && self.components.contains(&component.name)
+            {
+                lost = Some(component.name.clone());
+                self.component_failures.entry(component.name.clone()).or_insert(failure);
+            }
+        }
+        lost
     }
 
     fn advance(&mut self, kind: EventKind) {
@@ -128,6 +153,14 @@ impl SessionWriter {
     }
 }
 
+/// Most bytes of metadata in one session, as JSON: GetWriterMetadata answers in one message of 4 MiB, which has room for what
+/// else each entry says.
+const METADATA_IN_ALL: usize = 3 << 20;
+
+fn is_partial(failure: &VssError) -> bool {
+    failure.code == VssCode::WriterErrorPartialFailure
+}
+
 /// The writers of one session.
 #[derive(Default)]
 pub struct SessionWriters {
@@ -136,7 +169,8 @@ pub struct SessionWriters {
 }
 
 impl SessionWriters {
-    /// Asks these writers what they own, all at once; those that fail are left out (spec R 2.2) and logged.
+    /// Asks these writers what they own, all at once; those that fail are left out (spec R 2.2) and logged, and so are those
+    /// that say most when all together say more than one answer to a requester can hold.
     ///
     /// Each comes with its limit from Freeze to Thaw; `prepare_limit` is how long each may take to get ready.
     pub async fn identify(
@@ -151,9 +185,21 @@ impl SessionWriters {
             answers.spawn(async move { (index, tokio::time::timeout(limits::WRITER_IDENTIFY, answer).await) });
         }
         let mut identities: BTreeMap<usize, _> = BTreeMap::new();
+        let mut sizes = BTreeSet::new();
         while let Some(answer) = answers.join_next().await {
-            if let Ok((index, answer)) = answer {
-                identities.insert(index, answer);
+            let Ok((index, answer)) = answer else { continue };
+            if let Ok(Ok(identity)) = &answer {
+                sizes.insert((serde_json::to_vec(identity).map_or(usize::MAX, |json| json.len()), index));
+            }
+            identities.insert(index, answer);
+            while sizes.iter().fold(0usize, |sum, (size, _)| sum.saturating_add(*size)) > METADATA_IN_ALL
+                && let Some((size, largest)) = sizes.pop_last()
+            {
+                let error = VssError::new(
+                    VssCode::OutOfMemory,
+                    format!("it has {size} bytes, and all writers together more than {METADATA_IN_ALL}"),
+                );
+                identities.insert(largest, Ok(Err(PortError::Refused(error))));
             }
         }
         let mut identified = Vec::new();
@@ -272,7 +318,8 @@ impl SessionWriters {
         self.call(&chosen, kind, facts, |_| limit).await;
     }
 
-    /// Freezes one level; a writer that is frozen already is left alone.
+    /// Freezes one level; a writer that is frozen already is left alone. No answer is waited for beyond the first limit of
+    /// all that are frozen then: one that is slow must not keep the others frozen for longer than they can bear.
     pub async fn freeze(&mut self, level: AppLevel, facts: &EventFacts) {
         let chosen = self.chosen(|writer| {
             writer.metadata.level == level
@@ -283,7 +330,12 @@ impl SessionWriters {
         for &index in &chosen {
             self.writers[index].frozen_at = Some(now);
         }
-        self.call(&chosen, EventKind::Freeze, facts, |writer| writer.freeze_limit).await;
+        let left = self.freeze_deadline().map_or(limits::WRITER_FREEZE, |deadline| deadline - now);
+        // Each is told its own limit: what it may rely on once it is frozen.
+        let call =
+            |&index: &usize| (index, self.event(index, facts, self.writers[index].freeze_limit), Vec::new(), left);
+        let calls = chosen.iter().map(call).collect();
+        self.run(EventKind::Freeze, calls).await;
     }
 
     /// Thaws one level. A writer whose limit has passed gets no Thaw: it failed with TIMEOUT, and Abort follows.
@@ -456,5 +508,148 @@ impl SessionWriters {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::port::PortFuture;
+    use super::super::{PortError, WriterPort};
+    use super::*;
+    use serde_json::json;
+    use vss_api::writer::Identity;
+    use vss_model::{WriterClassId, WriterInstanceId};
+
+    /// Owns components `0` and `1`, with words around them, and answers every event alike; with none: never.
+    struct Port(Option<Result<EventReply, PortError>>, usize);
+
+    impl WriterPort for Port {
+        fn identify(&self, _question: Identify) -> PortFuture<Identity> {
+            let component = |name: &str| json!({"name": name, "caption": "x".repeat(self.1), "files": [{"path": "/"}]});
+            let identity = serde_json::from_value(json!({"components": [component("0"), component("1")]})).unwrap();
+            Box::pin(async move { Ok(identity) })
+        }
+
+        fn event(&self, _kind: EventKind, _event: Event, _directories: Vec<OwnedFd>) -> PortFuture<EventReply> {
+            let reply = self.0.clone();
+            Box::pin(async move {
+                match reply {
+                    Some(reply) => reply,
+                    None => std::future::pending().await,
+                }
+            })
+        }
+
+        fn close(&self) {}
+    }
+
+    fn registered(name: &str, port: Port) -> (Arc<RegisteredWriter>, Duration) {
+        let register = json!({"class_id": WriterClassId::random(), "name": name});
+        let writer = RegisteredWriter {
+            instance_id: WriterInstanceId::random(),
+            register: serde_json::from_value(register).unwrap(),
+            uid: 1,
+            pid: 1,
+            port: Arc::new(port),
+        };
+        (Arc::new(writer), Duration::from_secs(1))
+    }
+
+    async fn identified(writers: Vec<(Arc<RegisteredWriter>, Duration)>) -> SessionWriters {
+        SessionWriters::identify(SessionId::random(), writers, Duration::from_secs(1)).await
+    }
+
+    /// One writer of two components after PrepareSnapshot.
+    async fn told(answer: Result<EventReply, PortError>) -> SessionWriters {
+        let mut writers = identified(vec![registered("one", Port(Some(answer), 1))]).await;
+        involve_all(&mut writers);
+        writers.tell(EventKind::PrepareSnapshot, &facts()).await;
+        writers
+    }
+
+    fn involve_all(writers: &mut SessionWriters) {
+        for writer in writers.iter_mut() {
+            writer.components = writer.metadata.components.iter().map(|component| component.name.clone()).collect();
+        }
+    }
+
+    fn facts() -> EventFacts {
+        EventFacts {
+            session_id: SessionId::random(),
+            set_id: None,
+            context: Context::Backup,
+            backup_state: BackupState::default(),
+            volumes: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_freeze_ends_with_the_first_limit_of_all() {
+        let (prompt, _) = registered("prompt", Port(Some(Ok(EventReply::default())), 1));
+        let (slow, _) = registered("slow", Port(None, 1));
+        let limits = vec![(prompt, Duration::from_millis(100)), (slow, Duration::from_secs(60))];
+        let mut writers = identified(limits).await;
+        involve_all(&mut writers);
+        for writer in writers.iter_mut() {
+            writer.state = WriterState::WaitingForFreeze;
+        }
+        let began = Instant::now();
+        writers.freeze(AppLevel::FrontEnd, &facts()).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "the prompt one was frozen for {:?}", began.elapsed());
+        let states: Vec<WriterState> = writers.iter().map(SessionWriter::state).collect();
+        assert_eq!(states, [WriterState::WaitingForThaw, WriterState::FailedAtFreeze]);
+        assert_eq!(writers.first_failure().unwrap().code, VssCode::WriterErrorTimeout);
+    }
+
+    fn reply(answer: serde_json::Value) -> Result<EventReply, PortError> {
+        Ok(serde_json::from_value(answer).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_component_that_is_given_up_is_a_partial_failure_whatever_else_the_writer_says() {
+        let lost = json!([{"name": "1", "code": "VSS_E_WRITERERROR_RETRYABLE", "message": "busy"}]);
+        let writers = told(reply(json!({"components": lost}))).await;
+        let failure = writers.first_failure().unwrap();
+        assert_eq!(failure.code, VssCode::WriterErrorPartialFailure);
+        let writer = writers.iter().next().unwrap();
+        assert_eq!(writer.state(), WriterState::WaitingForFreeze);
+        let given_up: Vec<&str> = writer.component_failures.keys().map(|name| name.name.as_str()).collect();
+        assert_eq!(given_up, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn a_partial_failure_that_names_no_component_is_one_of_all() {
+        let writers = told(reply(json!({"code": "VSS_E_WRITERERROR_PARTIAL_FAILURE"}))).await;
+        assert_eq!(writers.iter().next().unwrap().component_failures.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn of_a_writers_answer_only_what_it_was_asked_for_is_kept() {
+        let long = "x".repeat(1 << 20);
+        let unknown: Vec<_> = (0..1000).map(|n| json!({"name": format!("u{n}"), "code": "E_OUTOFMEMORY"})).collect();
+        let writers = told(reply(json!({"components": unknown}))).await;
+        assert!(writers.first_failure().is_none());
+        assert!(writers.iter().next().unwrap().component_failures.is_empty());
+
+        let lost = json!([{"name": "1", "code": "E_OUTOFMEMORY", "message": long}]);
+        let writers = told(reply(json!({"components": lost}))).await;
+        let failure = writers.iter().next().unwrap().component_failures.values().next().unwrap().clone();
+        assert_eq!(failure.code, VssCode::WriterErrorNonRetryable, "E_OUTOFMEMORY is not a writer's to say");
+        assert!(failure.message.len() < 5000);
+
+        let refusal = VssError::new(VssCode::WriterErrorRetryable, &long).with_hint(&long);
+        let failure = told(Err(PortError::Refused(refusal))).await.iter().next().unwrap().failure().unwrap().clone();
+        assert!(failure.message.len() <= 4096 && failure.hint.len() <= 4096);
+    }
+
+    #[tokio::test]
+    async fn one_that_says_too_much_does_not_push_out_the_others() {
+        let good = || Port(Some(Ok(EventReply::default())), 1);
+        let greedy = |name| registered(name, Port(Some(Ok(EventReply::default())), 1 << 20));
+        let writers = vec![greedy("a"), registered("b", good()), greedy("c"), registered("d", good())];
+        let writers = identified(writers).await;
+        let names: Vec<&str> = writers.iter().map(|writer| writer.metadata.name.as_str()).collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(names.contains(&"b") && names.contains(&"d"));
     }
 }
