@@ -76,14 +76,23 @@ pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
         Deed::Fail => return Err(VssError::new(VssCode::Unexpected, "A fault was injected")),
         Deed::KillService => end(service),
         Deed::KillGuard => end(victims.guard),
-        Deed::KillBoth => {
-            end(victims.guard);
-            end(service);
-        }
+        Deed::KillBoth => match (victims.guard, service) {
+            (Some(guard), Some(service)) => end_both(guard, service),
+            _ => end(service),
+        },
         Deed::KillRequester => end(victims.requester),
         Deed::KillWriter => end(victims.writer),
     }
     Ok(())
+}
+
+/// Ends two processes that watch each other so that neither can act on the other's end: both are stopped first, by a third.
+#[cfg(feature = "fault-injection")]
+fn end_both(guard: u32, service: u32) {
+    let script = format!("kill -STOP {guard}; kill -STOP {service}; kill -KILL {guard} {service}");
+    let killer = std::process::Command::new("/bin/sh").args(["-c", &script]).spawn();
+    assert!(killer.is_ok(), "no shell for the fault");
+    std::thread::sleep(std::time::Duration::from_secs(60));
 }
 
 /// Does nothing in this build.
