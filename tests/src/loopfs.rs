@@ -56,8 +56,28 @@ struct Parts {
     directory: TempDir,
 }
 
+/// True when the kernel can mount the kind, after its module was asked for.
+fn is_known(kind: Kind) -> bool {
+    let is_listed = || {
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        known.lines().any(|line| line.trim_start_matches("nodev").trim() == kind.name())
+    };
+    // A kernel with the file system built in has no module of it, and needs none.
+    is_listed() || (Command::new("modprobe").arg(kind.name()).output().is_ok() && is_listed())
+}
+
 impl LoopFs {
-    /// Why file systems of these kinds cannot be made here, if so: for a test's SKIPPED line.
+    /// True when a test that needs file systems of these kinds has to be left out here; says so in one line.
+    #[must_use]
+    pub fn skips(test: &str, kinds: &[Kind]) -> bool {
+        let missing = Self::missing(kinds);
+        if let Some(why) = &missing {
+            println!("SKIPPED: {test}: {why}");
+        }
+        missing.is_some()
+    }
+
+    /// Why file systems of these kinds cannot be made here, if so.
     #[must_use]
     pub fn missing(kinds: &[Kind]) -> Option<String> {
         if !rustix::process::geteuid().is_root() {
@@ -66,13 +86,12 @@ impl LoopFs {
         if !Path::new("/dev/loop-control").exists() {
             return Some("needs loop devices".to_owned());
         }
-        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         kinds.iter().find_map(|kind| {
             let program = format!("mkfs.{}", kind.name());
             let found = Command::new(&program).arg("-V").output().is_ok();
             if !found {
                 Some(format!("needs {program}"))
-            } else if !known.lines().any(|line| line.trim_start_matches("nodev").trim() == kind.name()) {
+            } else if !is_known(*kind) {
                 Some(format!("the kernel has no {}", kind.name()))
             } else {
                 None

@@ -86,15 +86,6 @@ impl Scene {
     }
 }
 
-/// True when the test has to be left out; says so.
-fn skipped(test: &str) -> bool {
-    let missing = LoopFs::missing(&[Kind::Btrfs]);
-    if let Some(why) = &missing {
-        println!("SKIPPED: {test}: {why}");
-    }
-    missing.is_some()
-}
-
 fn text(value: &Value) -> anyhow::Result<String> {
     Ok(value.as_str().with_context(|| format!("{value} is no text"))?.to_owned())
 }
@@ -118,7 +109,7 @@ const LISTED: [&str; 4] = ["set_id", "created_at", "attributes", "owner"];
 
 #[test]
 fn the_documents_have_these_keys() -> anyhow::Result<()> {
-    if skipped("the_documents_have_these_keys") {
+    if LoopFs::skips("the_documents_have_these_keys", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -165,7 +156,7 @@ fn the_documents_have_these_keys() -> anyhow::Result<()> {
 
 #[test]
 fn a_set_says_how_consistent_it_is() -> anyhow::Result<()> {
-    if skipped("a_set_says_how_consistent_it_is") {
+    if LoopFs::skips("a_set_says_how_consistent_it_is", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -219,7 +210,7 @@ fn a_set_says_how_consistent_it_is() -> anyhow::Result<()> {
 
 #[test]
 fn how_long_copies_live() -> anyhow::Result<()> {
-    if skipped("how_long_copies_live") {
+    if LoopFs::skips("how_long_copies_live", &[Kind::Btrfs]) {
         return Ok(());
     }
     let mut scene = Scene::new()?;
@@ -261,7 +252,7 @@ fn how_long_copies_live() -> anyhow::Result<()> {
 
 #[test]
 fn exposing_and_unexposing() -> anyhow::Result<()> {
-    if skipped("exposing_and_unexposing") {
+    if LoopFs::skips("exposing_and_unexposing", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -320,7 +311,7 @@ fn exposing_and_unexposing() -> anyhow::Result<()> {
 
 #[test]
 fn what_others_mount_and_unmount_is_theirs() -> anyhow::Result<()> {
-    if skipped("what_others_mount_and_unmount_is_theirs") {
+    if LoopFs::skips("what_others_mount_and_unmount_is_theirs", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -352,7 +343,7 @@ fn what_others_mount_and_unmount_is_theirs() -> anyhow::Result<()> {
 
 #[test]
 fn deleting() -> anyhow::Result<()> {
-    if skipped("deleting") {
+    if LoopFs::skips("deleting", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -397,7 +388,7 @@ fn deleting() -> anyhow::Result<()> {
 
 #[test]
 fn a_copy_in_use_is_not_deleted() -> anyhow::Result<()> {
-    if skipped("a_copy_in_use_is_not_deleted") {
+    if LoopFs::skips("a_copy_in_use_is_not_deleted", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -425,7 +416,7 @@ fn a_copy_in_use_is_not_deleted() -> anyhow::Result<()> {
 
 #[test]
 fn showing_and_listing() -> anyhow::Result<()> {
-    if skipped("showing_and_listing") {
+    if LoopFs::skips("showing_and_listing", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -467,7 +458,7 @@ fn showing_and_listing() -> anyhow::Result<()> {
 
 #[test]
 fn a_volume_that_goes_away_and_copies_that_do() -> anyhow::Result<()> {
-    if skipped("a_volume_that_goes_away_and_copies_that_do") {
+    if LoopFs::skips("a_volume_that_goes_away_and_copies_that_do", &[Kind::Btrfs]) {
         return Ok(());
     }
     let mut scene = Scene::new()?;

@@ -155,15 +155,6 @@ fn code(event: EventKind, deed: Deed, is_script: bool) -> VssCode {
     }
 }
 
-/// True when the test has to be left out; says so.
-fn skipped(test: &str, kinds: &[Kind]) -> bool {
-    let missing = LoopFs::missing(kinds);
-    if let Some(why) = &missing {
-        println!("SKIPPED: {test}: {why}");
-    }
-    missing.is_some()
-}
-
 /// Each event with each deed; hanging in PostSnapshot takes 10 minutes and has a test of its own.
 fn cases() -> impl Iterator<Item = (EventKind, Deed)> {
     EVENTS
@@ -174,7 +165,7 @@ fn cases() -> impl Iterator<Item = (EventKind, Deed)> {
 
 #[test]
 fn a_socket_writer_hangs_fails_or_dies() -> anyhow::Result<()> {
-    if skipped("a_socket_writer_hangs_fails_or_dies", &[Kind::Btrfs]) {
+    if LoopFs::skips("a_socket_writer_hangs_fails_or_dies", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -196,7 +187,7 @@ fn a_socket_writer_hangs_fails_or_dies() -> anyhow::Result<()> {
 
 #[test]
 fn a_script_writer_hangs_fails_or_dies() -> anyhow::Result<()> {
-    if skipped("a_script_writer_hangs_fails_or_dies", &[Kind::Btrfs]) {
+    if LoopFs::skips("a_script_writer_hangs_fails_or_dies", &[Kind::Btrfs]) {
         return Ok(());
     }
     let mut scene = Scene::new()?;
@@ -224,7 +215,7 @@ impl Scene {
 
 #[test]
 fn a_writer_that_does_not_identify_itself_takes_no_part() -> anyhow::Result<()> {
-    if skipped("a_writer_that_does_not_identify_itself_takes_no_part", &[Kind::Btrfs]) {
+    if LoopFs::skips("a_writer_that_does_not_identify_itself_takes_no_part", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -253,7 +244,7 @@ fn a_writer_that_does_not_identify_itself_takes_no_part() -> anyhow::Result<()> 
 
 #[test]
 fn a_writer_that_hangs_outside_the_window_can_be_given_up() -> anyhow::Result<()> {
-    if skipped("a_writer_that_hangs_outside_the_window_can_be_given_up", &[Kind::Btrfs]) {
+    if LoopFs::skips("a_writer_that_hangs_outside_the_window_can_be_given_up", &[Kind::Btrfs]) {
         return Ok(());
     }
     // Both have 10 minutes, which nobody who is waiting has to wait for. In the second, the command has succeeded.
@@ -283,7 +274,7 @@ fn a_writer_that_hangs_outside_the_window_can_be_given_up() -> anyhow::Result<()
 
 #[test]
 fn a_writer_that_fails_in_backup_complete_is_named() -> anyhow::Result<()> {
-    if skipped("a_writer_that_fails_in_backup_complete_is_named", &[Kind::Btrfs]) {
+    if LoopFs::skips("a_writer_that_fails_in_backup_complete_is_named", &[Kind::Btrfs]) {
         return Ok(());
     }
     let mut scene = Scene::new()?;
@@ -329,7 +320,7 @@ fn run_on(instance: &Instance, volume: &Path) -> anyhow::Result<Outcome> {
 
 #[test]
 fn a_provider_fails_each_phase() -> anyhow::Result<()> {
-    if skipped("a_provider_fails_each_phase", &[Kind::Ext4]) {
+    if LoopFs::skips("a_provider_fails_each_phase", &[Kind::Ext4]) {
         return Ok(());
     }
     let volume = BusyVolume::new(Kind::Ext4, 32)?;
@@ -363,7 +354,7 @@ fn a_provider_fails_each_phase() -> anyhow::Result<()> {
 
 #[test]
 fn a_provider_hangs_in_commit() -> anyhow::Result<()> {
-    if skipped("a_provider_hangs_in_commit", &[Kind::Ext4]) {
+    if LoopFs::skips("a_provider_hangs_in_commit", &[Kind::Ext4]) {
         return Ok(());
     }
     let volume = BusyVolume::new(Kind::Ext4, 32)?;
@@ -395,7 +386,7 @@ fn a_provider_hangs_in_commit() -> anyhow::Result<()> {
 
 #[test]
 fn a_full_volume_is_refused() -> anyhow::Result<()> {
-    if skipped("a_full_volume_is_refused", &[Kind::Btrfs]) {
+    if LoopFs::skips("a_full_volume_is_refused", &[Kind::Btrfs]) {
         return Ok(());
     }
     let volume = LoopFs::new(Kind::Btrfs, 128)?;
@@ -412,7 +403,7 @@ fn a_full_volume_is_refused() -> anyhow::Result<()> {
 #[test]
 fn status_is_answered_in_a_hold_and_a_strangers_thaw_voids_the_set() -> anyhow::Result<()> {
     let name = "status_is_answered_in_a_hold_and_a_strangers_thaw_voids_the_set";
-    if skipped(name, &[Kind::Ext4]) {
+    if LoopFs::skips(name, &[Kind::Ext4]) {
         return Ok(());
     }
     let volume = BusyVolume::new(Kind::Ext4, 32)?;

@@ -18,15 +18,6 @@ use vss_writer::fake::FakeWriter;
 /// What is answered at once is answered within this time, on a busy machine too.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// True when the test has to be left out; says so.
-fn skipped(test: &str) -> bool {
-    let missing = LoopFs::missing(&[Kind::Btrfs]);
-    if let Some(why) = &missing {
-        println!("SKIPPED: {test}: {why}");
-    }
-    missing.is_some()
-}
-
 /// Makes volumes, a few at a time.
 fn volumes(count: usize) -> anyhow::Result<Vec<Volume>> {
     const THREADS: usize = 5;
@@ -48,7 +39,7 @@ fn drop_all(volumes: Vec<Volume>) {
 #[test]
 fn sixty_four_volumes_in_a_set() -> anyhow::Result<()> {
     let test = "sixty_four_volumes_in_a_set";
-    if skipped(test) {
+    if LoopFs::skips(test, &[Kind::Btrfs]) {
         return Ok(());
     }
     let began = Instant::now();
@@ -110,7 +101,7 @@ fn sixty_four_volumes_in_a_set() -> anyhow::Result<()> {
 
 #[test]
 fn two_hundred_writers() -> anyhow::Result<()> {
-    if skipped("two_hundred_writers") {
+    if LoopFs::skips("two_hundred_writers", &[Kind::Btrfs]) {
         return Ok(());
     }
     const WRITERS: usize = 200;
@@ -164,7 +155,7 @@ fn open_session(instance: &Instance) -> anyhow::Result<(Client, Result<SessionOp
 
 #[test]
 fn sixty_four_sessions() -> anyhow::Result<()> {
-    if skipped("sixty_four_sessions") {
+    if LoopFs::skips("sixty_four_sessions", &[Kind::Btrfs]) {
         return Ok(());
     }
     let volume = Volume::new()?;
@@ -241,7 +232,7 @@ fn one_at_a_time(instance: &Instance, other: &Instance, volume: &Volume) -> anyh
 
 #[test]
 fn one_creation_at_a_time_in_an_instance() -> anyhow::Result<()> {
-    if skipped("one_creation_at_a_time_in_an_instance") {
+    if LoopFs::skips("one_creation_at_a_time_in_an_instance", &[Kind::Btrfs]) {
         return Ok(());
     }
     let volume = Volume::new()?;
@@ -254,7 +245,7 @@ fn one_creation_at_a_time_in_an_instance() -> anyhow::Result<()> {
 
 #[test]
 fn one_creation_at_a_time_on_the_machine() -> anyhow::Result<()> {
-    if skipped("one_creation_at_a_time_on_the_machine") {
+    if LoopFs::skips("one_creation_at_a_time_on_the_machine", &[Kind::Btrfs]) {
         return Ok(());
     }
     let volume = Volume::new()?;

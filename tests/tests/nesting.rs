@@ -20,19 +20,11 @@ fn with_fake() -> anyhow::Result<Instance> {
     Ok(instance)
 }
 
-fn skipped(test: &str, kinds: &[Kind]) -> bool {
-    if let Some(missing) = LoopFs::missing(kinds) {
-        println!("SKIPPED: {test}: {missing}");
-        return true;
-    }
-    false
-}
-
 /// The outer one is named first and the inner one is being written to: frozen in that order, the inner one could not flush
 /// any more, and the hold would end by its deadline.
 #[test]
 fn a_volume_in_a_file_on_another_is_held_first() -> anyhow::Result<()> {
-    if skipped("a_volume_in_a_file_on_another_is_held_first", &[Kind::Ext4]) {
+    if LoopFs::skips("a_volume_in_a_file_on_another_is_held_first", &[Kind::Ext4]) {
         return Ok(());
     }
     let outer = LoopFs::new(Kind::Ext4, 96)?;
@@ -59,7 +51,7 @@ fn a_volume_in_a_file_on_another_is_held_first() -> anyhow::Result<()> {
 
 #[test]
 fn a_volume_whose_cut_writes_to_a_held_one_is_refused_unfrozen() -> anyhow::Result<()> {
-    if skipped("a_volume_whose_cut_writes_to_a_held_one_is_refused_unfrozen", &[Kind::Ext4, Kind::Btrfs]) {
+    if LoopFs::skips("a_volume_whose_cut_writes_to_a_held_one_is_refused_unfrozen", &[Kind::Ext4, Kind::Btrfs]) {
         return Ok(());
     }
     let outer = LoopFs::new(Kind::Ext4, 192)?;

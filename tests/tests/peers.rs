@@ -125,15 +125,6 @@ fn ask(management: &mut Management) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// True when the test has to be left out; says so.
-fn skipped(test: &str) -> bool {
-    let missing = LoopFs::missing(&[Kind::Btrfs]);
-    if let Some(why) = &missing {
-        println!("SKIPPED: {test}: {why}");
-    }
-    missing.is_some()
-}
-
 /// One message, with its NUL.
 fn message(method: &str, parameters: &Value) -> Vec<u8> {
     let mut message = json!({"method": method, "parameters": parameters}).to_string().into_bytes();
@@ -157,7 +148,7 @@ fn receive(reader: &mut impl BufRead) -> anyhow::Result<Option<Value>> {
 
 #[test]
 fn a_peer_that_never_reads() -> anyhow::Result<()> {
-    if skipped("a_peer_that_never_reads") {
+    if LoopFs::skips("a_peer_that_never_reads", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new("")?;
@@ -200,7 +191,7 @@ fn send(socket: &Path, part: &[u8], most: usize) -> anyhow::Result<(usize, Optio
 
 #[test]
 fn a_peer_that_sends_1_gib() -> anyhow::Result<()> {
-    if skipped("a_peer_that_sends_1_gib") {
+    if LoopFs::skips("a_peer_that_sends_1_gib", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new("")?;
@@ -255,7 +246,7 @@ fn may_open(files: u64) -> anyhow::Result<bool> {
 #[test]
 fn ten_thousand_connections_of_a_user() -> anyhow::Result<()> {
     let test = "ten_thousand_connections_of_a_user";
-    if skipped(test) {
+    if LoopFs::skips(test, &[Kind::Btrfs]) {
         return Ok(());
     }
     if !may_open(CONNECTIONS as u64 + 2000)? {
@@ -319,7 +310,7 @@ impl Drop for Killed {
 #[test]
 fn ten_thousand_connections_of_root() -> anyhow::Result<()> {
     let test = "ten_thousand_connections_of_root";
-    if skipped(test) {
+    if LoopFs::skips(test, &[Kind::Btrfs]) {
         return Ok(());
     }
     if !may_open(CONNECTIONS as u64 + 2000)? {
@@ -421,7 +412,7 @@ fn register(class_id: &str, instance_name: &str) -> Value {
 #[test]
 fn users_without_the_right() -> anyhow::Result<()> {
     let test = "users_without_the_right";
-    if skipped(test) {
+    if LoopFs::skips(test, &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new("")?;
@@ -480,7 +471,7 @@ fn users_without_the_right() -> anyhow::Result<()> {
 #[test]
 fn a_user_sees_and_deletes_no_copy_but_its_own() -> anyhow::Result<()> {
     let test = "a_user_sees_and_deletes_no_copy_but_its_own";
-    if skipped(test) {
+    if LoopFs::skips(test, &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new(&format!("[requesters]\nuids = [{NOBODY}]"))?;
@@ -518,7 +509,7 @@ fn a_user_sees_and_deletes_no_copy_but_its_own() -> anyhow::Result<()> {
 #[test]
 fn a_peer_in_python_finds_its_way() -> anyhow::Result<()> {
     let test = "a_peer_in_python_finds_its_way";
-    if skipped(test) {
+    if LoopFs::skips(test, &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new("")?;

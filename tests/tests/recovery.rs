@@ -14,15 +14,6 @@ use vss_tests::programs::program;
 use vss_tests::traces;
 use vss_tests::volume::Volume;
 
-/// True when the test has to be left out; says so.
-fn skipped(test: &str) -> bool {
-    let missing = LoopFs::missing(&[Kind::Btrfs]);
-    if let Some(why) = &missing {
-        println!("SKIPPED: {test}: {why}");
-    }
-    missing.is_some()
-}
-
 /// A persistent copy of the volume, whose file `file` is `old`, exposed at the directory `exposed` of the instance. Returns
 /// its id.
 fn exposed_copy(instance: &Instance, volume: &Volume) -> anyhow::Result<String> {
@@ -55,7 +46,7 @@ fn is_exposed(instance: &Instance, id: &str) -> anyhow::Result<()> {
 
 #[test]
 fn a_killed_service_keeps_what_is_to_be_kept() -> anyhow::Result<()> {
-    if skipped("a_killed_service_keeps_what_is_to_be_kept") {
+    if LoopFs::skips("a_killed_service_keeps_what_is_to_be_kept", &[Kind::Btrfs]) {
         return Ok(());
     }
     let volume = Volume::new()?;
@@ -114,7 +105,7 @@ fn a_killed_service_keeps_what_is_to_be_kept() -> anyhow::Result<()> {
 
 #[test]
 fn an_exposure_is_there_again_after_a_boot() -> anyhow::Result<()> {
-    if skipped("an_exposure_is_there_again_after_a_boot") {
+    if LoopFs::skips("an_exposure_is_there_again_after_a_boot", &[Kind::Btrfs]) {
         return Ok(());
     }
     let volume = Volume::new()?;

@@ -69,15 +69,6 @@ impl Scene {
     }
 }
 
-/// True when the test has to be left out; says so.
-fn skipped(test: &str) -> bool {
-    let missing = LoopFs::missing(&[Kind::Btrfs]);
-    if let Some(why) = &missing {
-        println!("SKIPPED: {test}: {why}");
-    }
-    missing.is_some()
-}
-
 /// The command came to this exit status.
 fn ends_with(outcome: &Outcome, code: i32) -> anyhow::Result<()> {
     ensure!(outcome.code == Some(code), "expected exit status {code}: {outcome:?}");
@@ -86,7 +77,7 @@ fn ends_with(outcome: &Outcome, code: i32) -> anyhow::Result<()> {
 
 #[test]
 fn the_command_sees_the_past_and_everybody_else_the_present() -> anyhow::Result<()> {
-    if skipped("the_command_sees_the_past_and_everybody_else_the_present") {
+    if LoopFs::skips("the_command_sees_the_past_and_everybody_else_the_present", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -127,7 +118,7 @@ fn the_command_sees_the_past_and_everybody_else_the_present() -> anyhow::Result<
 
 #[test]
 fn a_directory_alone_is_covered() -> anyhow::Result<()> {
-    if skipped("a_directory_alone_is_covered") {
+    if LoopFs::skips("a_directory_alone_is_covered", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -157,7 +148,7 @@ fn a_directory_alone_is_covered() -> anyhow::Result<()> {
 
 #[test]
 fn a_path_may_be_named_in_every_way() -> anyhow::Result<()> {
-    if skipped("a_path_may_be_named_in_every_way") {
+    if LoopFs::skips("a_path_may_be_named_in_every_way", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -217,7 +208,7 @@ fn a_path_may_be_named_in_every_way() -> anyhow::Result<()> {
 
 #[test]
 fn a_mount_below_is_live_or_in_the_set() -> anyhow::Result<()> {
-    if skipped("a_mount_below_is_live_or_in_the_set") {
+    if LoopFs::skips("a_mount_below_is_live_or_in_the_set", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -251,7 +242,7 @@ fn a_mount_below_is_live_or_in_the_set() -> anyhow::Result<()> {
 
 #[test]
 fn nothing_is_left_however_it_ends() -> anyhow::Result<()> {
-    if skipped("nothing_is_left_however_it_ends") {
+    if LoopFs::skips("nothing_is_left_however_it_ends", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -290,7 +281,7 @@ fn nothing_is_left_however_it_ends() -> anyhow::Result<()> {
 
 #[test]
 fn exit_statuses_are_the_commands_own() -> anyhow::Result<()> {
-    if skipped("exit_statuses_are_the_commands_own") {
+    if LoopFs::skips("exit_statuses_are_the_commands_own", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -342,7 +333,7 @@ fn wrong_usage_is_2() -> anyhow::Result<()> {
 
 #[test]
 fn without_a_copy_the_command_is_not_run() -> anyhow::Result<()> {
-    if skipped("without_a_copy_the_command_is_not_run") {
+    if LoopFs::skips("without_a_copy_the_command_is_not_run", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -417,7 +408,7 @@ fn run_as_nobody(scene: &Scene, command: &[&str]) -> anyhow::Result<Outcome> {
 
 #[test]
 fn the_commands_surroundings_are_the_callers() -> anyhow::Result<()> {
-    if skipped("the_commands_surroundings_are_the_callers") {
+    if LoopFs::skips("the_commands_surroundings_are_the_callers", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -466,7 +457,7 @@ fn the_commands_surroundings_are_the_callers() -> anyhow::Result<()> {
 
 #[test]
 fn as_caller_the_command_is_the_sudo_users() -> anyhow::Result<()> {
-    if skipped("as_caller_the_command_is_the_sudo_users") {
+    if LoopFs::skips("as_caller_the_command_is_the_sudo_users", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -497,7 +488,7 @@ fn as_caller_the_command_is_the_sudo_users() -> anyhow::Result<()> {
 
 #[test]
 fn two_at_once_on_different_volumes() -> anyhow::Result<()> {
-    if skipped("two_at_once_on_different_volumes") {
+    if LoopFs::skips("two_at_once_on_different_volumes", &[Kind::Btrfs]) {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -531,7 +522,7 @@ fn two_at_once_on_different_volumes() -> anyhow::Result<()> {
 #[test]
 fn restic_backs_up_the_past() -> anyhow::Result<()> {
     let test = "restic_backs_up_the_past";
-    if skipped(test) {
+    if LoopFs::skips(test, &[Kind::Btrfs]) {
         return Ok(());
     }
     if Command::new("restic").arg("version").output().is_err() {
