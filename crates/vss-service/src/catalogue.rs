@@ -60,7 +60,7 @@ pub struct SetEntry {
 impl SetEntry {
     /// The entry without one of its copies; none when it was the last.
     #[must_use]
-    pub fn without(mut self, shadow_id: ShadowId) -> Option<Self> {
+    fn without(mut self, shadow_id: ShadowId) -> Option<Self> {
         self.copies.retain(|copy| copy.stored.shadow_id != shadow_id);
         self.set.shadows.retain(|shadow| shadow.id != shadow_id);
         (!self.copies.is_empty()).then_some(self)
@@ -166,12 +166,15 @@ impl Catalogue {
         })
     }
 
-    /// Puts a changed set in place of the old one, or removes it when nothing is left of it.
+    /// Takes one copy out of its set, and the set away with its last copy. Of a copy that is not there, nothing.
     ///
     /// # Errors
     /// `VSS_E_UNEXPECTED` when it cannot be written.
-    pub fn replace(&self, set_id: SetId, entry: Option<&SetEntry>) -> Result<(), VssError> {
-        let value = entry.map(encode).transpose()?;
+    pub fn remove_copy(&self, shadow_id: ShadowId) -> Result<(), VssError> {
+        let Some(entry) = self.set_of(shadow_id) else { return Ok(()) };
+        let set_id = entry.set.set_id;
+        let rest = entry.without(shadow_id);
+        let value = rest.as_ref().map(encode).transpose()?;
         self.write(|transaction| {
             let mut sets = transaction.open_table(SETS)?;
             match &value {
@@ -181,8 +184,8 @@ impl Catalogue {
             Ok(())
         })?;
         let mut kept = self.kept();
-        match entry {
-            Some(entry) => kept.insert(set_id, entry.clone()),
+        match rest {
+            Some(rest) => kept.insert(set_id, rest),
             None => kept.remove(&set_id),
         };
         Ok(())
@@ -200,6 +203,13 @@ impl Catalogue {
     #[must_use]
     pub fn set(&self, set_id: SetId) -> Option<SetEntry> {
         self.kept().get(&set_id).cloned()
+    }
+
+    /// The finished set that holds this copy, from memory.
+    #[must_use]
+    pub fn set_of(&self, shadow_id: ShadowId) -> Option<SetEntry> {
+        let kept = self.kept();
+        kept.values().find(|entry| entry.copies.iter().any(|copy| copy.stored.shadow_id == shadow_id)).cloned()
     }
 
     /// How many finished copies this volume has, from memory.
@@ -418,7 +428,7 @@ mod tests {
 
         let shadow_id = entry.copies[0].stored.shadow_id;
         assert!(entry.clone().without(ShadowId::random()).is_some());
-        reopened().replace(entry.set.set_id, entry.without(shadow_id).as_ref()).unwrap();
+        reopened().remove_copy(shadow_id).unwrap();
         assert_eq!(kept(), (Vec::new(), Vec::new()));
     }
 

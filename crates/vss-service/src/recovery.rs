@@ -80,7 +80,7 @@ fn settle(environment: &Environment, entry: SetEntry, report: &mut Vec<String>) 
     } else {
         None
     };
-    for copy in entry.copies.clone() {
+    for copy in entry.copies {
         let shadow_id = copy.stored.shadow_id;
         let gone = match outlived {
             Some(why) => match end(environment, &copy) {
@@ -112,17 +112,9 @@ fn settle(environment: &Environment, entry: SetEntry, report: &mut Vec<String>) 
             },
         };
         if let Some(said) = gone {
-            report.push(forget(environment, &entry, shadow_id).map_or_else(|error| error.to_string(), |()| said));
+            report.push(environment.catalogue.remove_copy(shadow_id).map_or_else(|error| error.to_string(), |()| said));
         }
     }
-}
-
-/// Takes one copy out of its set as the catalogue has it now.
-fn forget(environment: &Environment, entry: &SetEntry, shadow_id: ShadowId) -> Result<(), VssError> {
-    let set_id = entry.set.set_id;
-    let now = environment.catalogue.sets().into_iter().find(|entry| entry.set.set_id == set_id);
-    let rest = now.and_then(|entry| entry.without(shadow_id));
-    environment.catalogue.replace(set_id, rest.as_ref())
 }
 
 fn end(environment: &Environment, copy: &KeptCopy) -> Result<(), VssError> {

@@ -13,18 +13,14 @@ use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
 /// # Errors
 /// `VSS_E_OBJECT_NOT_FOUND`.
 pub fn find(environment: &Environment, shadow_id: ShadowId) -> Result<(SetEntry, KeptCopy), VssError> {
-    environment
-        .catalogue
-        .sets()
-        .into_iter()
-        .find_map(|entry| {
-            let copy = entry.copies.iter().find(|copy| copy.stored.shadow_id == shadow_id).cloned();
-            copy.map(|copy| (entry, copy))
-        })
-        .ok_or_else(|| {
-            VssError::new(VssCode::ObjectNotFound, format!("There is no shadow copy {shadow_id}"))
-                .with_hint("`vss list shadows` shows what there is")
-        })
+    let found = environment.catalogue.set_of(shadow_id).and_then(|entry| {
+        let copy = entry.copies.iter().find(|copy| copy.stored.shadow_id == shadow_id).cloned()?;
+        Some((entry, copy))
+    });
+    found.ok_or_else(|| {
+        VssError::new(VssCode::ObjectNotFound, format!("There is no shadow copy {shadow_id}"))
+            .with_hint("`vss list shadows` shows what there is")
+    })
 }
 
 /// The ids of the copies that are left of a set.
@@ -34,9 +30,7 @@ pub fn find(environment: &Environment, shadow_id: ShadowId) -> Result<(SetEntry,
 pub fn of_set(environment: &Environment, set_id: SetId) -> Result<Vec<ShadowId>, VssError> {
     environment
         .catalogue
-        .sets()
-        .into_iter()
-        .find(|entry| entry.set.set_id == set_id)
+        .set(set_id)
         .map(|entry| entry.copies.iter().map(|copy| copy.stored.shadow_id).collect())
         .ok_or_else(|| {
             VssError::new(VssCode::ObjectNotFound, format!("There is no shadow copy set {set_id}"))
@@ -53,12 +47,11 @@ pub async fn remove(environment: &Arc<Environment>, shadow_id: ShadowId) -> Resu
     let _one = environment.changes.lock().await;
     let environment = Arc::clone(environment);
     blocking::run("Deleting a shadow copy", limits::PROVIDER_OUTSIDE, move || {
-        let (entry, copy) = find(&environment, shadow_id)?;
+        let (_, copy) = find(&environment, shadow_id)?;
         environment.unexpose(shadow_id)?;
         let provider = environment.providers.named(&copy.provider)?;
         provider.delete(&copy.stored).map_err(|error| by_contract(&copy.provider, error))?;
-        let set_id = entry.set.set_id;
-        environment.catalogue.replace(set_id, entry.without(shadow_id).as_ref())
+        environment.catalogue.remove_copy(shadow_id)
     })
     .await
 }

@@ -189,14 +189,15 @@ fn shadows_of(environment: &Environment, peer: &Peer) -> Vec<vss_model::ShadowCo
 }
 
 fn set_record(environment: &Environment, peer: &Peer, wanted: GetSet) -> Result<SetRecord, VssError> {
-    if wanted.set_id.is_some() == wanted.shadow_id.is_some() {
-        return Err(VssError::new(VssCode::InvalidArgument, "GetSet takes exactly one of set_id and shadow_id"));
-    }
-    let matches = |entry: &SetEntry| {
-        wanted.set_id.is_some_and(|set_id| entry.set.set_id == set_id)
-            || wanted.shadow_id.is_some_and(|shadow_id| entry.set.shadows.iter().any(|shadow| shadow.id == shadow_id))
+    let entry = match (wanted.set_id, wanted.shadow_id) {
+        (Some(set_id), None) => environment.catalogue.set(set_id),
+        (None, Some(shadow_id)) => environment.catalogue.set_of(shadow_id),
+        _ => {
+            let why = "GetSet takes exactly one of set_id and shadow_id";
+            return Err(VssError::new(VssCode::InvalidArgument, why));
+        }
     };
-    let entry = environment.catalogue.sets().into_iter().find(matches).ok_or_else(|| {
+    let entry = entry.ok_or_else(|| {
         VssError::new(VssCode::ObjectNotFound, "There is no such shadow copy or set")
             .with_hint("`vss list shadows` shows what there is")
     })?;
@@ -207,13 +208,11 @@ fn set_record(environment: &Environment, peer: &Peer, wanted: GetSet) -> Result<
 }
 
 fn list_volumes(environment: &Environment) -> Result<Vec<VolumeEntry>, VssError> {
-    let sets = environment.catalogue.sets();
     let volumes = volumes::list()?;
     Ok(volumes
         .into_iter()
         .map(|volume| {
-            let shadows = sets.iter().flat_map(|entry| &entry.copies).filter(|copy| copy.stored.volume.id == volume.id);
-            let shadows = shadows.count() as u64;
+            let shadows = environment.catalogue.copies_of(&volume.id) as u64;
             let (provider, reason) = match environment.providers.first_for(&volume) {
                 Ok(provider) => (Some(provider.properties().name), String::new()),
                 Err(reason) => (None, reason),

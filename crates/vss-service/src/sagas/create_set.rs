@@ -415,28 +415,9 @@ fn abort_writers(saga: &mut CreateSet) -> StepFuture<'_> {
 
 fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
-        // Members that must not be held flush themselves in their snapshot; an early flush keeps that short.
-        let mount_points: Vec<_> = saga
-            .plan
-            .members
-            .iter()
-            .filter(|member| member.provider.properties().freeze_policy == FreezePolicy::MustNotHold)
-            .map(|member| member.volume.mount_point.clone())
-            .collect();
-        let flushed = blocking::run("Flushing the volumes", limits::FLUSH, move || {
-            for mount_point in mount_points {
-                flush_one(&mount_point).map_err(|error| {
-                    VssError::new(
-                        VssCode::FlushWritesTimeout,
-                        format!("Cannot flush {}: {error}", mount_point.display()),
-                    )
-                })?;
-            }
-            Ok(())
-        });
-        saga.operation.unless_cancelled(flushed).await??;
         let Some(window) = saga.window.as_mut() else { return Ok(()) };
         if let Some(mut hold) = window.hold.take() {
+            // The guard flushes all members, also those that it will not freeze.
             let flushed = blocking::run("Flushing the volumes", limits::FLUSH + WINDOW_GRACE, move || {
                 let result = hold.flush(limits::FLUSH);
                 Ok((hold, result))
@@ -445,7 +426,19 @@ fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
             window.hold = Some(hold);
             return result;
         }
-        Ok(())
+        // Without a guard no member is held: each flushes itself in its snapshot, and an early flush keeps that short.
+        let mount_points: Vec<_> = saga.plan.members.iter().map(|member| member.volume.mount_point.clone()).collect();
+        let flushed = blocking::run("Flushing the volumes", limits::FLUSH, move || {
+            mount_points.iter().try_for_each(|mount_point| {
+                flush_one(mount_point).map_err(|error| {
+                    VssError::new(
+                        VssCode::FlushWritesTimeout,
+                        format!("Cannot flush {}: {error}", mount_point.display()),
+                    )
+                })
+            })
+        });
+        saga.operation.unless_cancelled(flushed).await?
     })
 }
 
