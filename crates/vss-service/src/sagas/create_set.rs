@@ -444,7 +444,7 @@ fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
 
 fn flush_one(mount_point: &std::path::Path) -> std::io::Result<()> {
     let directory = std::fs::File::open(mount_point)?;
-    rustix::fs::syncfs(&directory)?;
+    vss_linux::freeze::sync(&directory)?;
     Ok(())
 }
 
