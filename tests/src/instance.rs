@@ -37,6 +37,7 @@ pub struct Instance {
     environment: Vec<(OsString, OsString)>,
     service: Option<Child>,
     writers: Option<Child>,
+    postgresql: bool,
 }
 
 impl Instance {
@@ -51,12 +52,24 @@ impl Instance {
             environment: Vec::new(),
             service: None,
             writers: None,
+            postgresql: false,
         };
         // Other users have to reach the sockets.
         fs::set_permissions(instance.path(), fs::Permissions::from_mode(0o755))?;
         for directory in [instance.script_directory(), instance.freeze_directory(), instance.state_dir()] {
             fs::create_dir(directory)?;
         }
+        instance.settings("")?;
+        Ok(instance)
+    }
+
+    /// An instance that serves the PostgreSQL clusters of this machine; others leave them alone.
+    ///
+    /// # Errors
+    /// As [`Instance::new`].
+    pub fn with_postgresql() -> anyhow::Result<Self> {
+        let mut instance = Self::new()?;
+        instance.postgresql = true;
         instance.settings("")?;
         Ok(instance)
     }
@@ -116,9 +129,10 @@ impl Instance {
     /// It cannot be written.
     pub fn settings(&self, lines: &str) -> anyhow::Result<()> {
         let text = format!(
-            "[writers]\nscript_directory = {:?}\nfreeze_directory = {:?}\n{lines}\n",
+            "[writers]\nscript_directory = {:?}\nfreeze_directory = {:?}\npostgresql = {}\n{lines}\n",
             self.script_directory(),
-            self.freeze_directory()
+            self.freeze_directory(),
+            self.postgresql
         );
         Ok(fs::write(self.state_dir().join("vss.toml"), text)?)
     }
@@ -178,6 +192,7 @@ impl Instance {
             .arg("--freeze-directory")
             .arg(self.freeze_directory())
             .arg("--notify-ready")
+            .args((!self.postgresql).then_some("--no-postgresql"))
             .stdin(Stdio::null())
             .stdout(said)
             .stderr(log);

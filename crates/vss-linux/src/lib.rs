@@ -17,3 +17,4 @@ pub mod mountinfo;
 pub mod peer;
 pub mod process;
 pub mod statfs;
+pub mod user;

@@ -101,9 +101,37 @@ id! {
     OperationId
 }
 
+/// FNV-1a's 128-bit start value and prime (RFC 9923).
+const FNV_START: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+const FNV_PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+
+impl WriterClassId {
+    /// The class id of the writer with this name in the family of writers `family`: the same on every machine and for ever.
+    ///
+    /// A GUID of version 8 (RFC 9562, 5.8: the maker's own) that holds the 128-bit FNV-1a hash of `FAMILY:NAME`, less the six
+    /// bits of version and variant. Not made to withstand an attacker: who chooses names here is root.
+    #[must_use]
+    pub fn of_name(family: &str, name: &str) -> Self {
+        let bytes = family.bytes().chain([b':']).chain(name.bytes());
+        let hash = bytes.fold(FNV_START, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(FNV_PRIME));
+        let version = 0xf000_u128 << 64;
+        let variant = 0xc000_u128 << 48;
+        Self::from_u128((hash & !version & !variant) | (0x8000_u128 << 64) | (0x8000_u128 << 48))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_named_class_stays_the_same_for_ever() {
+        let of_name = |name| WriterClassId::of_name("vss-writer-script", name);
+        assert_ne!(of_name("shop"), of_name("shop2"));
+        let text = of_name("shop").to_string();
+        assert_eq!((&text[14..15], "89ab".contains(&text[19..20])), ("8", true), "{text} is no version 8 GUID");
+        assert_eq!(text, "f7d057e3-6a4e-8802-9008-77436ff29573");
+    }
 
     #[test]
     fn reads_what_windows_writes() {

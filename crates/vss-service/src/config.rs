@@ -63,6 +63,8 @@ pub struct Writers {
     pub script_directory: PathBuf,
     /// Plain `freeze` and `thaw` programs.
     pub freeze_directory: PathBuf,
+    /// True: running PostgreSQL clusters are found and made ready.
+    pub postgresql: bool,
 }
 
 impl Default for Writers {
@@ -75,6 +77,7 @@ impl Default for Writers {
             freeze_ms: BTreeMap::new(),
             script_directory: PathBuf::from("/etc/vss/writers.d"),
             freeze_directory: PathBuf::from("/etc/vss/freeze.d"),
+            postgresql: true,
         }
     }
 }

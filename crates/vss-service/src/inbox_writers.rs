@@ -21,7 +21,8 @@ impl InboxWriters {
     /// Starts the program if there is anything for it to do, and waits until its writers have joined.
     pub async fn start(options: &Options, settings: &Writers) -> Option<Self> {
         let program = options.writers.as_deref()?;
-        if !has_entries(&settings.script_directory) && !has_entries(&settings.freeze_directory) {
+        let has_scripts = has_entries(&settings.script_directory) || has_entries(&settings.freeze_directory);
+        if !has_scripts && !settings.postgresql {
             return None;
         }
         let mut command = Command::new(program);
@@ -38,6 +39,9 @@ impl InboxWriters {
             // Its end of this pipe closes with us, however we end: then they undo and go.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
+        if !settings.postgresql {
+            command.arg("--no-postgresql");
+        }
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {

@@ -1,71 +1,27 @@
 //! `vss-writers`: the process of the in-box writers. Each writer has a thread and a connection of its own and uses the same
-//! public socket as everybody's writer.
+//! public socket as everybody's writer; those that must be another user have a process of their own.
 
+mod arguments;
 mod log;
+mod owners;
 
+use crate::arguments::{Arguments, Only};
 use crate::log::Log;
+use crate::owners::Owners;
 use anyhow::{Context, Result};
 use clap::Parser;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use vss_linux::process::signal_descriptor;
 use vss_writer::{Monitor, Notice, Options, RunError, Stop, Writer, run};
+use vss_writer_postgresql::{PostgresqlWriter, Sources};
 use vss_writer_script::{Places, load};
-
-/// The socket at which writers register.
-const SOCKET: &str = "/run/vss/writer";
-
-/// Holds applications still while shadow copies of their volumes are made.
-#[derive(Debug, Parser)]
-#[command(name = "vss-writers", version, about, long_about = LONG, after_long_help = EXAMPLES)]
-struct Arguments {
-    /// Socket of the service at which writers register
-    #[arg(long, value_name = "PATH", default_value = SOCKET)]
-    socket: PathBuf,
-
-    /// Directory with one *.toml for each script writer
-    #[arg(long, value_name = "DIR", default_value = "/etc/vss/writers.d")]
-    directory: PathBuf,
-
-    /// Directory of programs that are run with `freeze` and `thaw`; may be given more than once
-    #[arg(long, value_name = "DIR", default_value = "/etc/vss/freeze.d")]
-    freeze_directory: Vec<PathBuf>,
-
-    /// Where frozen hooks are noted, so that the next start thaws them [default: the socket's directory]
-    #[arg(long, value_name = "DIR")]
-    runtime_dir: Option<PathBuf>,
-
-    /// Print READY=1 on standard output as soon as every writer is registered or refused, be it for now
-    #[arg(long)]
-    notify_ready: bool,
-
-    /// End when standard input ends: for a parent that keeps the other end of a pipe
-    #[arg(long)]
-    exit_with_parent: bool,
-}
-
-const LONG: &str =
-    "Holds applications still while shadow copies of their volumes are made: by scripts that are told each \
-phase as a line, and by freeze and thaw programs such as those of qemu-guest-agent, VMware and Veeam.
-
-SIGTERM and SIGINT end it: what is frozen is thawed first.";
-
-const EXAMPLES: &str = "Examples:
-  vss-writers
-      Serve the writers of /etc/vss/writers.d and the hooks of /etc/vss/freeze.d
-  vss-writers --freeze-directory /etc/qemu/fsfreeze-hook.d --freeze-directory /etc/vmware-tools/backupScripts.d
-      Use the hooks that are there already
-  vss-writers --socket /tmp/t/writer --directory ./writers.d --freeze-directory ./freeze.d
-      Try out writers against another instance of the service
-
-Exit status: 0 ended by a signal or with its parent; 1 every writer was refused, or it could not start; 2 wrong usage.";
 
 /// What the main thread waits for.
 enum Message {
@@ -92,13 +48,6 @@ fn serve(arguments: &Arguments) -> Result<ExitCode> {
     // Before any other thread exists: all of them must leave the signals to the descriptor.
     let signals = signal_descriptor(&[Signal::TERM, Signal::INT]).context("cannot receive signals")?;
     let log = Arc::new(Log::start().context("cannot start the log's thread")?);
-    let runtime =
-        arguments.runtime_dir.clone().or_else(|| arguments.socket.parent().map(Into::into)).unwrap_or_default();
-    let places = Places {
-        directory: arguments.directory.clone(),
-        freeze_directories: arguments.freeze_directory.clone(),
-        runtime,
-    };
     let (sender, receiver) = channel();
     watch(signals, sender.clone())?;
     if arguments.exit_with_parent {
@@ -106,10 +55,11 @@ fn serve(arguments: &Arguments) -> Result<ExitCode> {
     }
     let (stopper, stop) = Stop::new().context("no file descriptor left")?;
     let mut threads = Vec::new();
-    let loaded = load(&places);
-    loaded.problems.into_iter().for_each(|problem| log.line(problem));
-    for writer in loaded.writers {
+    for writer in writers(arguments, &log)? {
         threads.push(spawn(writer, threads.len(), arguments, &stop, &log, &sender)?);
+    }
+    if arguments.only.is_none() && !arguments.no_postgresql && is_root() {
+        threads.push(Owners::keep(arguments.socket.clone(), stop.clone(), Arc::clone(&log), sender, Message::Settled)?);
     }
     let refused = wait(&receiver, threads.len(), arguments.notify_ready, &log);
     drop(stopper);
@@ -121,7 +71,37 @@ fn serve(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Waits for the end. True: there were writers, and every one was refused.
+/// The writers that this process serves itself.
+fn writers(arguments: &Arguments, log: &Log) -> Result<Vec<Box<dyn Writer + Send>>> {
+    let postgresql = |user: &Option<String>| -> Result<Box<dyn Writer + Send>> {
+        let writer = PostgresqlWriter::new(Sources::default(), user.clone());
+        Ok(Box::new(writer.context("cannot serve PostgreSQL")?))
+    };
+    if let Some(Only::Postgresql { user }) = &arguments.only {
+        return Ok(vec![postgresql(user)?]);
+    }
+    let runtime = arguments.runtime_dir.clone().or_else(|| arguments.socket.parent().map(Into::into));
+    let loaded = load(&Places {
+        directory: arguments.directory.clone(),
+        freeze_directories: arguments.freeze_directory.clone(),
+        runtime: runtime.unwrap_or_default(),
+    });
+    loaded.problems.into_iter().for_each(|problem| log.line(problem));
+    let mut writers = loaded.writers;
+    // Root starts processes for others; anybody else can serve what is his own.
+    let own = rustix::process::geteuid().as_raw();
+    if !arguments.no_postgresql && !is_root() && !Sources::default().clusters_of(own).is_empty() {
+        writers.push(postgresql(&None)?);
+    }
+    Ok(writers)
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Waits for the end. True: there were writers, and every one was refused. What keeps the processes of owners counts as one
+/// that never is.
 fn wait(receiver: &Receiver<Message>, writers: usize, notify: bool, log: &Log) -> bool {
     let (mut settled, mut ended) = (0, 0);
     loop {

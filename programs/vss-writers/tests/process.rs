@@ -62,7 +62,7 @@ impl Scene {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vss-writers"));
         command.arg("--socket").arg(self.service.path());
         command.arg("--directory").arg(self.path("writers.d"));
-        command.arg("--freeze-directory").arg(self.path("freeze.d")).args(more);
+        command.arg("--freeze-directory").arg(self.path("freeze.d")).arg("--no-postgresql").args(more);
         Process(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 }

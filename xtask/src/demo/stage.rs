@@ -19,7 +19,8 @@ const SPACE_GIB: u64 = 4;
 /// How long the service on demand may take to end after its last command, and after being told to.
 const SERVICE_END: Duration = Duration::from_secs(10);
 /// Settings of the demo's own service: this machine's scripts are none of its business.
-const SETTINGS: &str = "[writers]\nscript_directory = \"DIR/writers.d\"\nfreeze_directory = \"DIR/freeze.d\"\n";
+const SETTINGS: &str =
+    "[writers]\nscript_directory = \"DIR/writers.d\"\nfreeze_directory = \"DIR/freeze.d\"\npostgresql = false\n";
 
 /// Prints a heading.
 pub(super) fn say(heading: &str) {
