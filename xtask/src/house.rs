@@ -65,6 +65,15 @@ pub(crate) struct Dependency {
     pub(crate) name: String,
     /// Where it lies, for one of the workspace.
     pub(crate) path: Option<PathBuf>,
+    /// `dev`, `build`, or nothing for an ordinary one.
+    pub(crate) kind: Option<String>,
+}
+
+impl Dependency {
+    /// True when only the package's tests use it.
+    pub(crate) fn is_for_tests(&self) -> bool {
+        self.kind.as_deref() == Some("dev")
+    }
 }
 
 impl Package {

@@ -12,6 +12,8 @@ const UNSAFE: &str = "crates/vss-linux";
 /// Dependencies within one floor: the session machine is written in the words of the model, and the interface reads its
 /// peer's credentials by a system call.
 const WITHIN_A_FLOOR: [(&str, &str); 2] = [("vss-session", "vss-model"), ("vss-api", "vss-linux")];
+/// Real servers for tests: anybody may test with it, and only what proves and shows the house may be built on it.
+const LAB: (&str, [&str; 2]) = ("vss-lab", ["vss-tests", "xtask"]);
 /// Who may name concrete providers and writers: the wiring, and the tests.
 const WIRING: [&str; 3] = ["vssd", "vss-writers", "vss-tests"];
 
@@ -35,8 +37,15 @@ fn floors(metadata: &Metadata) -> Vec<String> {
             continue;
         };
         let ours = package.dependencies.iter().filter(|dependency| dependency.path.is_some());
-        for below in ours.filter_map(|dependency| metadata.packages.iter().find(|one| one.name == dependency.name)) {
+        for dependency in ours {
+            let Some(below) = metadata.packages.iter().find(|one| one.name == dependency.name) else { continue };
             let pair = (package.name.as_str(), below.name.as_str());
+            if below.name == LAB.0 {
+                if !dependency.is_for_tests() && !LAB.1.contains(&pair.0) {
+                    broken.push(format!("{} is built on {}: only tests may", pair.0, pair.1));
+                }
+                continue;
+            }
             if self::floor(below).is_some_and(|other| other >= floor) && !WITHIN_A_FLOOR.contains(&pair) {
                 broken.push(format!("{} (floor {floor}) depends on {}, which is not below it", pair.0, pair.1));
             }
@@ -78,8 +87,12 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
         for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
+            // A directory, or the file by which a second work tree finds it.
+            if entry.file_name() == ".git" {
+                continue;
+            }
             // A build directory has a tag, whatever its name (bford.info/cachedir).
-            if kind.is_dir() && entry.file_name() != ".git" && !entry.path().join("CACHEDIR.TAG").exists() {
+            if kind.is_dir() && !entry.path().join("CACHEDIR.TAG").exists() {
                 directories.push(entry.path());
             } else if kind.is_file() {
                 files.push(entry.path());
@@ -135,7 +148,11 @@ mod tests {
     }
 
     fn package(name: &str, place: &str, below: &[&str]) -> Package {
-        let dependency = |name: &&str| Dependency { name: (*name).to_owned(), path: Some(PathBuf::new()) };
+        let dependency = |name: &&str| Dependency {
+            name: name.trim_end_matches('?').to_owned(),
+            path: Some(PathBuf::new()),
+            kind: name.ends_with('?').then(|| "dev".to_owned()),
+        };
         Package {
             name: name.to_owned(),
             id: name.to_owned(),
@@ -150,6 +167,7 @@ mod tests {
             package("vss-model", "crates/vss-model", &[]),
             package("vss-service", "crates/vss-service", &[]),
             package("vss-provider-btrfs", "providers/btrfs", &[]),
+            package("vss-lab", "tests/lab", &[]),
             package(name, place, &[below]),
         ];
         floors(&Metadata { packages, target_directory: PathBuf::new() })
@@ -163,6 +181,14 @@ mod tests {
         assert_eq!(floors_of("vss-writer-script", "writers/script", "vss-provider-btrfs").len(), 2);
         assert_eq!(floors_of("vss", "programs/vss", "vss-provider-btrfs").len(), 1);
         assert_eq!(floors_of("vss-new", "crates/vss-new", "vss-model").len(), 1);
+    }
+
+    #[test]
+    fn the_lab_is_for_tests() {
+        assert_eq!(floors_of("vss-writer-script", "writers/script", "vss-lab?"), Vec::<String>::new());
+        assert_eq!(floors_of("vss-tests", "tests", "vss-lab"), Vec::<String>::new());
+        assert_eq!(floors_of("vss-writer-script", "writers/script", "vss-lab").len(), 1);
+        assert_eq!(floors_of("vssd", "programs/vssd", "vss-lab").len(), 1);
     }
 
     #[test]

@@ -1,0 +1,7 @@
+//! Real servers for tests, the demo and the benchmarks: made, loaded, copied, restored and judged.
+//!
+//! Nothing here knows of shadow copies: what a copy is worth is judged by the same rules however it was made.
+
+mod account;
+pub mod postgresql;
+mod process;
