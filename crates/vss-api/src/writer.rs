@@ -236,8 +236,8 @@ pub struct EventVolume {
     pub provider: String,
     /// Volumes with the same number are planned to be cut at one instant.
     pub cut_group: u32,
-    /// In PostSnapshot: the index of the directory's file descriptor among those that came with the call; the root of
-    /// the copy's volume.
+    /// In PostSnapshot: the index of the directory's file descriptor among those that came with the call; what stands in
+    /// the copy for the mount point, writable until the reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<u32>,
 }

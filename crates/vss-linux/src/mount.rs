@@ -188,7 +188,15 @@ pub fn bind_on_itself_shared(path: &Path) -> io::Result<()> {
 /// # Errors
 /// As openat2(2): ELOOP for a symbolic link, EXDEV for a way out, EAGAIN never (it is tried again, 16 times).
 pub fn open_beneath(directory: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    open_resolved(directory, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+    open_resolved(directory, path, flags, Mode::empty(), BENEATH)
+}
+
+/// As [`open_beneath`], and makes a new file with this mode less the umask; one that is there already is EEXIST.
+///
+/// # Errors
+/// As [`open_beneath`], and EEXIST.
+pub fn create_beneath(directory: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    open_resolved(directory, path, flags | OFlags::CREATE | OFlags::EXCL, mode, BENEATH)
 }
 
 /// As [`open_beneath`], and never crosses into another mount (EXDEV).
@@ -196,16 +204,24 @@ pub fn open_beneath(directory: impl AsFd, path: &Path, flags: OFlags) -> io::Res
 /// # Errors
 /// As [`open_beneath`].
 pub fn open_beneath_same_mount(directory: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    open_resolved(directory, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV)
+    open_resolved(directory, path, flags, Mode::empty(), BENEATH | ResolveFlags::NO_XDEV)
 }
 
-fn open_resolved(directory: impl AsFd, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+fn open_resolved(
+    directory: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> io::Result<OwnedFd> {
     /// The kernel answers EAGAIN when a rename ran beside the look-up.
     const TRIES: u32 = 16;
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let mut tried = 1;
     loop {
-        match rustix::fs::openat2(&directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match rustix::fs::openat2(&directory, path, flags | OFlags::CLOEXEC, mode, resolve) {
             Err(rustix::io::Errno::AGAIN) if tried < TRIES => tried += 1,
             result => return Ok(result?),
         }

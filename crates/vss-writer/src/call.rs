@@ -1,10 +1,12 @@
 //! One call of an event: its parameters, its file descriptors, its deadline, and what may end it early.
 
+use crate::copy::{CopyPath, locate};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vss_api::writer::{Event, EventKind};
+use vss_api::writer::{Event, EventKind, EventVolume};
+use vss_model::{VssCode, VssError};
 
 /// The longest time that a handler is given, whatever the service says: one day.
 const LONGEST: u64 = 86_400_000;
@@ -77,11 +79,33 @@ impl<'a> Call<'a> {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// In PostSnapshot: the root of the copy of the volume that is mounted at `volume`; none when the set has no such
-    /// volume, or its copy cannot be written to.
+    /// In PostSnapshot: the directory that stands in the copy for the mount point `volume`; none when the set has no
+    /// volume that is mounted there, or its copy cannot be written to.
     #[must_use]
     pub fn directory(&self, volume: &Path) -> Option<BorrowedFd<'a>> {
-        let volume = self.event.volumes.iter().find(|candidate| candidate.volume == volume)?;
+        self.directory_of(self.event.volumes.iter().find(|candidate| candidate.volume == volume)?)
+    }
+
+    /// In PostSnapshot: where `path`, a path of the live volume, is in the copy. The volume is the one of the set with the
+    /// longest mount point that is a prefix of it.
+    ///
+    /// What is mounted on the volume and is no member of the set is not in the copy, and this cannot see it: a writer
+    /// refuses in PrepareSnapshot when the set lacks a volume that its files lie on.
+    ///
+    /// # Errors
+    /// `E_INVALIDARG` for a path that is not absolute or has `..`; `VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT` when no volume
+    /// of the set holds it; `VSS_E_WRITERERROR_RECOVERY_FAILED` when the copy cannot be written to.
+    pub fn in_copy(&self, path: &Path) -> Result<CopyPath<'a>, VssError> {
+        let (volume, relative) = locate(&self.event.volumes, path)?;
+        let root = self.directory_of(volume).ok_or_else(|| {
+            let message =
+                format!("The copy of {} cannot be written to in {}", volume.volume.display(), self.kind.name());
+            VssError::new(VssCode::WriterErrorRecoveryFailed, message)
+        })?;
+        Ok(CopyPath::new(root, relative))
+    }
+
+    fn directory_of(&self, volume: &EventVolume) -> Option<BorrowedFd<'a>> {
         let index = usize::try_from(volume.directory?).ok()?;
         self.directories.get(index).map(AsFd::as_fd)
     }

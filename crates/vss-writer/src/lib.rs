@@ -47,6 +47,7 @@
 
 mod call;
 pub mod conformance;
+mod copy;
 pub mod fake;
 pub mod fake_service;
 mod run;
@@ -55,6 +56,7 @@ mod stop;
 mod writer;
 
 pub use call::{Call, Interrupted};
+pub use copy::CopyPath;
 pub use run::{Monitor, Notice, Options, RunError, Silent, run};
 pub use stop::{Stop, Stopper};
 pub use writer::{Answer, Writer, deliver, done};

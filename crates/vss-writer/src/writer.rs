@@ -86,9 +86,9 @@ pub trait Writer {
 
     /// The copy exists and is writable for a moment.
     ///
-    /// *Called* within DoSnapshotSet. *May* mend its files in the copy ([`Call::directory`]: roll back transactions, delete
-    /// what does not belong there) and clean up after itself. *Must* name files in the copy relative to that directory and
-    /// never follow links out of it.
+    /// *Called* within DoSnapshotSet. *May* mend its files in the copy ([`Call::in_copy`]: roll back transactions, delete
+    /// what does not belong there) and clean up after itself. *Must* name files in the copy relative to its directory
+    /// ([`Call::directory`]) and never follow links out of it, as [`crate::CopyPath`] does.
     ///
     /// # Errors
     /// FAILED_AT_POST_SNAPSHOT; no Abort.

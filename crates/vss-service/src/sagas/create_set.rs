@@ -28,7 +28,9 @@ use crate::providers::by_contract;
 use crate::writers::registry::milliseconds;
 use crate::writers::{EventFacts, SessionWriters};
 use crate::{blocking, fault};
+use rustix::fs::OFlags;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -521,11 +523,11 @@ fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
                 let stored = saga.stored(member);
                 let writable = member.provider.properties().capabilities.writable_phase;
                 let (provider, staging) = (Arc::clone(&member.provider), Arc::clone(&saga.environment.staging));
-                let shadow_id = member.shadow_id;
+                let (shadow_id, volume) = (member.shadow_id, member.volume.clone());
                 saga.staged.push(shadow_id);
                 let work = move || {
                     let trees = provider.mount(&stored, writable)?;
-                    staging.stage(shadow_id, trees)
+                    shown_by(&volume, staging.stage(shadow_id, trees)?)
                 };
                 directories.push((
                     index,
@@ -538,6 +540,16 @@ fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
         drop(directories);
         unstage(saga).await?;
         saga.judge_writers()
+    })
+}
+
+/// What of the copy the volume's mount point shows: writers know their files by it, not by the volume's root.
+fn shown_by(volume: &Volume, copy: OwnedFd) -> Result<OwnedFd, VssError> {
+    let inside = volume.root.strip_prefix("/").unwrap_or(&volume.root);
+    vss_linux::mount::open_beneath(&copy, inside, OFlags::RDONLY | OFlags::DIRECTORY).map_err(|error| {
+        let message =
+            format!("The copy has no {}, which {} shows: {error}", inside.display(), volume.mount_point.display());
+        VssError::new(VssCode::Unexpected, message)
     })
 }
 
