@@ -7,7 +7,7 @@ use crate::environment::Environment;
 use crate::operation::Operation;
 use crate::sagas::create_set::{self, CreateSet, Member, Plan};
 use crate::writers::{EventFacts, RegisteredWriter, SessionWriters};
-use crate::{blocking, providers, removal, sagas, volumes};
+use crate::{blocking, providers, removal, sagas, volumes, writers};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +48,10 @@ pub async fn gather_metadata(
     prepare_limit: Duration,
 ) -> OperationOutcome {
     operation.step("asking writers what they own");
-    let result = operation.unless_cancelled(SessionWriters::identify(session_id, writers, prepare_limit)).await;
+    let result = operation.unless_cancelled(writers::identify(session_id, writers)).await;
     match ended(&operation, result) {
-        Ok(writers) => {
+        Ok(asked) => {
+            let writers = SessionWriters::new(asked, prepare_limit);
             let metadata = writers.iter().map(|writer| writer.metadata.clone()).collect();
             OperationOutcome::new(Finished::GatherWriterMetadata(Ok(metadata)), writers)
         }

@@ -20,7 +20,7 @@ use vss_service::providers::Providers;
 use vss_service::sagas::create_set::{CreateSet, Member, Plan, Requester, TABLE};
 use vss_service::sagas::{self, Act, Row};
 use vss_service::writers::port::PortFuture;
-use vss_service::writers::{EventFacts, PortError, RegisteredWriter, SessionWriters, WriterPort};
+use vss_service::writers::{EventFacts, PortError, RegisteredWriter, SessionWriters, WriterPort, identify};
 
 /// What the fakes did, in order.
 type Diary = Arc<Mutex<Vec<String>>>;
@@ -166,9 +166,8 @@ async fn stage(wishes: Wishes) -> Stage {
         pid: 1,
         port: Arc::new(FakePort(Arc::clone(&diary), wishes)),
     });
-    let mut writers =
-        SessionWriters::identify(SessionId::random(), vec![(writer, Duration::from_secs(60))], Duration::from_secs(60))
-            .await;
+    let asked = identify(SessionId::random(), vec![(writer, Duration::from_secs(60))]).await;
+    let mut writers = SessionWriters::new(asked, Duration::from_secs(60));
     let mounts = vec![(volume.mount_point.clone(), volume.id.clone())];
     let table: Vec<_> = mounts.iter().map(|(path, id)| (path.as_path(), id)).collect();
     writers.involve_by_volume(std::slice::from_ref(&volume.id), &table);

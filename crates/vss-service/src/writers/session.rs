@@ -1,19 +1,16 @@
-//! The writers of one session: what each was told, what it answered, and the state that follows (spec R 2.2 to 2.9).
+//! The writers of one session: who is told what, when, and how long its answer is waited for (spec R 2.2 to 2.6). What an
+//! answer means stands in [`super::session_writer`].
 
-use super::port::PortError;
-use super::registry::{RegisteredWriter, milliseconds};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Duration,
-};
+use super::identify::Asked;
+use super::registry::milliseconds;
+use super::session_writer::SessionWriter;
+use std::{os::fd::OwnedFd, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
-use vss_api::writer::{Event, EventComponent, EventKind, EventReply, EventVolume, Identify};
+use vss_api::writer::{Event, EventComponent, EventKind, EventVolume};
 use vss_model::involvement::{self, MountTable};
 use vss_model::{
-    AppLevel, BackupState, ComponentName, Context, SessionId, SetId, VolumeId, VssCode, VssError, WriterMetadata,
-    WriterState, WriterStatus, limits,
+    AppLevel, BackupState, ComponentName, Context, SessionId, SetId, VolumeId, VssCode, VssError, WriterState,
+    WriterStatus, limits,
 };
 
 /// What all events of one backup have in common.
@@ -31,136 +28,6 @@ pub struct EventFacts {
     pub volumes: Vec<EventVolume>,
 }
 
-/// One writer in one session.
-pub struct SessionWriter {
-    /// The registered writer.
-    pub writer: Arc<RegisteredWriter>,
-    /// What it owns, as it answered to Identify.
-    pub metadata: WriterMetadata,
-    /// Its components that the backup concerns; empty: not involved.
-    pub components: BTreeSet<ComponentName>,
-    /// Components that it gave up by name.
-    pub component_failures: BTreeMap<ComponentName, VssError>,
-    /// Components that the requester says are in the backup, or are not.
-    pub backed_up: BTreeMap<ComponentName, bool>,
-    /// Milliseconds from its Freeze to its Thaw (or Abort); 0 when it was not frozen.
-    pub frozen_ms: u64,
-    state: WriterState,
-    failure: Option<VssError>,
-    freeze_limit: Duration,
-    frozen_at: Option<Instant>,
-    /// Told PrepareBackup or more: BackupShutdown is owed.
-    began: bool,
-    /// Told PrepareSnapshot or more, PostSnapshot not handled yet: Abort is owed if it ends now.
-    in_snapshot: bool,
-    /// Let the time for an answer pass: nothing is waited for any more.
-    is_silent: bool,
-}
-
-impl SessionWriter {
-    /// True when the backup concerns it.
-    #[must_use]
-    pub fn is_involved(&self) -> bool {
-        !self.components.is_empty()
-    }
-
-    /// Its state in this session.
-    #[must_use]
-    pub fn state(&self) -> WriterState {
-        self.state
-    }
-
-    /// Why it failed; none while it has not.
-    #[must_use]
-    pub fn failure(&self) -> Option<&VssError> {
-        self.failure.as_ref()
-    }
-
-    /// Its status.
-    #[must_use]
-    pub fn status(&self) -> WriterStatus {
-        WriterStatus {
-            instance_id: self.metadata.instance_id,
-            class_id: self.metadata.class_id,
-            name: self.metadata.name.clone(),
-            involved: self.is_involved(),
-            state: self.state,
-            failure: self.failure.clone(),
-        }
-    }
-
-    fn fail(&mut self, kind: EventKind, failure: VssError) {
-        self.state = if self.state.is_failed() { self.state } else { kind.state_failed() };
-        // The first failure is the cause; what follows from it would hide it. But a writer that had given up a component
-        // has now failed as a whole.
-        if self.failure.as_ref().is_none_or(is_partial) {
-            self.failure = Some(failure);
-        }
-    }
-
-    fn take_reply(&mut self, kind: EventKind, reply: EventReply) {
-        let lost = self.take_component_failures(&reply);
-        match reply.failure() {
-            // Some components failed, the writer goes on with the rest (spec R 2.9).
-            Some(failure) if is_partial(&failure) => {
-                if self.component_failures.is_empty() {
-                    // It does not say which: none of them can be trusted.
-                    let all = self.components.iter().map(|name| (name.clone(), failure.clone()));
-                    self.component_failures = all.collect();
-                }
-                self.failure.get_or_insert(failure);
-                self.advance(kind);
-            }
-            Some(failure) => self.fail(kind, failure),
-            None => {
-                if let Some(name) = lost {
-                    let message = format!("it gave up component {name}");
-                    self.failure.get_or_insert(VssError::new(VssCode::WriterErrorPartialFailure, message));
-                }
-                self.advance(kind);
-            }
-        }
-    }
-
-    /// Takes in which of its components in the backup failed alone, and returns one of them.
-    fn take_component_failures(&mut self, reply: &EventReply) -> Option<ComponentName> {
-        let mut lost = None;
-        for component in &reply.components {
-            let failure =
-                EventReply { code: component.code, message: component.message.clone(), ..EventReply::default() };
-            if let Some(failure) = failure.failure()
-                && self.components.contains(&component.name)
-            {
-                lost = Some(component.name.clone());
-                self.component_failures.entry(component.name.clone()).or_insert(failure);
-            }
-        }
-        lost
-    }
-
-    fn advance(&mut self, kind: EventKind) {
-        if !self.state.is_failed()
-            && let Some(state) = kind.state_after()
-        {
-            self.state = state;
-        }
-    }
-
-    fn end_freeze(&mut self) {
-        if let Some(frozen_at) = self.frozen_at.take() {
-            self.frozen_ms = milliseconds(frozen_at.elapsed());
-        }
-    }
-}
-
-/// Most bytes of metadata in one session, as JSON: GetWriterMetadata answers in one message of 4 MiB, which has room for what
-/// else each entry says.
-const METADATA_IN_ALL: usize = 3 << 20;
-
-fn is_partial(failure: &VssError) -> bool {
-    failure.code == VssCode::WriterErrorPartialFailure
-}
-
 /// The writers of one session.
 #[derive(Default)]
 pub struct SessionWriters {
@@ -169,92 +36,30 @@ pub struct SessionWriters {
 }
 
 impl SessionWriters {
-    /// Asks these writers what they own, all at once; those that fail are left out (spec R 2.2) and logged, and so are those
-    /// that say most when all together say more than one answer to a requester can hold.
+    /// The writers of these that said what they own; those that did not are logged and left out (spec R 2.2).
     ///
-    /// Each comes with its limit from Freeze to Thaw; `prepare_limit` is how long each may take to get ready.
-    pub async fn identify(
-        session_id: SessionId,
-        writers: Vec<(Arc<RegisteredWriter>, Duration)>,
-        prepare_limit: Duration,
-    ) -> Self {
-        let mut answers = JoinSet::new();
-        for (index, (writer, _)) in writers.iter().enumerate() {
-            let question = Identify { session_id, time_left_ms: milliseconds(limits::WRITER_IDENTIFY) };
-            let answer = writer.port.identify(question);
-            answers.spawn(async move { (index, tokio::time::timeout(limits::WRITER_IDENTIFY, answer).await) });
-        }
-        let mut identities: BTreeMap<usize, _> = BTreeMap::new();
-        let mut sizes = BTreeSet::new();
-        while let Some(answer) = answers.join_next().await {
-            let Ok((index, answer)) = answer else { continue };
-            if let Ok(Ok(identity)) = &answer {
-                sizes.insert((serde_json::to_vec(identity).map_or(usize::MAX, |json| json.len()), index));
-            }
-            identities.insert(index, answer);
-            while sizes.iter().fold(0usize, |sum, (size, _)| sum.saturating_add(*size)) > METADATA_IN_ALL
-                && let Some((size, largest)) = sizes.pop_last()
-            {
-                let error = VssError::new(
-                    VssCode::OutOfMemory,
-                    format!("it has {size} bytes, and all writers together more than {METADATA_IN_ALL}"),
-                );
-                identities.insert(largest, Ok(Err(PortError::Refused(error))));
-            }
-        }
-        let mut identified = Vec::new();
-        for (index, (writer, freeze_limit)) in writers.into_iter().enumerate() {
-            let name = writer.register.name.clone();
-            let identity = match identities.remove(&index) {
-                Some(Ok(Ok(identity))) => identity,
-                Some(Ok(Err(error))) => {
-                    tracing::warn!(writer = name, reason = error.into_failure().message, "did not identify itself");
-                    continue;
+    /// `prepare_limit` is how long each may take to get ready.
+    #[must_use]
+    pub fn new(asked: Vec<Asked>, prepare_limit: Duration) -> Self {
+        let identified = asked.into_iter().filter_map(|asked| {
+            let Asked { writer, freeze_limit, metadata } = asked;
+            match metadata {
+                Ok(metadata) => Some(SessionWriter::new(writer, metadata, freeze_limit)),
+                Err(error) => {
+                    tracing::warn!(writer = writer.register.name, reason = error.message, "did not identify itself");
+                    None
                 }
-                Some(Err(_)) | None => {
-                    tracing::warn!(writer = name, "did not identify itself in time");
-                    continue;
-                }
-            };
-            let metadata = WriterMetadata {
-                class_id: writer.register.class_id,
-                instance_id: writer.instance_id,
-                name: name.clone(),
-                instance_name: writer.register.instance_name.clone(),
-                usage: writer.register.usage,
-                level: writer.register.level,
-                components: identity.components,
-                other: identity.other,
-            };
-            if let Err(error) = metadata.check() {
-                tracing::warn!(writer = name, reason = error.message, "its metadata is refused");
-                continue;
             }
-            identified.push(SessionWriter {
-                writer,
-                metadata,
-                components: BTreeSet::new(),
-                component_failures: BTreeMap::new(),
-                backed_up: BTreeMap::new(),
-                frozen_ms: 0,
-                state: WriterState::Stable,
-                failure: None,
-                freeze_limit,
-                frozen_at: None,
-                began: false,
-                in_snapshot: false,
-                is_silent: false,
-            });
-        }
-        Self { writers: identified, prepare_limit }
+        });
+        Self { writers: identified.collect(), prepare_limit }
     }
 
-    /// All writers that were identified.
+    /// All writers that said what they own.
     pub fn iter(&self) -> impl Iterator<Item = &SessionWriter> {
         self.writers.iter()
     }
 
-    /// All writers that were identified, to be changed.
+    /// All writers that said what they own, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut SessionWriter> {
         self.writers.iter_mut()
     }
@@ -490,7 +295,7 @@ impl SessionWriters {
             let writer = &mut self.writers[index];
             writer.is_silent |= answer.is_err();
             match answer {
-                Ok(Ok(reply)) if !farewell => writer.take_reply(kind, reply),
+                Ok(Ok(reply)) if !farewell => writer.take_reply(kind, &reply),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) if !farewell => writer.fail(kind, error.into_failure()),
                 Err(_) if !farewell => {
@@ -514,19 +319,20 @@ impl SessionWriters {
 #[cfg(test)]
 mod tests {
     use super::super::port::PortFuture;
-    use super::super::{PortError, WriterPort};
+    use super::super::{PortError, RegisteredWriter, WriterPort, identify};
     use super::*;
     use serde_json::json;
-    use vss_api::writer::Identity;
+    use std::sync::Arc;
+    use vss_api::writer::{EventReply, Identify, Identity};
     use vss_model::{WriterClassId, WriterInstanceId};
 
-    /// Owns components `0` and `1`, with words around them, and answers every event alike; with none: never.
-    struct Port(Option<Result<EventReply, PortError>>, usize);
+    /// Owns one component and answers every event alike; with none: never.
+    struct Port(Option<Result<EventReply, PortError>>);
 
     impl WriterPort for Port {
         fn identify(&self, _question: Identify) -> PortFuture<Identity> {
-            let component = |name: &str| json!({"name": name, "caption": "x".repeat(self.1), "files": [{"path": "/"}]});
-            let identity = serde_json::from_value(json!({"components": [component("0"), component("1")]})).unwrap();
+            let components = json!({"components": [{"name": "data", "files": [{"path": "/"}]}]});
+            let identity = serde_json::from_value(components).unwrap();
             Box::pin(async move { Ok(identity) })
         }
 
@@ -543,34 +349,25 @@ mod tests {
         fn close(&self) {}
     }
 
-    fn registered(name: &str, port: Port) -> (Arc<RegisteredWriter>, Duration) {
-        let register = json!({"class_id": WriterClassId::random(), "name": name});
-        let writer = RegisteredWriter {
-            instance_id: WriterInstanceId::random(),
-            register: serde_json::from_value(register).unwrap(),
-            uid: 1,
-            pid: 1,
-            port: Arc::new(port),
-        };
-        (Arc::new(writer), Duration::from_secs(1))
-    }
-
-    async fn identified(writers: Vec<(Arc<RegisteredWriter>, Duration)>) -> SessionWriters {
-        SessionWriters::identify(SessionId::random(), writers, Duration::from_secs(1)).await
-    }
-
-    /// One writer of two components after PrepareSnapshot.
-    async fn told(answer: Result<EventReply, PortError>) -> SessionWriters {
-        let mut writers = identified(vec![registered("one", Port(Some(answer), 1))]).await;
-        involve_all(&mut writers);
-        writers.tell(EventKind::PrepareSnapshot, &facts()).await;
-        writers
-    }
-
-    fn involve_all(writers: &mut SessionWriters) {
+    /// These writers, each with its limit from Freeze to Thaw, all involved.
+    async fn involved(writers: Vec<(Port, Duration)>) -> SessionWriters {
+        let registered = writers.into_iter().map(|(port, limit)| {
+            let register = json!({"class_id": WriterClassId::random(), "name": "one"});
+            let writer = RegisteredWriter {
+                instance_id: WriterInstanceId::random(),
+                register: serde_json::from_value(register).unwrap(),
+                uid: 1,
+                pid: 1,
+                port: Arc::new(port),
+            };
+            (Arc::new(writer), limit)
+        });
+        let asked = identify(SessionId::random(), registered.collect()).await;
+        let mut writers = SessionWriters::new(asked, Duration::from_secs(1));
         for writer in writers.iter_mut() {
             writer.components = writer.metadata.components.iter().map(|component| component.name.clone()).collect();
         }
+        writers
     }
 
     fn facts() -> EventFacts {
@@ -585,11 +382,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_freeze_ends_with_the_first_limit_of_all() {
-        let (prompt, _) = registered("prompt", Port(Some(Ok(EventReply::default())), 1));
-        let (slow, _) = registered("slow", Port(None, 1));
-        let limits = vec![(prompt, Duration::from_millis(100)), (slow, Duration::from_secs(60))];
-        let mut writers = identified(limits).await;
-        involve_all(&mut writers);
+        let (prompt, slow) = (Port(Some(Ok(EventReply::default()))), Port(None));
+        let mut writers = involved(vec![(prompt, Duration::from_millis(100)), (slow, Duration::from_secs(60))]).await;
         for writer in writers.iter_mut() {
             writer.state = WriterState::WaitingForFreeze;
         }
@@ -601,55 +395,14 @@ mod tests {
         assert_eq!(writers.first_failure().unwrap().code, VssCode::WriterErrorTimeout);
     }
 
-    fn reply(answer: serde_json::Value) -> Result<EventReply, PortError> {
-        Ok(serde_json::from_value(answer).unwrap())
-    }
-
     #[tokio::test]
-    async fn a_component_that_is_given_up_is_a_partial_failure_whatever_else_the_writer_says() {
-        let lost = json!([{"name": "1", "code": "VSS_E_WRITERERROR_RETRYABLE", "message": "busy"}]);
-        let writers = told(reply(json!({"components": lost}))).await;
-        let failure = writers.first_failure().unwrap();
-        assert_eq!(failure.code, VssCode::WriterErrorPartialFailure);
-        let writer = writers.iter().next().unwrap();
-        assert_eq!(writer.state(), WriterState::WaitingForFreeze);
-        let given_up: Vec<&str> = writer.component_failures.keys().map(|name| name.name.as_str()).collect();
-        assert_eq!(given_up, ["1"]);
-    }
-
-    #[tokio::test]
-    async fn a_partial_failure_that_names_no_component_is_one_of_all() {
-        let writers = told(reply(json!({"code": "VSS_E_WRITERERROR_PARTIAL_FAILURE"}))).await;
-        assert_eq!(writers.iter().next().unwrap().component_failures.len(), 2);
-    }
-
-    #[tokio::test]
-    async fn of_a_writers_answer_only_what_it_was_asked_for_is_kept() {
+    async fn of_a_refusal_no_more_than_4096_characters_are_kept() {
         let long = "x".repeat(1 << 20);
-        let unknown: Vec<_> = (0..1000).map(|n| json!({"name": format!("u{n}"), "code": "E_OUTOFMEMORY"})).collect();
-        let writers = told(reply(json!({"components": unknown}))).await;
-        assert!(writers.first_failure().is_none());
-        assert!(writers.iter().next().unwrap().component_failures.is_empty());
-
-        let lost = json!([{"name": "1", "code": "E_OUTOFMEMORY", "message": long}]);
-        let writers = told(reply(json!({"components": lost}))).await;
-        let failure = writers.iter().next().unwrap().component_failures.values().next().unwrap().clone();
-        assert_eq!(failure.code, VssCode::WriterErrorNonRetryable, "E_OUTOFMEMORY is not a writer's to say");
-        assert!(failure.message.len() < 5000);
-
         let refusal = VssError::new(VssCode::WriterErrorRetryable, &long).with_hint(&long);
-        let failure = told(Err(PortError::Refused(refusal))).await.iter().next().unwrap().failure().unwrap().clone();
+        let port = Port(Some(Err(PortError::Refused(refusal))));
+        let mut writers = involved(vec![(port, Duration::from_secs(1))]).await;
+        writers.tell(EventKind::PrepareSnapshot, &facts()).await;
+        let failure = writers.iter().next().unwrap().failure().unwrap().clone();
         assert!(failure.message.len() <= 4096 && failure.hint.len() <= 4096);
-    }
-
-    #[tokio::test]
-    async fn one_that_says_too_much_does_not_push_out_the_others() {
-        let good = || Port(Some(Ok(EventReply::default())), 1);
-        let greedy = |name| registered(name, Port(Some(Ok(EventReply::default())), 1 << 20));
-        let writers = vec![greedy("a"), registered("b", good()), greedy("c"), registered("d", good())];
-        let writers = identified(writers).await;
-        let names: Vec<&str> = writers.iter().map(|writer| writer.metadata.name.as_str()).collect();
-        assert_eq!(names.len(), 3, "{names:?}");
-        assert!(names.contains(&"b") && names.contains(&"d"));
     }
 }

@@ -1,0 +1,285 @@
+//! One writer in one session: what its answers mean, and the state that follows (spec R 2.7 to 2.9). Who calls it and when
+//! stands in [`super::session`].
+
+use super::registry::{RegisteredWriter, milliseconds};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::Instant;
+use vss_api::writer::{EventKind, EventReply};
+use vss_model::{ComponentName, VssCode, VssError, WriterMetadata, WriterState, WriterStatus};
+
+/// One writer in one session.
+pub struct SessionWriter {
+    /// The registered writer.
+    pub writer: Arc<RegisteredWriter>,
+    /// What it owns, as it answered to Identify.
+    pub metadata: WriterMetadata,
+    /// Its components that the backup concerns; empty: not involved.
+    pub components: BTreeSet<ComponentName>,
+    /// Components that it gave up by name.
+    pub component_failures: BTreeMap<ComponentName, VssError>,
+    /// Components that the requester says are in the backup, or are not.
+    pub backed_up: BTreeMap<ComponentName, bool>,
+    /// Milliseconds from its Freeze to its Thaw (or Abort); 0 when it was not frozen.
+    pub frozen_ms: u64,
+    pub(super) state: WriterState,
+    pub(super) failure: Option<VssError>,
+    pub(super) freeze_limit: Duration,
+    pub(super) frozen_at: Option<Instant>,
+    /// Told PrepareBackup or more: BackupShutdown is owed.
+    pub(super) began: bool,
+    /// Told PrepareSnapshot or more, PostSnapshot not handled yet: Abort is owed if it ends now.
+    pub(super) in_snapshot: bool,
+    /// Let the time for an answer pass: nothing is waited for any more.
+    pub(super) is_silent: bool,
+}
+
+impl SessionWriter {
+    /// A writer that has said what it owns and was told nothing yet.
+    #[must_use]
+    pub fn new(writer: Arc<RegisteredWriter>, metadata: WriterMetadata, freeze_limit: Duration) -> Self {
+        Self {
+            writer,
+            metadata,
+            components: BTreeSet::new(),
+            component_failures: BTreeMap::new(),
+            backed_up: BTreeMap::new(),
+            frozen_ms: 0,
+            state: WriterState::Stable,
+            failure: None,
+            freeze_limit,
+            frozen_at: None,
+            began: false,
+            in_snapshot: false,
+            is_silent: false,
+        }
+    }
+
+    /// True when the backup concerns it.
+    #[must_use]
+    pub fn is_involved(&self) -> bool {
+        !self.components.is_empty()
+    }
+
+    /// Its state in this session.
+    #[must_use]
+    pub fn state(&self) -> WriterState {
+        self.state
+    }
+
+    /// Why it failed; none while it has not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&VssError> {
+        self.failure.as_ref()
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> WriterStatus {
+        WriterStatus {
+            instance_id: self.metadata.instance_id,
+            class_id: self.metadata.class_id,
+            name: self.metadata.name.clone(),
+            involved: self.is_involved(),
+            state: self.state,
+            failure: self.failure.clone(),
+        }
+    }
+
+    pub(super) fn fail(&mut self, kind: EventKind, failure: VssError) {
+        self.state = if self.state.is_failed() { self.state } else { kind.state_failed() };
+        // The first failure is the cause; what follows from it would hide it. But a writer that had given up a component
+        // has now failed as a whole.
+        if self.failure.as_ref().is_none_or(is_partial) {
+            self.failure = Some(failure);
+        }
+    }
+
+    /// Takes in an answer that is no refusal.
+    pub(super) fn take_reply(&mut self, kind: EventKind, reply: &EventReply) {
+        let lost = self.take_component_failures(reply);
+        match reply.failure() {
+            // Some components failed, the writer goes on with the rest (spec R 2.9).
+            Some(failure) if is_partial(&failure) => {
+                if self.component_failures.is_empty() {
+                    // It does not say which: none of them can be trusted.
+                    let all = self.components.iter().map(|name| (name.clone(), failure.clone()));
+                    self.component_failures = all.collect();
+                }
+                let failure = match lost {
+                    Some(lost) if reply.message.is_empty() => lost.failure(),
+                    Some(lost) => VssError { message: format!("{}; {}", failure.message, lost.words()), ..failure },
+                    None => failure,
+                };
+                self.failure.get_or_insert(failure);
+                self.advance(kind);
+            }
+            Some(failure) => self.fail(kind, failure),
+            None => {
+                if let Some(lost) = lost {
+                    self.failure.get_or_insert(lost.failure());
+                }
+                self.advance(kind);
+            }
+        }
+    }
+
+    /// Takes in which of its components in the backup failed alone, and returns the first of them.
+    fn take_component_failures(&mut self, reply: &EventReply) -> Option<Lost> {
+        let mut lost = None;
+        for component in &reply.components {
+            let failure =
+                EventReply { code: component.code, message: component.message.clone(), ..EventReply::default() };
+            if let Some(failure) = failure.failure()
+                && self.components.contains(&component.name)
+            {
+                lost.get_or_insert_with(|| Lost { name: component.name.clone(), reason: failure.message.clone() });
+                self.component_failures.entry(component.name.clone()).or_insert(failure);
+            }
+        }
+        lost
+    }
+
+    fn advance(&mut self, kind: EventKind) {
+        if !self.state.is_failed()
+            && let Some(state) = kind.state_after()
+        {
+            self.state = state;
+        }
+    }
+
+    pub(super) fn end_freeze(&mut self) {
+        if let Some(frozen_at) = self.frozen_at.take() {
+            self.frozen_ms = milliseconds(frozen_at.elapsed());
+        }
+    }
+}
+
+/// A component that its writer gave up, while the writer goes on.
+struct Lost {
+    name: ComponentName,
+    reason: String,
+}
+
+impl Lost {
+    fn words(&self) -> String {
+        format!("it gave up component {}: {}", self.name, self.reason)
+    }
+
+    fn failure(&self) -> VssError {
+        VssError::new(VssCode::WriterErrorPartialFailure, self.words())
+    }
+}
+
+fn is_partial(failure: &VssError) -> bool {
+    failure.code == VssCode::WriterErrorPartialFailure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::WriterPort;
+    use super::super::port::PortFuture;
+    use super::*;
+    use serde_json::{Value, json};
+    use std::os::fd::OwnedFd;
+    use vss_api::writer::{Event, Identify, Identity};
+    use vss_model::{WriterClassId, WriterInstanceId};
+
+    /// Nobody calls it here.
+    struct NoPort;
+
+    impl WriterPort for NoPort {
+        fn identify(&self, _question: Identify) -> PortFuture<Identity> {
+            Box::pin(std::future::pending())
+        }
+
+        fn event(&self, _kind: EventKind, _event: Event, _directories: Vec<OwnedFd>) -> PortFuture<EventReply> {
+            Box::pin(std::future::pending())
+        }
+
+        fn close(&self) {}
+    }
+
+    /// A writer with components `0`, `1` and `2` in the backup, after it answered PrepareSnapshot so.
+    fn after(answer: Value) -> SessionWriter {
+        let class_id = WriterClassId::random();
+        let register = json!({"class_id": class_id, "name": "one"});
+        let instance_id = WriterInstanceId::random();
+        let registered = RegisteredWriter {
+            instance_id,
+            register: serde_json::from_value(register).unwrap(),
+            uid: 1,
+            pid: 1,
+            port: Arc::new(NoPort),
+        };
+        let components: Vec<Value> = ["0", "1", "2"].map(|name| json!({"name": name})).into();
+        let metadata =
+            json!({"class_id": class_id, "instance_id": instance_id, "name": "one", "components": components});
+        let metadata: WriterMetadata = serde_json::from_value(metadata).unwrap();
+        let mut writer = SessionWriter::new(Arc::new(registered), metadata, Duration::from_secs(1));
+        writer.components = writer.metadata.components.iter().map(|component| component.name.clone()).collect();
+        writer.take_reply(EventKind::PrepareSnapshot, &serde_json::from_value(answer).unwrap());
+        writer
+    }
+
+    fn lost(names: &[&str]) -> Value {
+        let one = |name: &&str| json!({"name": name, "code": "VSS_E_WRITERERROR_RETRYABLE", "message": format!("{name} is busy")});
+        names.iter().map(one).collect()
+    }
+
+    fn words(writer: &SessionWriter) -> &str {
+        &writer.failure().unwrap().message
+    }
+
+    #[test]
+    fn a_component_that_is_given_up_is_a_partial_failure_whatever_else_the_writer_says() {
+        let writer = after(json!({"components": lost(&["2", "1"])}));
+        assert_eq!(writer.failure().unwrap().code, VssCode::WriterErrorPartialFailure);
+        assert_eq!(writer.state(), WriterState::WaitingForFreeze);
+        let given_up: Vec<&str> = writer.component_failures.keys().map(|name| name.name.as_str()).collect();
+        assert_eq!(given_up, ["1", "2"]);
+    }
+
+    #[test]
+    fn a_partial_failure_names_the_first_lost_component_and_its_reason() {
+        let code = "VSS_E_WRITERERROR_PARTIAL_FAILURE";
+        assert_eq!(words(&after(json!({"components": lost(&["2", "1"])}))), "it gave up component 2: 2 is busy");
+        let silent = after(json!({"code": code, "components": lost(&["1"])}));
+        assert_eq!(words(&silent), "it gave up component 1: 1 is busy");
+        let wordy = after(json!({"code": code, "message": "not all", "components": lost(&["1"])}));
+        assert_eq!(words(&wordy), "not all; it gave up component 1: 1 is busy");
+        let no_reason = after(json!({"components": [{"name": "1", "code": "VSS_E_WRITERERROR_TIMEOUT"}]}));
+        assert_eq!(words(&no_reason), "it gave up component 1: it gave no reason");
+    }
+
+    #[test]
+    fn a_partial_failure_that_names_no_component_is_one_of_all() {
+        let writer = after(json!({"code": "VSS_E_WRITERERROR_PARTIAL_FAILURE"}));
+        assert_eq!(writer.component_failures.len(), 3);
+    }
+
+    #[test]
+    fn a_writer_that_had_given_up_a_component_can_fail_as_a_whole_once() {
+        let mut writer = after(json!({"components": lost(&["1"])}));
+        for (kind, why) in [(EventKind::Freeze, "first"), (EventKind::Thaw, "second")] {
+            writer.fail(kind, VssError::new(VssCode::WriterErrorTimeout, why));
+        }
+        assert_eq!((words(&writer), writer.state()), ("first", WriterState::FailedAtFreeze));
+    }
+
+    #[test]
+    fn of_an_answer_only_what_was_asked_for_is_kept() {
+        let unknown: Vec<_> = (0..1000).map(|n| json!({"name": format!("u{n}"), "code": "E_OUTOFMEMORY"})).collect();
+        let writer = after(json!({"components": unknown}));
+        assert!(writer.failure().is_none() && writer.component_failures.is_empty());
+
+        let lost = json!([{"name": "1", "code": "E_OUTOFMEMORY", "message": "x".repeat(1 << 20)}]);
+        let writer = after(json!({"components": lost}));
+        let failure = writer.component_failures.values().next().unwrap();
+        assert_eq!(failure.code, VssCode::WriterErrorNonRetryable, "E_OUTOFMEMORY is not a writer's to say");
+        assert!(failure.message.len() < 5000 && words(&writer).len() < 5000);
+    }
+}
