@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use vss_model::component::Json;
 use vss_model::{
     AppLevel, BackupState, Component, ComponentName, Context, SessionId, SetId, ShadowId, Usage, VolumeId, VssCode,
-    VssError, WriterClassId, WriterInstanceId, WriterState,
+    VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterState,
 };
 
 /// The name of the interface.
@@ -45,6 +45,36 @@ pub struct Register {
     /// Longest time from its Freeze to its Thaw in milliseconds, 1 to 60000; none: 60000 (spec R 2.4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze_timeout_ms: Option<u64>,
+}
+
+impl Register {
+    /// A front-end writer of user data with one instance and 60 s from Freeze to Thaw.
+    #[must_use]
+    pub fn new(class_id: WriterClassId, name: impl Into<String>) -> Self {
+        Self {
+            class_id,
+            name: name.into(),
+            instance_name: String::new(),
+            usage: Usage::default(),
+            level: AppLevel::default(),
+            freeze_timeout_ms: None,
+        }
+    }
+
+    /// The metadata of this writer as others see it once it said what it owns.
+    #[must_use]
+    pub fn metadata(self, instance_id: WriterInstanceId, identity: Identity) -> WriterMetadata {
+        WriterMetadata {
+            class_id: self.class_id,
+            instance_id,
+            name: self.name,
+            instance_name: self.instance_name,
+            usage: self.usage,
+            level: self.level,
+            components: identity.components,
+            other: identity.other,
+        }
+    }
 }
 
 /// Reply to `Register`.
@@ -190,6 +220,14 @@ pub struct Identity {
     /// Fields that this release does not know; kept in the metadata.
     #[serde(flatten)]
     pub other: BTreeMap<String, Json>,
+}
+
+impl Identity {
+    /// A writer that owns these.
+    #[must_use]
+    pub fn of(components: impl IntoIterator<Item = Component>) -> Self {
+        Self { components: components.into_iter().collect(), other: BTreeMap::new() }
+    }
 }
 
 /// What every event carries.

@@ -18,14 +18,7 @@ use vss_api::{
 use vss_model::{BackupState, Context, SessionId, VssCode, VssError, WriterClassId, WriterState};
 
 fn register(name: &str) -> Register {
-    Register {
-        class_id: WriterClassId::random(),
-        name: name.to_owned(),
-        instance_name: String::new(),
-        usage: Default::default(),
-        level: Default::default(),
-        freeze_timeout_ms: None,
-    }
+    Register::new(WriterClassId::random(), name)
 }
 
 fn event() -> Event {

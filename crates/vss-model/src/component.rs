@@ -149,42 +149,66 @@ pub struct WriterMetadata {
     pub other: BTreeMap<String, Json>,
 }
 
+impl Component {
+    /// Checks what the contract says of one component: names, absolute paths, patterns, bounds (spec R 3.1 to 3.3).
+    ///
+    /// # Errors
+    /// `E_INVALIDARG`, naming the component.
+    pub fn check(&self) -> Result<(), VssError> {
+        let invalid = |message: String| Err(VssError::new(VssCode::InvalidArgument, message));
+        let name = &self.name;
+        if name.name.is_empty() || name.name.contains('\\') {
+            return invalid(format!("component name \"{}\" is empty or has a backslash", name.name));
+        }
+        if !name.logical_path.is_empty() && name.logical_path.split('\\').any(str::is_empty) {
+            return invalid(format!(
+                "component {name}: logical path \"{}\" has an empty element; the root is the empty path",
+                name.logical_path
+            ));
+        }
+        if self.files.len() > limits::FILES_PER_COMPONENT {
+            return invalid(format!("component {name} has more than {} file sets", limits::FILES_PER_COMPONENT));
+        }
+        let mut sets = BTreeSet::new();
+        for file in &self.files {
+            if let Some(path) = [Some(&file.path), file.alternate_path.as_ref()].into_iter().flatten().find(is_no_place)
+            {
+                return invalid(format!("component {name}: path {} is not absolute or has .. in it", path.display()));
+            }
+            if file.pattern.is_empty() || file.pattern.contains('/') {
+                let pattern = &file.pattern;
+                return invalid(format!("component {name}: pattern \"{pattern}\" is empty or has a directory part"));
+            }
+            if !sets.insert((&file.path, &file.pattern)) {
+                let path = file.path.join(&file.pattern);
+                return invalid(format!("component {name}: {} is listed twice", path.display()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_no_place(path: &&PathBuf) -> bool {
+    !path.is_absolute() || path.components().any(|part| part == std::path::Component::ParentDir)
+}
+
 impl WriterMetadata {
-    /// Checks what the contract says of metadata: names, uniqueness, absolute paths, bounds (spec R 3.1 to 3.3).
+    /// Checks what the contract says of metadata: each component, their number, and that their names differ (spec R 3.1).
     ///
     /// # Errors
     /// `E_INVALIDARG` or `VSS_E_OBJECT_ALREADY_EXISTS`, naming the component.
     pub fn check(&self) -> Result<(), VssError> {
-        let invalid =
-            |message: String| Err(VssError::new(VssCode::InvalidArgument, format!("Writer {}: {message}", self.name)));
+        let ours = |error: VssError| error.while_doing(format!("Writer {}", self.name));
         if self.components.len() > limits::COMPONENTS_PER_WRITER {
-            return invalid(format!("{} components, at most {}", self.components.len(), limits::COMPONENTS_PER_WRITER));
+            let message = format!("{} components, at most {}", self.components.len(), limits::COMPONENTS_PER_WRITER);
+            return Err(ours(VssError::new(VssCode::InvalidArgument, message)));
         }
         let mut names = BTreeSet::new();
         for component in &self.components {
-            let name = &component.name;
-            if name.name.is_empty() || name.name.contains('\\') {
-                return invalid(format!("component name \"{}\" is empty or has a backslash", name.name));
-            }
-            if !names.insert(name) {
-                return Err(VssError::new(
-                    VssCode::ObjectAlreadyExists,
-                    format!("Writer {}: component {name} is listed twice", self.name),
-                ));
-            }
-            if component.files.len() > limits::FILES_PER_COMPONENT {
-                return invalid(format!("component {name} has more than {} file sets", limits::FILES_PER_COMPONENT));
-            }
-            for file in &component.files {
-                if !file.path.is_absolute() || file.alternate_path.as_ref().is_some_and(|path| !path.is_absolute()) {
-                    return invalid(format!("component {name}: path {} is not absolute", file.path.display()));
-                }
-                if file.pattern.is_empty() || file.pattern.contains('/') {
-                    return invalid(format!(
-                        "component {name}: pattern \"{}\" is empty or has a directory part",
-                        file.pattern
-                    ));
-                }
+            component.check().map_err(ours)?;
+            if !names.insert(&component.name) {
+                let message = format!("component {} is listed twice", component.name);
+                return Err(ours(VssError::new(VssCode::ObjectAlreadyExists, message)));
             }
         }
         Ok(())

@@ -59,24 +59,11 @@ impl ComponentOutcome<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ComponentKind, ComponentName, FileSpec};
-    use std::collections::BTreeMap;
+    use crate::FileSpec;
 
     fn component(path: &str, recursive: bool) -> Component {
-        Component {
-            kind: ComponentKind::FileGroup,
-            name: ComponentName { logical_path: String::new(), name: "data".into() },
-            caption: None,
-            selectable: true,
-            files: vec![FileSpec {
-                path: path.into(),
-                pattern: "*".into(),
-                recursive,
-                alternate_path: None,
-                other: BTreeMap::new(),
-            }],
-            other: BTreeMap::new(),
-        }
+        let files = FileSpec { recursive, ..FileSpec::below(path) };
+        Component::file_group("data").files(files).build().unwrap()
     }
 
     #[test]

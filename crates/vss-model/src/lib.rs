@@ -5,6 +5,7 @@
 //! ("spec R" is the requester and writer contract, "spec P" the provider and tools contract).
 
 pub mod backup;
+pub mod claim;
 pub mod component;
 pub mod consistency;
 pub mod context;
@@ -19,6 +20,7 @@ pub mod volume;
 pub mod writer;
 
 pub use backup::{BackupState, BackupType};
+pub use claim::Claim;
 pub use component::{Component, ComponentKind, ComponentName, FileSpec, WriterMetadata};
 pub use consistency::Consistency;
 pub use context::{Attributes, Context};

@@ -134,14 +134,7 @@ fn component(n: u8) -> ComponentReference {
 }
 
 fn writer() -> WriterMetadata {
-    let components = (0..COMPONENTS).map(|n| Component {
-        kind: ComponentKind::FileGroup,
-        name: component(n).name,
-        caption: None,
-        selectable: true,
-        files: Vec::new(),
-        other: BTreeMap::new(),
-    });
+    let components = (0..COMPONENTS).map(|n| Component::file_group(component(n).name.name).build().unwrap());
     WriterMetadata {
         class_id: CLASS,
         instance_id: INSTANCE,

@@ -18,13 +18,10 @@ fn name(path: &str) -> ComponentName {
 
 /// The worked example of spec R 3.4, and one component whose name only begins like another's.
 fn writer() -> WriterMetadata {
-    let component = |path, selectable| Component {
-        kind: ComponentKind::FileGroup,
-        name: name(path),
-        caption: None,
-        selectable,
-        files: Vec::new(),
-        other: BTreeMap::new(),
+    let component = |path, selectable| {
+        let ComponentName { logical_path, name } = name(path);
+        let claim = Component::file_group(name).logical_path(logical_path);
+        if selectable { claim } else { claim.not_selectable() }.build().unwrap()
     };
     WriterMetadata {
         class_id: CLASS,

@@ -7,7 +7,7 @@ use crate::{Answer, Call, Writer, deliver, fake_service};
 use std::path::Path;
 use std::time::Duration;
 use vss_api::writer::{Event, EventComponent, EventKind, Identify, Identity};
-use vss_model::{SessionId, WriterInstanceId, WriterMetadata};
+use vss_model::{SessionId, WriterInstanceId};
 
 /// Runs the whole suite on one writer, so that every sequence also proves that the one before left nothing behind.
 ///
@@ -77,17 +77,7 @@ fn identity_is_sound_and_repeats(writer: &mut dyn Writer) {
     let first = identity(writer);
     assert!(!first.components.is_empty(), "Identify names no component");
     assert_eq!(first, identity(writer), "Identify answers something else the second time");
-    let register = writer.registration();
-    let metadata = WriterMetadata {
-        class_id: register.class_id,
-        instance_id: WriterInstanceId::random(),
-        name: register.name,
-        instance_name: register.instance_name,
-        usage: register.usage,
-        level: register.level,
-        components: first.components,
-        other: first.other,
-    };
+    let metadata = writer.registration().metadata(WriterInstanceId::random(), first);
     metadata.check().unwrap_or_else(|error| panic!("the metadata are not sound: {error}"));
 }
 

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use vss_api::writer::{EventKind, Identify, Identity, Register};
-use vss_model::component::ComponentKind;
-use vss_model::{AppLevel, Component, ComponentName, FileSpec, SessionId, Usage, VssCode, VssError, WriterClassId};
+use vss_model::{AppLevel, Component, SessionId, VssCode, VssError, WriterClassId};
 
 /// What a [`FakeWriter`] does instead of its work.
 #[derive(Debug, Clone)]
@@ -96,33 +95,15 @@ pub struct FakeWriter {
 
 impl FakeWriter {
     /// A writer named `name` with one component `data`: all files below `directory`. Its class id is random.
+    ///
+    /// # Panics
+    /// `directory` is not absolute.
     #[must_use]
     pub fn new(name: &str, directory: impl Into<std::path::PathBuf>) -> Self {
-        let files = vec![FileSpec {
-            path: directory.into(),
-            pattern: "*".into(),
-            recursive: true,
-            alternate_path: None,
-            other: BTreeMap::new(),
-        }];
-        let component = Component {
-            kind: ComponentKind::FileGroup,
-            name: ComponentName { logical_path: String::new(), name: "data".into() },
-            caption: None,
-            selectable: true,
-            files,
-            other: BTreeMap::new(),
-        };
+        let data = Component::file_group("data").files_below(directory).build();
         Self {
-            register: Register {
-                class_id: WriterClassId::random(),
-                name: name.to_owned(),
-                instance_name: String::new(),
-                usage: Usage::UserData,
-                level: AppLevel::FrontEnd,
-                freeze_timeout_ms: None,
-            },
-            identity: Identity { components: vec![component], other: BTreeMap::new() },
+            register: Register::new(WriterClassId::random(), name),
+            identity: Identity::of([data.expect("an absolute directory")]),
             handle: FakeHandle::default(),
         }
     }

@@ -4,7 +4,7 @@ use crate::class_id::class_id;
 use crate::config::everything;
 use std::path::Path;
 use vss_api::writer::{Identify, Identity, Register};
-use vss_model::{AppLevel, Usage, VssCode, VssError};
+use vss_model::{Usage, VssCode, VssError};
 use vss_writer::{Answer, Call, Writer, done};
 
 /// Takes part in every set and fails it, saying what is wrong with which file.
@@ -34,18 +34,12 @@ impl BrokenWriter {
 impl Writer for BrokenWriter {
     fn registration(&self) -> Register {
         let name = self.file.rsplit('/').next().unwrap_or("writer");
-        Register {
-            class_id: class_id(&format!("broken:{}", self.file)),
-            name: name.chars().take(32).collect(),
-            instance_name: String::new(),
-            usage: Usage::Other,
-            level: AppLevel::FrontEnd,
-            freeze_timeout_ms: None,
-        }
+        let class_id = class_id(&format!("broken:{}", self.file));
+        Register { usage: Usage::Other, ..Register::new(class_id, name.chars().take(32).collect::<String>()) }
     }
 
     fn identify(&mut self, _: &Identify) -> Result<Identity, VssError> {
-        Ok(everything("broken"))
+        everything("broken")
     }
 
     fn prepare_backup(&mut self, _: &Call<'_>) -> Answer {

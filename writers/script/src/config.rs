@@ -2,20 +2,19 @@
 
 use crate::class_id::class_id;
 use crate::trust::{self, Distrust};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::de::{Deserialize, Deserializer, Error};
 use std::fs;
 use std::path::{Path, PathBuf};
 use vss_api::writer::{Identity, Register};
 use vss_model::{
-    AppLevel, Component, ComponentKind, ComponentName, FileSpec, Usage, WriterClassId, WriterInstanceId, WriterMetadata,
+    AppLevel, Claim, Component, ComponentKind, FileSpec, Usage, VssError, WriterClassId, WriterInstanceId,
 };
 
 /// The longest configuration file: larger is a mistake.
 const LONGEST: u64 = 1 << 20;
 
 /// One script writer, as its `*.toml` describes it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScriptConfig {
     /// Its name for people and for `--writer`: 1 to 128 bytes.
@@ -35,40 +34,56 @@ pub struct ScriptConfig {
     #[serde(default)]
     pub freeze_timeout_ms: Option<u64>,
     /// What it owns: at least one.
-    pub components: Vec<ComponentConfig>,
+    #[serde(deserialize_with = "components")]
+    pub components: Vec<Component>,
 }
 
 /// A component in a configuration file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ComponentConfig {
-    /// Not empty, no `\`.
-    pub name: String,
-    /// Elements separated by `\`; empty when left out.
+struct ComponentConfig {
+    name: String,
     #[serde(default)]
-    pub logical_path: String,
-    /// `database` or `file_group`, the default.
+    logical_path: String,
     #[serde(default, rename = "type")]
-    pub kind: ComponentKind,
-    /// Name for a person.
+    kind: ComponentKind,
     #[serde(default)]
-    pub caption: Option<String>,
-    /// Its files.
-    pub files: Vec<FileConfig>,
+    caption: Option<String>,
+    files: Vec<FileConfig>,
 }
 
 /// Files of a component in a configuration file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FileConfig {
-    /// The directory: absolute, no wildcards.
-    pub path: PathBuf,
-    /// File name pattern with `?` and `*`; `*` when left out.
+struct FileConfig {
+    path: PathBuf,
     #[serde(default = "any_file")]
-    pub pattern: String,
-    /// True: the directories below too.
+    pattern: String,
     #[serde(default)]
-    pub recursive: bool,
+    recursive: bool,
+}
+
+impl ComponentConfig {
+    fn claim(self) -> Result<Component, VssError> {
+        let mut claim = match self.kind {
+            ComponentKind::Database => Component::database(self.name),
+            ComponentKind::FileGroup => Component::file_group(self.name),
+        };
+        if let Some(caption) = self.caption {
+            claim = claim.caption(caption);
+        }
+        let files = self
+            .files
+            .into_iter()
+            .map(|file| FileSpec { recursive: file.recursive, ..FileSpec::below(file.path).matching(file.pattern) });
+        files.fold(claim.logical_path(self.logical_path), Claim::files).build()
+    }
+}
+
+/// Reads `[[components]]` and checks each.
+fn components<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Component>, D::Error> {
+    let configs = Vec::<ComponentConfig>::deserialize(deserializer)?;
+    configs.into_iter().map(|config| config.claim().map_err(|error| D::Error::custom(error.message))).collect()
 }
 
 fn any_file() -> String {
@@ -76,7 +91,7 @@ fn any_file() -> String {
 }
 
 /// How a directory of hooks takes part: the `*.toml` in it; every field may be left out.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HooksConfig {
     /// Its name; left out: the directory's.
@@ -90,7 +105,8 @@ pub struct HooksConfig {
     /// Longest time for one hook's thaw in milliseconds; 10000 when left out.
     pub thaw_timeout_ms: Option<u64>,
     /// What the hooks hold still; left out: everything (`/`, recursive), so that they run for every set.
-    pub components: Vec<ComponentConfig>,
+    #[serde(deserialize_with = "components")]
+    pub components: Vec<Component>,
 }
 
 impl ScriptConfig {
@@ -107,23 +123,21 @@ impl ScriptConfig {
         if config.components.is_empty() {
             return Err("it has no [[components]]".to_owned());
         }
-        check(&config.register(), &config.components)?;
+        check(config.register(), config.identity())?;
         Ok(config)
     }
 
     pub(crate) fn register(&self) -> Register {
         Register {
-            class_id: self.class_id.unwrap_or_else(|| class_id(&self.name)),
-            name: self.name.clone(),
-            instance_name: String::new(),
             usage: self.usage,
             level: self.level,
             freeze_timeout_ms: self.freeze_timeout_ms,
+            ..Register::new(self.class_id.unwrap_or_else(|| class_id(&self.name)), &self.name)
         }
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        identity(&self.components)
+        Identity::of(self.components.clone())
     }
 }
 
@@ -140,33 +154,30 @@ impl HooksConfig {
                 return Err(format!("{} and {} are one too many", first.display(), second.display()));
             }
         };
-        check(&config.register(directory), &config.components)?;
+        check(config.register(directory), Identity::of(config.components.clone()))?;
         Ok(config)
     }
 
     pub(crate) fn register(&self, directory: &Path) -> Register {
         let own_name =
             || directory.file_name().map_or_else(|| "hooks".to_owned(), |name| name.to_string_lossy().into_owned());
+        let class_id = self.class_id.unwrap_or_else(|| class_id(&format!("hooks:{}", directory.display())));
         Register {
-            class_id: self.class_id.unwrap_or_else(|| class_id(&format!("hooks:{}", directory.display()))),
-            name: self.name.clone().unwrap_or_else(own_name),
-            instance_name: String::new(),
             usage: Usage::Other,
             level: self.level,
             freeze_timeout_ms: self.freeze_timeout_ms,
+            ..Register::new(class_id, self.name.clone().unwrap_or_else(own_name))
         }
     }
 
-    pub(crate) fn identity(&self) -> Identity {
-        if self.components.is_empty() { everything("hooks") } else { identity(&self.components) }
+    pub(crate) fn identity(&self) -> Result<Identity, VssError> {
+        if self.components.is_empty() { everything("hooks") } else { Ok(Identity::of(self.components.clone())) }
     }
 }
 
 /// One component of this name with every file of the machine.
-pub(crate) fn everything(name: &str) -> Identity {
-    let files = vec![FileConfig { path: "/".into(), pattern: any_file(), recursive: true }];
-    let kind = ComponentKind::FileGroup;
-    identity(&[ComponentConfig { name: name.to_owned(), logical_path: String::new(), kind, caption: None, files }])
+pub(crate) fn everything(name: &str) -> Result<Identity, VssError> {
+    Ok(Identity::of([Component::file_group(name).files_below("/").build()?]))
 }
 
 /// The `*.toml` files of a directory in the order of their names; none when there is no such directory.
@@ -205,44 +216,12 @@ fn sentence(text: &str, error: &toml::de::Error) -> String {
     format!("{line}{}", error.message().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn check(register: &Register, components: &[ComponentConfig]) -> Result<(), String> {
+fn check(register: Register, identity: Identity) -> Result<(), String> {
     if !(1..=128).contains(&register.name.len()) {
         return Err(format!("name has {} bytes, 1 to 128 are allowed", register.name.len()));
     }
     if let Some(limit) = register.freeze_timeout_ms.filter(|limit| !(1..=60_000).contains(limit)) {
         return Err(format!("freeze_timeout_ms is {limit}, 1 to 60000 are allowed"));
     }
-    let metadata = WriterMetadata {
-        class_id: register.class_id,
-        instance_id: WriterInstanceId::random(),
-        name: register.name.clone(),
-        instance_name: String::new(),
-        usage: register.usage,
-        level: register.level,
-        components: identity(components).components,
-        other: BTreeMap::new(),
-    };
-    metadata.check().map_err(|error| error.message)
-}
-
-fn identity(components: &[ComponentConfig]) -> Identity {
-    let component = |config: &ComponentConfig| Component {
-        kind: config.kind,
-        name: ComponentName { logical_path: config.logical_path.clone(), name: config.name.clone() },
-        caption: config.caption.clone(),
-        selectable: true,
-        files: config.files.iter().map(file_spec).collect(),
-        other: BTreeMap::new(),
-    };
-    Identity { components: components.iter().map(component).collect(), other: BTreeMap::new() }
-}
-
-fn file_spec(file: &FileConfig) -> FileSpec {
-    FileSpec {
-        path: file.path.clone(),
-        pattern: file.pattern.clone(),
-        recursive: file.recursive,
-        alternate_path: None,
-        other: BTreeMap::new(),
-    }
+    register.metadata(WriterInstanceId::random(), identity).check().map_err(|error| error.message)
 }

@@ -263,7 +263,7 @@ impl Writer for HookDirectory {
 
     fn identify(&mut self, _: &Identify) -> Result<Identity, VssError> {
         // Without hooks nobody is held still, and no copy may call itself consistent because of us.
-        Ok(if self.hooks()?.is_empty() { Identity::default() } else { self.config.identity() })
+        if self.hooks()?.is_empty() { Ok(Identity::default()) } else { self.config.identity() }
     }
 
     fn prepare_backup(&mut self, _: &Call<'_>) -> Answer {

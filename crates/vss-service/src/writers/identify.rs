@@ -58,16 +58,7 @@ pub async fn identify(session_id: SessionId, writers: Vec<(Arc<RegisteredWriter>
 }
 
 fn metadata(writer: &RegisteredWriter, identity: Identity) -> Result<WriterMetadata, VssError> {
-    let metadata = WriterMetadata {
-        class_id: writer.register.class_id,
-        instance_id: writer.instance_id,
-        name: writer.register.name.clone(),
-        instance_name: writer.register.instance_name.clone(),
-        usage: writer.register.usage,
-        level: writer.register.level,
-        components: identity.components,
-        other: identity.other,
-    };
+    let metadata = writer.register.clone().metadata(writer.instance_id, identity);
     metadata.check()?;
     Ok(metadata)
 }
