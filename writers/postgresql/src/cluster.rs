@@ -29,7 +29,7 @@ pub struct Cluster {
     pub version: u32,
     /// The user that owns it.
     pub uid: u32,
-    /// The group of its data directory.
+    /// The group that its server runs as: the kernel tells another process of the user little if its group differs.
     pub gid: u32,
 }
 
@@ -87,7 +87,7 @@ impl Cluster {
             socket_directory,
             version,
             uid: directory.uid(),
-            gid: directory.gid(),
+            gid: process.gid(),
             data,
         })
         .filter(|cluster| cluster.version >= OLDEST)

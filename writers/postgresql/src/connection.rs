@@ -96,9 +96,12 @@ impl Connection {
     /// # Errors
     /// The server's refusal, the loss of the connection, the end of the call's time.
     pub(crate) fn execute(&mut self, what: &str, statements: &str, call: &Call<'_>) -> Result<(), VssError> {
-        let text = format!("SET statement_timeout = {}; {statements}", milliseconds(left(call)));
+        let limit = limit(call);
         let done = match &self.client {
-            Some(client) => within(&self.runtime, call, client.batch_execute(&text)),
+            Some(client) => within(&self.runtime, call, async {
+                client.batch_execute(&limit).await?;
+                client.batch_execute(statements).await
+            }),
             None => Err(Late::Over),
         };
         self.judge(what, done)
@@ -115,7 +118,7 @@ impl Connection {
         parameters: &[&(dyn ToSql + Sync)],
         call: &Call<'_>,
     ) -> Result<Row, VssError> {
-        let limit = format!("SET statement_timeout = {}", milliseconds(left(call)));
+        let limit = limit(call);
         let done = match &self.client {
             Some(client) => within(&self.runtime, call, async {
                 client.batch_execute(&limit).await?;
@@ -203,9 +206,11 @@ fn left(call: &Call<'_>) -> Duration {
     left - (left / 10).min(MARGIN)
 }
 
-/// For a setting: 0 would mean no limit.
-fn milliseconds(duration: Duration) -> i32 {
-    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX).max(1)
+/// Has the server itself give up, too: counted from the next statement on.
+fn limit(call: &Call<'_>) -> String {
+    // 0 would mean no limit.
+    let milliseconds = i32::try_from(left(call).as_millis()).unwrap_or(i32::MAX).max(1);
+    format!("SET statement_timeout = {milliseconds}")
 }
 
 fn refused(cluster: &Cluster, user: &str, error: &tokio_postgres::Error) -> VssError {

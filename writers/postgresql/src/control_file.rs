@@ -4,7 +4,7 @@
 //! `src/include/catalog/pg_control.h`: CRC-32C of everything before it, in the machine's byte order).
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -30,12 +30,11 @@ impl ControlFile {
     /// Reads the file below `data`, again while it is torn.
     ///
     /// # Errors
-    /// It cannot be read; EIO when it stays torn, or is none of PostgreSQL's.
-    pub(crate) fn read(data: BorrowedFd<'_>) -> Result<Self, Errno> {
+    /// It cannot be read; `InvalidData` when it stays torn, or is none of PostgreSQL's.
+    pub(crate) fn read(data: BorrowedFd<'_>) -> io::Result<Self> {
         for _ in 0..TRIES {
             let mut bytes = vec![0; SIZE];
-            let file = open_beneath(data, Path::new(PATH), OFlags::RDONLY)
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            let file = open_beneath(data, Path::new(PATH), OFlags::RDONLY)?;
             let read = rustix::io::pread(&file, &mut *bytes, 0)?;
             bytes.truncate(read);
             if is_whole(&bytes) {
@@ -43,7 +42,7 @@ impl ControlFile {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Err(Errno::IO)
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("{PATH} is damaged")))
     }
 
     /// What tells this cluster from every other one.

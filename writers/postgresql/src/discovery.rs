@@ -35,7 +35,7 @@ impl Default for Sources {
 pub struct Owner {
     /// The user's id.
     pub uid: u32,
-    /// The group of a data directory.
+    /// The group that one of the servers runs as.
     pub gid: u32,
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct Part {
     pub(crate) place: Place,
     /// Mount point of its volume, as the event names it.
     pub(crate) volume: PathBuf,
-    /// Where it is in the copy of that volume, relative to its root.
-    pub(crate) in_copy: PathBuf,
+    /// Its path below that mount point: it may be seen here by another mount.
+    pub(crate) path: PathBuf,
 }
 
 impl Span {
@@ -56,10 +56,10 @@ impl Span {
         for place in cluster.places().map_err(unreadable)? {
             for (device, directory) in devices_below(&place.path).map_err(unreadable)? {
                 match find(device, &directory, &volumes, mounts) {
-                    Ok((volume, cut, in_copy)) => {
+                    Ok((volume, cut, path)) => {
                         cuts.push(cut);
                         if directory == place.path {
-                            parts.push(Part { place: place.clone(), volume: volume.mount_point.clone(), in_copy });
+                            parts.push(Part { place: place.clone(), volume: volume.mount_point.clone(), path });
                         }
                     }
                     Err(mount_point) => {
@@ -79,13 +79,13 @@ impl Span {
         &self.parts[0]
     }
 
-    /// Where the write-ahead log is in the copies.
+    /// The directory of the write-ahead log.
     pub(crate) fn wal(&self) -> Part {
         let elsewhere = self.parts.iter().find(|part| part.place.role == Role::Wal);
         elsewhere.cloned().unwrap_or_else(|| {
             let data = self.data();
             let place = Place { role: Role::Wal, path: data.place.path.join("pg_wal") };
-            Part { place, volume: data.volume.clone(), in_copy: data.in_copy.join("pg_wal") }
+            Part { place, volume: data.volume.clone(), path: data.path.join("pg_wal") }
         })
     }
 }
@@ -107,7 +107,7 @@ struct Volume {
     device: u64,
     /// The superblock's device number.
     super_block: u64,
-    /// The volume's root, counted from the root of its file system.
+    /// The directory that the mount shows, counted from the root of the file system; the copy's directory stands for it.
     root: PathBuf,
 }
 
@@ -115,20 +115,18 @@ impl Volume {
     /// None for a volume that this process does not see: then nothing of ours is on it either.
     fn new(volume: &EventVolume, mounts: &[MountEntry]) -> Option<Self> {
         let mount = mount_of(&volume.volume, mounts)?;
-        // The mount may show only a part of the volume; its copy is always the whole.
-        let root = if mount.fs_type == "btrfs" { PathBuf::from(mount.super_option("subvol")?) } else { "/".into() };
         Some(Self {
             mount_point: volume.volume.clone(),
             cut_group: volume.cut_group,
             device: fs::metadata(&volume.volume).ok()?.dev(),
             super_block: mount.device_number(),
-            root,
+            root: mount.root.clone(),
         })
     }
 }
 
-/// The volume that has `directory`, its cut, and where the directory is in the volume's copy; or the mount point of the
-/// volume that the set lacks.
+/// The volume that has `directory`, its cut, and the directory's path below the volume's mount point; or the mount point of
+/// the volume that the set lacks.
 fn find<'v>(
     device: u64,
     directory: &Path,
@@ -138,11 +136,11 @@ fn find<'v>(
     let mount = mount_of(directory, mounts).ok_or("/")?;
     let below = directory.strip_prefix(&mount.mount_point).unwrap_or(directory);
     let in_file_system = mount.root.join(below);
-    let in_copy = |volume: &Volume| in_file_system.strip_prefix(&volume.root).ok().map(Path::to_path_buf);
-    if let Some((volume, in_copy)) =
-        volumes.iter().filter(|volume| volume.device == device).find_map(|volume| Some((volume, in_copy(volume)?)))
+    let path = |volume: &Volume| Some(volume.mount_point.join(in_file_system.strip_prefix(&volume.root).ok()?));
+    if let Some((volume, path)) =
+        volumes.iter().filter(|volume| volume.device == device).find_map(|volume| Some((volume, path(volume)?)))
     {
-        return Ok((volume, Cut::Group(volume.cut_group), in_copy));
+        return Ok((volume, Cut::Group(volume.cut_group), path));
     }
     // A nested subvolume belongs to the volume below whose root it lies, unless something else is mounted there.
     let shown = fs::metadata(&mount.mount_point).map(|metadata| metadata.dev()).ok();
@@ -150,7 +148,7 @@ fn find<'v>(
         .iter()
         .filter(|volume| mount.fs_type == "btrfs" && volume.super_block == mount.device_number())
         .filter(|volume| Some(volume.device) == shown)
-        .find_map(|volume| Some((volume, Cut::Nested(device), in_copy(volume)?)))
+        .find_map(|volume| Some((volume, Cut::Nested(device), path(volume)?)))
         .ok_or_else(|| mount.mount_point.clone())
 }
 
@@ -238,8 +236,8 @@ mod tests {
             super_block: mounts[0].device_number(),
             root: "/@srv".into(),
         };
-        let (_, cut, in_copy) = find(77, Path::new("/data/15"), &[volume], &mounts).ok().unwrap();
-        assert_eq!((cut, in_copy.as_path()), (Cut::Group(3), Path::new("pg/15")));
+        let (_, cut, path) = find(77, Path::new("/data/15"), &[volume], &mounts).ok().unwrap();
+        assert_eq!((cut, path.as_path()), (Cut::Group(3), Path::new("/pool/pg/15")));
     }
 
     #[test]

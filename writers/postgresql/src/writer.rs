@@ -11,9 +11,7 @@ use std::io;
 use std::sync::Arc;
 use vss_api::writer::{ComponentReply, Event, EventReply, Identify, Identity, Register};
 use vss_linux::mountinfo::{self, MountEntry};
-use vss_model::{
-    AppLevel, Component, ComponentKind, ComponentName, FileSpec, SessionId, Usage, VssCode, VssError, WriterClassId,
-};
+use vss_model::{AppLevel, Component, ComponentName, SessionId, Usage, VssCode, VssError, WriterClassId};
 use vss_writer::{Answer, Call, Writer, done};
 
 /// The user that owns PostgreSQL's clusters on most systems.
@@ -101,30 +99,27 @@ impl Prepared {
     /// Ends backup mode and mends the copy.
     fn finish(self, call: &Call<'_>) -> Result<(), VssError> {
         let Self { cluster, span, backup_mode, .. } = self;
-        let mending = Mending::open(&cluster.name, &span, call)?;
-        match (mending, backup_mode) {
-            (None, None) => Ok(()),
-            (Some(mending), None) => mending.remove_lock(),
-            (Some(mending), Some(backup_mode)) => {
-                // Before the end, so that the log reaches as far as it says.
-                let control = if backup_mode.on_standby { Some(mending.live_control_file()?) } else { None };
-                let stopped = backup_mode.stop(call)?;
-                mending.remove_lock()?;
-                if let Some(control) = control {
-                    mending.write_control_file(&control)?;
-                }
-                mending.write_backup(&stopped)
+        let Some(backup_mode) = backup_mode else {
+            if call.directory(&span.data().volume).is_none() {
+                // A copy that cannot be mended needs no mending: it is of one instant.
+                return Ok(());
             }
-            (None, Some(_)) => {
-                let message = format!(
-                    "The copy of PostgreSQL cluster {} was cut at several instants, and its provider cannot make it \
-                     writable for backup_label",
-                    cluster.name
-                );
-                let hint = "Put all files of the cluster on one volume, or use a provider whose copies can be mended";
-                Err(VssError::new(VssCode::WriterErrorRecoveryFailed, message).with_hint(hint))
-            }
+            return Mending::open(&cluster.name, &span, call)?.remove_lock();
+        };
+        let mending = Mending::open(&cluster.name, &span, call).map_err(|error| {
+            error.with_hint(
+                "The copy was cut at several instants and needs backup_label in it: put all files of the cluster on one \
+                 volume, or use a provider whose copies can be written to",
+            )
+        })?;
+        // Before the end, so that the log reaches as far as it says.
+        let control = if backup_mode.on_standby { Some(mending.live_control_file()?) } else { None };
+        let stopped = backup_mode.stop(call)?;
+        mending.remove_lock()?;
+        if let Some(control) = control {
+            mending.write_control_file(&control)?;
         }
+        mending.write_backup(&stopped)
     }
 }
 
@@ -177,10 +172,10 @@ impl Writer for PostgresqlWriter {
     fn identify(&mut self, _: &Identify) -> Result<Identity, VssError> {
         let mut components = Vec::new();
         for cluster in self.sources.clusters_of(self.uid) {
-            match cluster.places() {
-                Ok(places) => components.extend(places.into_iter().map(|place| component(&cluster, place))),
-                // It ended just now; if it still runs, its own failure follows when it is asked to get ready.
-                Err(_) => components.push(component(&cluster, Place { role: Role::Data, path: cluster.data.clone() })),
+            // It may end just now; if it still runs, its own failure follows when it is asked to get ready.
+            let data = || vec![Place { role: Role::Data, path: cluster.data.clone() }];
+            for place in cluster.places().unwrap_or_else(|_| data()) {
+                components.push(component(&cluster, place)?);
             }
         }
         Ok(Identity { components, ..Identity::default() })
@@ -220,25 +215,17 @@ impl Writer for PostgresqlWriter {
 }
 
 /// The component of a directory: the data directory stands for its cluster, and the others go with it.
-fn component(cluster: &Cluster, place: Place) -> Component {
+///
+/// # Errors
+/// A path that the service would refuse.
+fn component(cluster: &Cluster, place: Place) -> Result<Component, VssError> {
+    let is_cluster = place.role == Role::Data;
     let (logical_path, name) = match place.role {
         Role::Data => (String::new(), cluster.name.clone()),
         role => (cluster.name.clone(), role.to_string()),
     };
-    Component {
-        kind: ComponentKind::Database,
-        selectable: logical_path.is_empty(),
-        name: ComponentName { logical_path, name },
-        caption: None,
-        files: vec![FileSpec {
-            path: place.path,
-            pattern: "*".into(),
-            recursive: true,
-            alternate_path: None,
-            other: BTreeMap::new(),
-        }],
-        other: BTreeMap::new(),
-    }
+    let claim = Component::database(name).logical_path(logical_path).files_below(place.path);
+    if is_cluster { claim } else { claim.not_selectable() }.build()
 }
 
 /// The components of an event by the name of their cluster.
