@@ -51,6 +51,17 @@ fn conforms() -> Result<()> {
     ensure!(found.data == cluster.data() && Some(found.pid) == cluster.pid() && found.port == cluster.port());
     ensure!(found.version >= 13 && found.socket_directory.as_deref() == Some(cluster.socket_directory()));
 
+    // As Debian's tools keep it, it has a name.
+    let debian = place.path().join("etc");
+    fs::create_dir_all(debian.join("15/shop"))?;
+    let setting = format!("data_directory = '{}'  # use data in another directory\n", cluster.data().display());
+    fs::write(debian.join("15/shop/postgresql.conf"), setting)?;
+    let named = Sources { debian, sockets: Vec::new(), processes: false }.clusters();
+    ensure!(named.len() == 1 && named[0].name == "15/shop" && named[0].pid == found.pid, "{named:?}");
+    // And without any file outside its data directory, by its process.
+    let seen = Sources { debian: "/nonexistent".into(), sockets: Vec::new(), processes: true }.clusters();
+    ensure!(seen.iter().any(|it| it == found), "{seen:?}");
+
     // By the descriptor: the user may not be able to reach our own directory.
     let mut command = Command::new("/proc/self/fd/0");
     command.stdin(File::open("/proc/self/exe")?).arg0("conformance").args(["--exact", "conforms", "--nocapture"]);
