@@ -1,6 +1,6 @@
-//! Which writers a set concerns, and how good the finished copies are (design 3).
+//! Which writers a set concerns: those with a component on one of its volumes (design 3).
 
-use crate::{Component, Consistency, VolumeId};
+use crate::{Component, VolumeId};
 use std::path::Path;
 
 /// A mount point and the volume that it shows; the longest one that is a prefix of a path holds the path.
@@ -35,27 +35,6 @@ pub fn volumes_of<'a>(component: &Component, mounts: MountTable<'a>) -> Vec<&'a 
     volumes
 }
 
-/// What is known of one component of a finished set.
-#[derive(Debug, Clone, Copy)]
-pub struct ComponentOutcome<'a> {
-    /// True when its writer reached WAITING_FOR_BACKUP_COMPLETE (or STABLE) without a failure.
-    pub writer_succeeded: bool,
-    /// The levels that the cuts of its volumes alone give.
-    pub cuts: &'a [Consistency],
-}
-
-impl ComponentOutcome<'_> {
-    /// Its level: `application` with its writer, else what the cuts give.
-    #[must_use]
-    pub fn consistency(&self) -> Consistency {
-        if self.writer_succeeded {
-            Consistency::Application
-        } else {
-            Consistency::lowest(self.cuts.iter().copied()).min(Consistency::FileSystem)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,14 +59,5 @@ mod tests {
         let mounts = [(Path::new("/"), &root), (Path::new("/data/wal"), &srv)];
         assert_eq!(volumes_of(&component("/data", true), &mounts), [&root, &srv]);
         assert_eq!(volumes_of(&component("/data", false), &mounts), [&root]);
-    }
-
-    #[test]
-    fn a_failed_writer_leaves_what_the_cuts_give() {
-        let level = |ok, cuts: &[Consistency]| ComponentOutcome { writer_succeeded: ok, cuts }.consistency();
-        assert_eq!(level(true, &[Consistency::Crash]), Consistency::Application);
-        assert_eq!(level(false, &[Consistency::FileSystem]), Consistency::FileSystem);
-        assert_eq!(level(false, &[Consistency::FileSystem, Consistency::Crash]), Consistency::Crash);
-        assert_eq!(level(false, &[]), Consistency::FileSystem);
     }
 }

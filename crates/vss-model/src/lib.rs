@@ -12,6 +12,7 @@ pub mod context;
 pub mod error;
 pub mod id;
 pub mod involvement;
+pub mod level;
 pub mod limits;
 pub mod path_text;
 pub mod shadow;

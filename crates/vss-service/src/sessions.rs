@@ -9,7 +9,7 @@ use vss_api::management::SessionStatus;
 use vss_api::requester::OperationState;
 use vss_api::server::Peer;
 use vss_api::writer::EventVolume;
-use vss_model::{FreezePolicy, OperationId, SessionId, ShadowCopySet, WriterStatus};
+use vss_model::{OperationId, SessionId, ShadowCopySet, WriterStatus, level};
 use vss_session::State;
 
 /// Ended operations that `QueryStatus` still answers for.
@@ -107,29 +107,21 @@ impl Session {
     }
 }
 
-/// The volumes as writers see them. Volumes that are held share one cut; one that must not be held joins it only if it is
-/// alone in that, since each of those is cut at an instant of its own (experiment: several btrfs subvolumes).
+/// The volumes as writers see them.
 fn volumes(members: &[Member]) -> Vec<EventVolume> {
-    let is_held = |member: &Member| member.provider.properties().freeze_policy == FreezePolicy::NeedsHold;
-    let not_held = members.iter().filter(|member| !is_held(member)).count();
-    let mut next_group = 0;
+    let properties: Vec<_> = members.iter().map(|member| member.provider.properties()).collect();
+    let policies: Vec<_> = properties.iter().map(|properties| properties.freeze_policy).collect();
     members
         .iter()
-        .map(|member| {
-            let cut_group = if is_held(member) || not_held == 1 {
-                0
-            } else {
-                next_group += 1;
-                next_group
-            };
-            EventVolume {
-                volume: member.volume.mount_point.clone(),
-                volume_id: member.volume.id.clone(),
-                shadow_id: member.shadow_id,
-                provider: member.provider.properties().name,
-                cut_group,
-                directory: None,
-            }
+        .zip(properties)
+        .zip(level::cut_groups(&policies))
+        .map(|((member, properties), cut_group)| EventVolume {
+            volume: member.volume.mount_point.clone(),
+            volume_id: member.volume.id.clone(),
+            shadow_id: member.shadow_id,
+            provider: properties.name,
+            cut_group,
+            directory: None,
         })
         .collect()
 }
