@@ -6,8 +6,8 @@
 //!                                    abort: at any point after begin_prepare, also twice, also for an unknown set
 //! ```
 //!
-//! The states are those of spec P 2.6. A provider is called for one set at a time in creation; `mount`, `delete` and
-//! `presence` may come at any time, from other threads.
+//! The states are those of spec P 2.6. A provider is called for one set at a time in creation; `forecast`, `mount`, `delete`
+//! and `presence` may come at any time, from other threads.
 
 use serde::{Deserialize, Serialize};
 use std::{os::fd::OwnedFd, path::PathBuf};
@@ -88,6 +88,14 @@ pub enum Support {
     Yes,
     /// No, with the reason as half a sentence: `it is tmpfs, which btrfs snapshots cannot copy`.
     No(String),
+}
+
+/// What a copy of a volume would be, made now.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Forecast {
+    /// The places of the nested subvolumes that would be copied with it, relative to the root of the copy; with one or more
+    /// the copy is of several instants.
+    pub nested: Vec<PathBuf>,
 }
 
 /// One volume to be copied.
@@ -181,6 +189,13 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// `VSS_E_PROVIDER_VETO` when the volume cannot be examined.
     fn is_volume_supported(&self, volume: &Volume) -> Result<Support, VssError>;
+
+    /// What would a copy of this volume be if it were made now, with the limits and the space of now? Changes nothing, also on
+    /// disk, and knows nothing of a set in creation.
+    ///
+    /// # Errors
+    /// What `begin_prepare` or `end_prepare` would refuse, as far as it can be known beforehand.
+    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError>;
 
     /// Takes one volume into the set; called in AddToSnapshotSet, once a volume. Returns fast and creates nothing on disk.
     ///

@@ -4,7 +4,7 @@
 //! live volume.
 
 use crate::{
-    Capabilities, CommittedCopy, CopyKind, Deletion, MountedTree, PrepareRequest, Presence, Provider,
+    Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
     stage::{Stage, unknown_set},
 };
@@ -244,6 +244,10 @@ impl Provider for FakeProvider {
 
     fn is_volume_supported(&self, _volume: &Volume) -> Result<Support, VssError> {
         Ok(Support::Yes)
+    }
+
+    fn forecast(&self, _volume: &Volume) -> Result<Forecast, VssError> {
+        self.failure(Phase::BeginPrepare).map_or_else(|| Ok(Forecast::default()), Err)
     }
 
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {

@@ -12,6 +12,6 @@ pub mod fake;
 pub mod stage;
 
 pub use contract::{
-    Capabilities, CommittedCopy, CopyKind, Deletion, MountedTree, PrepareRequest, Presence, Provider,
+    Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
 };

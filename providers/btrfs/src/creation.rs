@@ -201,17 +201,8 @@ impl Creation {
 impl Lane {
     fn open(volume: &Volume, wanted: Option<u64>) -> Result<Self, VssError> {
         let known = [PathBuf::from(&volume.source)];
-        let file_system = FileSystem::open(&volume.uuid, &known, Access::ReadWrite)?.ok_or_else(|| {
-            VssError::new(
-                VssCode::ProviderVeto,
-                format!(
-                    "No device of the btrfs file system {} at {} can be opened",
-                    volume.uuid,
-                    volume.mount_point.display()
-                ),
-            )
-            .with_hint("Its devices must be in /dev")
-        })?;
+        let file_system =
+            FileSystem::open(&volume.uuid, &known, Access::ReadWrite)?.ok_or_else(|| no_device(volume))?;
         space::check_fd(&file_system, &volume.mount_point, wanted)?;
         let store = Store::open_or_make(&file_system)?;
         Ok(Self { file_system, store, copies: Vec::new() })
@@ -364,6 +355,15 @@ impl Part {
             VssError::new(VssCode::ObjectNotFound, format!("The shadow copy {} is gone", self.name.display()))
         })
     }
+}
+
+/// The file system of a mounted volume cannot be reached.
+pub(crate) fn no_device(volume: &Volume) -> VssError {
+    VssError::new(
+        VssCode::ProviderVeto,
+        format!("No device of the btrfs file system {} at {} can be opened", volume.uuid, volume.mount_point.display()),
+    )
+    .with_hint("Its devices must be in /dev")
 }
 
 /// The name of one part of a copy in the store; part 0 is its root.

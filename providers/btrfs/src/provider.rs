@@ -1,7 +1,7 @@
 //! The contract's calls: which set is in creation, what each phase does, mounting and deleting.
 
 use crate::{
-    creation::{Creation, Member, part_name},
+    creation::{Creation, Member, no_device, part_name},
     failure::failed,
     file_system::{self, FileSystem},
     nested, space,
@@ -23,7 +23,7 @@ use vss_linux::{
 };
 use vss_model::{FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
 use vss_provider::{
-    Capabilities, CommittedCopy, CopyKind, Deletion, MountedTree, PrepareRequest, Presence, Provider,
+    Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
     stage::{Stage, unknown_set},
 };
@@ -134,6 +134,20 @@ impl BtrfsProvider {
         }
     }
 
+    /// Can this volume be taken into a set now? Its devices, by the kernel's word.
+    fn admit(&self, volume: &Volume) -> Result<Vec<PathBuf>, VssError> {
+        if let Support::No(reason) = self.is_volume_supported(volume)? {
+            return Err(VssError::new(
+                VssCode::VolumeNotSupported,
+                format!("{} cannot be copied: {reason}", volume.mount_point.display()),
+            ));
+        }
+        let devices = file_system::mounted_devices(&volume.uuid);
+        file_system::check_is_writable(&volume.uuid, &devices)?;
+        space::check_path(&volume.mount_point, self.options.min_free_bytes)?;
+        Ok(devices)
+    }
+
     /// The file system of a copy; none when it cannot be reached.
     fn reach(copy: &StoredCopy, access: Access) -> Result<Option<FileSystem>, VssError> {
         FileSystem::open(&copy.volume.uuid, &CopyData::devices_of(copy), access)
@@ -200,18 +214,19 @@ impl Provider for BtrfsProvider {
         Ok(Support::Yes)
     }
 
+    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
+        let devices = self.admit(volume)?;
+        let subvolume = volume.subvolume.unwrap_or(btrfs::TOP_LEVEL);
+        // By the same way that EndPrepare takes, but read-only.
+        let file_system =
+            FileSystem::open(&volume.uuid, &devices, Access::ReadOnly)?.ok_or_else(|| no_device(volume))?;
+        let nested = nested::list(&file_system, subvolume)?;
+        Ok(Forecast { nested: nested.into_iter().map(|nested| nested.path).collect() })
+    }
+
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {
         let volume = &request.volume;
-        if let Support::No(reason) = self.is_volume_supported(volume)? {
-            return Err(VssError::new(
-                VssCode::VolumeNotSupported,
-                format!("{} cannot be copied: {reason}", volume.mount_point.display()),
-            ));
-        }
-        let devices = file_system::mounted_devices(&volume.uuid);
-        file_system::check_is_writable(&volume.uuid, &devices)?;
-        space::check_path(&volume.mount_point, self.options.min_free_bytes)?;
-
+        let devices = self.admit(volume)?;
         let earlier = {
             let mut current = self.current();
             let is_same = |set: &Arc<CurrentSet>| {
