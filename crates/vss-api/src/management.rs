@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{
-    AppLevel, Instant, ProviderId, SessionId, SetId, ShadowCopy, ShadowCopySet, ShadowId, VolumeId, WriterClassId,
-    WriterInstanceId,
+    AppLevel, ComponentName, Consistency, Instant, ProviderId, SessionId, SetId, ShadowCopy, ShadowCopySet, ShadowId,
+    VolumeId, VssError, WriterClassId, WriterInstanceId,
 };
 
 /// The name of the interface.
@@ -38,6 +38,9 @@ pub enum Call {
     /// The volumes that could be members of a set.
     #[serde(rename = "org.linuxvss.Management.ListVolumes")]
     ListVolumes,
+    /// What a set of these paths would be, if it were made now; changes nothing.
+    #[serde(rename = "org.linuxvss.Management.Check")]
+    Check(Check),
     /// Deletes shadow copies; stops at the first that cannot be deleted (spec P 10, row 17).
     #[serde(rename = "org.linuxvss.Management.DeleteShadows")]
     DeleteShadows(Selection),
@@ -233,6 +236,127 @@ pub struct VolumeEntry {
     pub reason: String,
     /// Its shadow copies.
     pub shadows: u64,
+}
+
+/// Parameters of `Check`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Paths on the volumes of the set, absolute; 1 to 256, each at most 4096 bytes.
+    #[serde(with = "vss_model::path_text::list")]
+    pub paths: Vec<PathBuf>,
+    /// The provider of every volume, by name; none: the service chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// True: no writer would take part.
+    #[serde(default)]
+    pub no_writers: bool,
+    /// Only these writers would take part, by name; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writers: Vec<String>,
+}
+
+/// Reply to `Check`: the set that would be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SetForecast {
+    /// True when a set of all the paths could be made.
+    pub possible: bool,
+    /// How good a set of all volumes that can be copied would be if every writer succeeds; none when none can.
+    pub consistency: Option<Consistency>,
+    /// True when these volumes would be cut at one instant.
+    pub atomic: bool,
+    /// As they were asked.
+    pub paths: Vec<CheckedPath>,
+    /// The volumes of the paths, each once, in the order of their first path.
+    pub volumes: Vec<CheckedVolume>,
+    /// The writers that would be involved, and those that did not say what they own.
+    pub writers: Vec<CheckedWriter>,
+    /// What keeps a set from being made, besides what is said of paths and volumes.
+    pub obstacles: Vec<VssError>,
+    /// What does not keep a set from being made now, and should be known.
+    pub warnings: Vec<VssError>,
+}
+
+/// One path of a `Check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedPath {
+    /// The path as it was asked.
+    #[serde(with = "vss_model::path_text")]
+    pub path: PathBuf,
+    /// The volume that holds it; none when it can be in no set.
+    pub volume_id: Option<VolumeId>,
+    /// Why it can be in no set.
+    pub failure: Option<VssError>,
+}
+
+/// One volume of a `Check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedVolume {
+    /// Where it is mounted.
+    #[serde(with = "vss_model::path_text")]
+    pub volume: PathBuf,
+    /// Its lasting name.
+    pub volume_id: VolumeId,
+    /// The file system type.
+    pub fs_type: String,
+    /// The provider that would copy it.
+    pub provider: String,
+    /// How good its copy would be; none when there would be none.
+    pub consistency: Option<Consistency>,
+    /// How many nested subvolumes would be copied with it.
+    pub nested_count: u64,
+    /// The places of the first of them, relative to the root of the copy.
+    #[serde(with = "vss_model::path_text::list")]
+    pub nested: Vec<PathBuf>,
+    /// Its shadow copies.
+    pub shadows: u64,
+    /// Why it cannot be copied now.
+    pub failure: Option<VssError>,
+}
+
+/// One writer of a `Check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedWriter {
+    /// Its name.
+    pub name: String,
+    /// Its instance name; empty for a class with one instance.
+    pub instance_name: String,
+    /// Its kind.
+    pub class_id: WriterClassId,
+    /// This registration.
+    pub instance_id: WriterInstanceId,
+    /// Why it is not known what it owns: it would take no part.
+    pub failure: Option<VssError>,
+    /// How many of its components the set would concern.
+    pub component_count: u64,
+    /// The first of them.
+    pub components: Vec<CheckedComponent>,
+}
+
+/// One component of a `Check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedComponent {
+    /// Logical path and name.
+    #[serde(flatten)]
+    pub name: ComponentName,
+    /// How good its data in the set would be.
+    pub consistency: Consistency,
+    /// Volumes that a part of it lies on and that are not in the set.
+    pub missing: Vec<MissingVolume>,
+}
+
+/// A volume that a component needs and the set of a `Check` has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingVolume {
+    /// Where it is mounted.
+    #[serde(with = "vss_model::path_text")]
+    pub volume: PathBuf,
+    /// Its lasting name.
+    pub volume_id: VolumeId,
+    /// The provider that would copy it; none when none can.
+    pub provider: Option<String>,
+    /// Why none can; empty when one can.
+    pub reason: String,
 }
 
 /// Parameters of `DeleteShadows`: exactly one field.

@@ -337,6 +337,59 @@ fn messages_of_requesters_are_as_described() {
     check(interface::REQUESTER, samples);
 }
 
+fn forecast() -> m::SetForecast {
+    let text = || "x".to_owned();
+    let volume_id = || model::VolumeId::file_system("ext4", "u");
+    m::SetForecast {
+        possible: true,
+        consistency: Some(model::Consistency::Crash),
+        atomic: true,
+        paths: vec![m::CheckedPath { path: "/".into(), volume_id: Some(volume_id()), failure: Some(failure()) }],
+        volumes: vec![m::CheckedVolume {
+            volume: "/".into(),
+            volume_id: volume_id(),
+            fs_type: text(),
+            provider: text(),
+            consistency: Some(model::Consistency::FileSystem),
+            nested_count: 1,
+            nested: vec!["n".into()],
+            shadows: 1,
+            failure: Some(failure()),
+        }],
+        writers: vec![m::CheckedWriter {
+            name: text(),
+            instance_name: text(),
+            class_id: model::WriterClassId::random(),
+            instance_id: model::WriterInstanceId::random(),
+            failure: Some(failure()),
+            component_count: 1,
+            components: vec![m::CheckedComponent {
+                name: component_name(),
+                consistency: model::Consistency::Application,
+                missing: vec![m::MissingVolume {
+                    volume: "/".into(),
+                    volume_id: volume_id(),
+                    provider: Some(text()),
+                    reason: text(),
+                }],
+            }],
+        }],
+        obstacles: vec![failure()],
+        warnings: vec![failure()],
+    }
+}
+
+#[test]
+fn paths_that_are_no_text_come_back_in_lists_too() {
+    use std::os::unix::ffi::OsStringExt;
+    let path = std::path::PathBuf::from(std::ffi::OsString::from_vec(b"/a\xff".to_vec()));
+    let check = m::Check { paths: vec!["/srv".into(), path], ..m::Check::default() };
+    let text = serde_json::to_string(&check).unwrap();
+    assert!(text.contains(r#"["/srv","/a\u0000ff"]"#), "{text}");
+    assert_eq!(serde_json::from_str::<m::Check>(&text).unwrap(), check);
+    assert!(serde_json::from_value::<m::Check>(json!({"paths": ["/srv", "/a\u{0}"]})).is_err());
+}
+
 #[test]
 fn messages_of_management_are_as_described() {
     let text = || "x".to_owned();
@@ -407,6 +460,8 @@ fn messages_of_management_are_as_described() {
         oldest_of: Some("/".into()),
         all: true,
     };
+    let question =
+        m::Check { paths: vec!["/".into()], provider: Some(text()), no_writers: true, writers: vec![text()] };
     let get_set = m::GetSet { set_id: Some(model::SetId::random()), shadow_id: Some(model::ShadowId::random()) };
     let samples = vec![
         sample(&m::Call::GetStatus, &status),
@@ -417,6 +472,7 @@ fn messages_of_management_are_as_described() {
         sample(&m::Call::ListWriters, &m::Writers { writers: vec![writer] }),
         sample(&m::Call::ListProviders, &m::Providers { providers: vec![provider] }),
         sample(&m::Call::ListVolumes, &m::Volumes { volumes: vec![volume] }),
+        sample(&m::Call::Check(question), &forecast()),
         sample(&m::Call::DeleteShadows(selection), &m::Deleted { shadow_ids: vec![model::ShadowId::random()] }),
     ];
     check(interface::MANAGEMENT, samples);

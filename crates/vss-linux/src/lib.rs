@@ -7,6 +7,7 @@
 pub mod btrfs;
 pub mod child;
 pub mod clock;
+pub mod flock;
 pub mod freeze;
 pub mod fs_uuid;
 pub mod hold;

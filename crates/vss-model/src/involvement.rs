@@ -35,6 +35,12 @@ pub fn volumes_of<'a>(component: &Component, mounts: MountTable<'a>) -> Vec<&'a 
     volumes
 }
 
+/// True when a component on these volumes concerns a set of those.
+#[must_use]
+pub fn concerns(of_component: &[&VolumeId], of_set: &[VolumeId]) -> bool {
+    of_component.iter().any(|volume| of_set.contains(volume))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,12 @@ pub const NESTED_SUBVOLUMES: usize = 4096;
 pub const WRITERS: usize = 1024;
 /// Writers registered at once by one uid that is not root.
 pub const WRITERS_PER_UID: usize = 256;
+/// Checks that run at once.
+pub const CHECKS: usize = 8;
+/// Paths in one check: more than a set can have volumes, since several may lie on one.
+pub const CHECKED_PATHS: usize = 256;
+/// Longest path in a check, in bytes (PATH_MAX, linux/limits.h).
+pub const PATH_BYTES: usize = 4096;
 /// Components in the metadata of one writer.
 pub const COMPONENTS_PER_WRITER: usize = 10_000;
 /// File specs in one component.

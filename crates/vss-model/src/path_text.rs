@@ -2,7 +2,8 @@
 //!
 //! A path that is UTF-8 is written as it is. Elsewhere each byte that belongs to no character becomes U+0000 and two
 //! hexadecimal digits, small letters: no path holds a NUL, so nothing is written in two ways and every path is read back as
-//! it was. For `#[serde(with = "vss_model::path_text")]`, and `path_text::optional` for a path that may be missing.
+//! it was. For `#[serde(with = "vss_model::path_text")]`, `path_text::optional` for a path that may be missing, and
+//! `path_text::list` for several.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::Serializer;
@@ -81,6 +82,29 @@ pub mod optional {
         let text = Option::<String>::deserialize(deserializer)?;
         let path = |text: String| from_text(&text).ok_or_else(|| D::Error::custom("U+0000 in a path without its byte"));
         text.map(path).transpose()
+    }
+}
+
+/// For several paths.
+pub mod list {
+    use super::{Deserialize, Deserializer, Error, PathBuf, Serializer, from_text, to_text};
+
+    /// Writes the paths.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| to_text(path)))
+    }
+
+    /// Reads the paths.
+    ///
+    /// # Errors
+    /// As [`super::deserialize`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let path = |text: String| from_text(&text).ok_or_else(|| D::Error::custom("U+0000 in a path without its byte"));
+        texts.into_iter().map(path).collect()
     }
 }
 

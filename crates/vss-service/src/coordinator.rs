@@ -9,7 +9,7 @@
 //! [`Coordinator::apply`] is not async and never blocks: what waits is a job. So status and lists are answered at any time,
 //! also while writes are held.
 //!
-//! What each call means stands in `api/requester.rs` and `api/management.rs`; registration in `api/writer.rs`.
+//! What each call means stands in `api/requester.rs`, `api/management.rs` and `api/check.rs`; registration in `api/writer.rs`.
 
 use crate::creation_lock::CreationLock;
 use crate::environment::Environment;
@@ -69,6 +69,8 @@ pub enum Action {
     EpilogueEnded(ConnectionId, Box<Epilogue>, Option<Replier>),
     /// A job that a session waited for broke off.
     Resumed(ConnectionId),
+    /// A check of a peer with this uid is done.
+    CheckEnded(u32),
     /// A job that answered by itself is done.
     JobEnded,
     /// The service has said that it is ready: from now on it may be idle.
@@ -97,6 +99,9 @@ pub struct Coordinator {
     pub(crate) backup_sessions: usize,
     pub(crate) writer_prepare: Duration,
     pub(crate) creation_lock: PathBuf,
+    pub(crate) state_directory: PathBuf,
+    /// The uids of those whose checks are running.
+    pub(crate) checks: Vec<u32>,
     pub(crate) started_at: Instant,
     pub(crate) recovery: Vec<String>,
     actions: mpsc::UnboundedSender<Action>,
@@ -115,6 +120,8 @@ pub struct Beginning {
     pub writers: crate::config::Writers,
     /// The machine-wide lock file.
     pub creation_lock: PathBuf,
+    /// Where the instance keeps its catalogue, and settings of its own if it has any.
+    pub state_directory: PathBuf,
     /// What recovery did.
     pub recovery: Vec<String>,
     /// True: end when idle.
@@ -136,6 +143,8 @@ impl Coordinator {
             backup_sessions: limits::BACKUP_SESSIONS,
             writer_prepare: limits::WRITER_PREPARE,
             creation_lock: beginning.creation_lock,
+            state_directory: beginning.state_directory,
+            checks: Vec::new(),
             started_at: Instant::now(),
             recovery: beginning.recovery,
             actions: actions.clone(),
@@ -222,6 +231,10 @@ impl Coordinator {
             Action::Resumed(id) => {
                 self.jobs -= 1;
                 self.resume(id);
+            }
+            Action::CheckEnded(uid) => {
+                self.jobs -= 1;
+                self.check_ended(uid);
             }
             Action::JobEnded => self.jobs -= 1,
             Action::Ready => self.ready = true,

@@ -6,6 +6,7 @@ use std::{
     io::{Read, Seek, Write},
     path::Path,
 };
+use vss_linux::flock;
 use vss_model::{VssCode, VssError};
 
 /// The lock file; the same for every instance, whatever its runtime directory is.
@@ -42,17 +43,7 @@ impl CreationLock {
             rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(|error| unusable(error.into()))?.into();
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut other = String::new();
-                // Who it is helps the user; not knowing it is no reason for another error.
-                let _read = (&file).take(512).read_to_string(&mut other);
-                let other = if other.trim().is_empty() { "another requester" } else { other.trim() };
-                return Err(VssError::new(
-                    VssCode::SnapshotSetInProgress,
-                    format!("Another shadow copy set is being created by {other}"),
-                )
-                .with_hint("Wait and try again; `vss run` and `vss create` do so with --wait SECONDS"));
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(in_progress(&file)),
             Err(error) => return Err(unusable(error.into())),
         }
         let mut write = || -> std::io::Result<()> {
@@ -65,6 +56,24 @@ impl CreationLock {
     }
 }
 
+/// What [`CreationLock::try_take`] would say now; none when the lock is free, or nobody can tell. Takes nothing, also not for
+/// a moment, in which another would find it taken. May block.
+#[must_use]
+pub fn held(path: &Path) -> Option<VssError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file: std::fs::File = rustix::fs::open(path, flags, Mode::empty()).ok()?.into();
+    flock::is_locked(&file).is_ok_and(|locked| locked).then(|| in_progress(&file))
+}
+
+fn in_progress(file: &std::fs::File) -> VssError {
+    let mut other = String::new();
+    // Who it is helps the user; not knowing it is no reason for another error.
+    let _read = file.take(512).read_to_string(&mut other);
+    let other = if other.trim().is_empty() { "another requester" } else { other.trim() };
+    VssError::new(VssCode::SnapshotSetInProgress, format!("Another shadow copy set is being created by {other}"))
+        .with_hint("Wait and try again; `vss run` and `vss create` do so with --wait SECONDS")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,11 +82,15 @@ mod tests {
     fn the_second_is_told_who_holds_it() {
         let directory = std::env::temp_dir().join(format!("vss-creation-lock-{}", std::process::id()));
         let path = directory.join("creation.lock");
+        assert_eq!(super::held(&path), None, "there is no file, and none is made");
+        assert!(!path.exists());
         let held = CreationLock::try_take(&path, "vss run: restic (process 7)").unwrap();
         let error = CreationLock::try_take(&path, "b").unwrap_err();
         assert_eq!(error.code, VssCode::SnapshotSetInProgress);
         assert!(error.message.contains("restic (process 7)"), "{error}");
+        assert_eq!(super::held(&path), Some(error), "whoever only looks is told the same");
         drop(held);
+        assert_eq!(super::held(&path), None);
         CreationLock::try_take(&path, "b").unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
     }

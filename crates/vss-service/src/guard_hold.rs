@@ -3,7 +3,7 @@
 use crate::environment::HoldMaker;
 use crate::freeze_window::Hold;
 use crate::guard::{Guard, GuardError, GuardMember, GuardOptions};
-use crate::{nesting, volumes};
+use crate::nesting;
 use rustix::fs::{Mode, OFlags};
 use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 use vss_model::{SetId, Volume, VssCode, VssError};
@@ -21,11 +21,7 @@ pub struct GuardMaker {
 
 impl HoldMaker for GuardMaker {
     fn prepare(&self, set_id: SetId, held: &[Volume], others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
-        let table = volumes::mount_table()?;
-        let mounts: Vec<_> = table.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
-        let stack =
-            nesting::Stack { mounts: &mounts, volumes: &volumes::list()?, backing_files: &nesting::backing_files };
-        let levels = stack.levels(held, others)?;
+        let levels = nesting::levels(held, others)?;
         let mut members = Vec::with_capacity(held.len() + others.len());
         // Those that must not be held are flushed with the others, and never frozen.
         let levels = levels.into_iter().map(Some).chain(others.iter().map(|_| None));
@@ -109,7 +105,7 @@ mod tests {
     #[test]
     fn another_volume_at_the_same_place_is_not_touched() {
         let directory = tempfile::tempdir().unwrap();
-        let volume = volumes::resolve(directory.path()).unwrap().volume;
+        let volume = crate::volumes::resolve(directory.path()).unwrap().volume;
         let open = || rustix::fs::open("/proc", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         assert_eq!(check_is(&volume, &open()).unwrap_err().code, VssCode::ObjectNotFound);
         check_is(&volume, &std::fs::File::open(&volume.mount_point).unwrap().into()).unwrap();

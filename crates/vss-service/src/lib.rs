@@ -7,6 +7,7 @@
 pub mod api;
 pub mod blocking;
 pub mod catalogue;
+pub mod check;
 pub mod config;
 pub mod coordinator;
 pub mod creation_lock;

@@ -4,6 +4,7 @@
 //! Partitions and mapped devices are followed down to the loop devices below them. Nothing here opens or examines a file
 //! system; a dead server elsewhere delays nobody.
 
+use crate::volumes;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,16 @@ pub fn backing_files(volume: &Volume) -> Vec<PathBuf> {
 
 fn names(entries: fs::ReadDir) -> Vec<String> {
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// The nesting level of each held member on this machine, now; see [`Stack::levels`].
+///
+/// # Errors
+/// Those of [`Stack::levels`]; `VSS_E_UNEXPECTED` when the mount table cannot be read.
+pub fn levels(held: &[Volume], others: &[Volume]) -> Result<Vec<u8>, VssError> {
+    let table = volumes::mount_table()?;
+    let mounts: Vec<_> = table.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
+    Stack { mounts: &mounts, volumes: &volumes::list()?, backing_files: &backing_files }.levels(held, others)
 }
 
 /// The volumes of this machine and what each lies in.

@@ -109,6 +109,7 @@ impl Service {
             environment,
             writers: config.writers.clone(),
             creation_lock: PathBuf::from(creation_lock::FILE),
+            state_directory: options.state_directory.clone(),
             recovery: report.clone(),
             on_demand: options.on_demand,
         });

@@ -80,6 +80,7 @@ impl Bench {
             environment: Arc::clone(&environment),
             writers: Writers::default(),
             creation_lock: directory.path().join("creation.lock"),
+            state_directory: directory.path().to_owned(),
             recovery: Vec::new(),
             on_demand,
         });

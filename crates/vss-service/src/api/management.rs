@@ -43,6 +43,7 @@ impl Coordinator {
                 let work = move || Ok(Volumes { volumes: list_volumes(&environment)? });
                 replier.result(blocking::run("Examining the volumes", limits::PROVIDER_OUTSIDE, work).await);
             }),
+            Call::Check(question) => self.check(&peer, question, replier),
             Call::DeleteShadows(selection) => {
                 let leases = self.leases(&peer);
                 self.answer(async move { replier.result(delete(environment, peer, selection, leases).await) });

@@ -21,8 +21,8 @@ use vss_session::{Call as Step, Effect, Event, Finished, State};
 
 /// Longest name of a requester, in bytes.
 const LONGEST_REQUESTER: usize = 256;
-/// A user other than root may have one in so many of all sessions, so that nobody can lock the others out.
-const SHARE_OF_UID: usize = 4;
+/// A user other than root may have one in so many of all sessions and checks, so that nobody can lock the others out.
+pub(super) const SHARE_OF_UID: usize = 4;
 /// Longest single Wait; a caller that wants more asks again.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -78,13 +78,6 @@ impl Coordinator {
                 format!("The requester's name has more than {LONGEST_REQUESTER} bytes, or a control character"),
             ));
         }
-        let open: Vec<u32> = self
-            .connections
-            .values()
-            .filter(|connection| connection.session.is_some())
-            .map(|connection| connection.peer.uid)
-            .collect();
-        let most = self.backup_sessions;
         let Some(connection) = self.connections.get_mut(&id) else {
             return Err(VssError::new(VssCode::Unexpected, "The connection is gone"));
         };
@@ -93,24 +86,38 @@ impl Coordinator {
             session.state.apply(Event::InitializeForBackup)?;
         }
         let uid = connection.peer.uid;
-        let of_uid = open.iter().filter(|other| **other == uid).count();
-        let most_of_uid = if uid == 0 { most } else { most.div_ceil(SHARE_OF_UID) };
-        if open.len() >= most || of_uid >= most_of_uid {
-            return Err(VssError::new(
-                VssCode::OutOfMemory,
-                format!(
-                    "{} sessions are open, {of_uid} of them by uid {uid}; there can be {most}, {most_of_uid} of one user",
-                    open.len()
-                ),
-            )
-            .with_hint("Wait until another backup has ended; `vss list` commands need no session"));
-        }
+        self.has_room_for_session(uid)?;
         let mut state = State::default();
         state.apply(Event::InitializeForBackup)?;
         let session = Session::new(parameters.requester, state);
         let session_id = session.id;
-        connection.session = Some(session);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.session = Some(session);
+        }
         Ok(SessionOpened { session_id })
+    }
+
+    /// May this user open one more session?
+    ///
+    /// # Errors
+    /// `E_OUTOFMEMORY`.
+    pub(crate) fn has_room_for_session(&self, uid: u32) -> Result<(), VssError> {
+        let with_session = self.connections.values().filter(|connection| connection.session.is_some());
+        let open: Vec<u32> = with_session.map(|connection| connection.peer.uid).collect();
+        let of_uid = open.iter().filter(|other| **other == uid).count();
+        let most = self.backup_sessions;
+        let most_of_uid = if uid == 0 { most } else { most.div_ceil(SHARE_OF_UID) };
+        if open.len() < most && of_uid < most_of_uid {
+            return Ok(());
+        }
+        Err(VssError::new(
+            VssCode::OutOfMemory,
+            format!(
+                "{} sessions are open, {of_uid} of them by uid {uid}; there can be {most}, {most_of_uid} of one user",
+                open.len()
+            ),
+        )
+        .with_hint("Wait until another backup has ended; `vss list` commands need no session"))
     }
 
     /// Steps into an operation.

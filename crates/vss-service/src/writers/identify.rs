@@ -1,4 +1,5 @@
-//! Identify: asking writers what they own (spec R 2.2). It changes nothing in a writer.
+//! Identify: asking writers what they own (spec R 2.2). It changes nothing in a writer, so it is also how [`crate::check`]
+//! learns of them.
 
 use super::port::PortError;
 use super::registry::{RegisteredWriter, milliseconds};

@@ -82,9 +82,7 @@ impl SessionWriters {
                 .metadata
                 .components
                 .iter()
-                .filter(|component| {
-                    involvement::volumes_of(component, mounts).iter().any(|volume| volumes.contains(volume))
-                })
+                .filter(|component| involvement::concerns(&involvement::volumes_of(component, mounts), volumes))
                 .map(|component| component.name.clone())
                 .collect();
         }
