@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use vss_api::Empty;
 use vss_api::client::Client;
 use vss_api::management::{
-    Call, Deleted, GetSet, Limits, ProviderEntry, Providers, RegisteredWriter, Selection, SetLimits, SetRecord,
-    Shadows, Status, VolumeEntry, Volumes, Writers,
+    Call, Check, Deleted, GetSet, Limits, ProviderEntry, Providers, RegisteredWriter, Selection, SetForecast,
+    SetLimits, SetRecord, Shadows, Status, VolumeEntry, Volumes, Writers,
 };
 use vss_model::{SetId, ShadowCopy, ShadowCopySet, ShadowId, VssCode, VssError};
 
@@ -106,6 +106,15 @@ impl Management {
     pub fn volumes(&mut self) -> Result<Vec<VolumeEntry>, VssError> {
         let reply: Volumes = self.call(&Call::ListVolumes)?;
         Ok(reply.volumes)
+    }
+
+    /// What a set would be, if it were made now; changes nothing. May take as long as the slowest writer takes to say what it
+    /// owns, at most 30 s.
+    ///
+    /// # Errors
+    /// `E_INVALIDARG` for a question that is out of bounds; `E_OUTOFMEMORY` when too many checks are running.
+    pub fn check(&mut self, question: Check) -> Result<SetForecast, VssError> {
+        self.call(&Call::Check(question))
     }
 
     /// Deletes what `selection` names and returns what is gone; stops at the first that cannot be deleted.

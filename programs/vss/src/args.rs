@@ -18,6 +18,7 @@ pub(crate) struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  vss check /srv
   vss run --volume /srv -- restic -r /backup backup /srv
   vss create /srv --persistent
   vss list shadows
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Make a shadow copy set
     Create(CreateArguments),
+    /// Tell what a shadow copy set would be, and what stands in the way; change nothing
+    Check(CheckArguments),
     /// List shadow copies, writers, providers or volumes
     List(ListArguments),
     /// Show a shadow copy or a shadow copy set
@@ -136,6 +139,56 @@ pub(crate) struct CreateArguments {
     #[command(flatten)]
     pub(crate) backup: BackupArguments,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_HELP)]
+pub(crate) struct CheckArguments {
+    /// A path on each volume to copy
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) path: Vec<PathBuf>,
+    /// Let no writer take part
+    #[arg(long, conflicts_with = "writer")]
+    pub(crate) no_writers: bool,
+    /// Let only this writer take part (more than once: only these)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) writer: Vec<String>,
+    /// Make the copies with this provider
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// Say no unless the set would be at least so consistent
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) require: Option<Level>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const CHECK_HELP: &str = "\
+Judges by the rules of `vss create` and `vss run`, with every writer taken to
+succeed. Writers are asked what they own, and nothing else; no copy is made. A
+volume that is missing is told as the words to add to `vss run`; `vss create` and
+`vss check` take its path alone.
+
+--json prints an object with these keys:
+  possible     a set of all paths can be made, as consistent as required
+  consistency  application, file-system, crash; null when nothing can be copied
+  atomic       all its volumes would be cut at one instant
+  paths        [path, resolved, volume_id, failure]
+  volumes      [volume, volume_id, fs_type, provider, consistency, nested_count,
+               nested (the first 20), shadows, failure]
+  writers      [name, instance_name, class_id, instance_id, failure,
+               component_count, components: [logical_path, name, consistency,
+               missing: [volume, volume_id, provider, reason]]]
+  stays_live   mount points below the paths that `vss run` would show live
+  obstacles    [code, message, hint] of what else keeps the set from being made
+  warnings     [code, message, hint] of what should be known
+A failure is null or has code, message and hint.
+
+Examples:
+  vss check /srv
+  vss check /srv/db /srv/wal --require application --json
+
+Exit status: 0 it can be made, as required; 1 not; 2 wrong usage.";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -313,6 +366,9 @@ mod tests {
             ("vss run --volume /srv --require perfect -- true", ErrorKind::InvalidValue),
             ("vss run --volume /srv --wait -1 -- true", ErrorKind::UnknownArgument),
             ("vss create", ErrorKind::MissingRequiredArgument),
+            ("vss check", ErrorKind::MissingRequiredArgument),
+            ("vss check /srv --no-writers --writer redis", ErrorKind::ArgumentConflict),
+            ("vss check /srv --require perfect", ErrorKind::InvalidValue),
             ("vss list everything", ErrorKind::InvalidValue),
             ("vss show not-an-id", ErrorKind::ValueValidation),
             ("vss delete", ErrorKind::MissingRequiredArgument),
@@ -339,6 +395,7 @@ mod tests {
         let subcommands = [
             "run --volume /a".to_owned(),
             "create /a".to_owned(),
+            "check /a".to_owned(),
             "list shadows".to_owned(),
             format!("show {ID}"),
             format!("expose {ID} /mnt"),

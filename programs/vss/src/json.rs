@@ -1,10 +1,11 @@
 //! The stable JSON documents (design 8). Keys are added, never renamed.
 
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use vss_api::management::{CheckedVolume, CheckedWriter};
 use vss_model::{
     Attributes, ComponentName, Consistency, Context, Instant, NestedCopy, SetId, ShadowCopy, ShadowCopySet, ShadowId,
-    VssError, WriterRecord, WriterState,
+    VolumeId, VssError, WriterRecord, WriterState,
 };
 
 /// `vss create --json`.
@@ -73,6 +74,34 @@ struct ComponentDocument<'a> {
     consistency: Consistency,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a VssError>,
+}
+
+/// `vss check --json`; the keys are told in its help.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct CheckDocument {
+    pub(crate) possible: bool,
+    pub(crate) consistency: Option<Consistency>,
+    pub(crate) atomic: bool,
+    pub(crate) paths: Vec<CheckedPathDocument>,
+    pub(crate) volumes: Vec<CheckedVolume>,
+    pub(crate) writers: Vec<CheckedWriter>,
+    #[serde(with = "vss_model::path_text::list")]
+    pub(crate) stays_live: Vec<PathBuf>,
+    pub(crate) obstacles: Vec<VssError>,
+    pub(crate) warnings: Vec<VssError>,
+}
+
+/// One path of `vss check`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CheckedPathDocument {
+    /// As it was typed.
+    #[serde(with = "vss_model::path_text")]
+    pub(crate) path: PathBuf,
+    /// Without symbolic links.
+    #[serde(with = "vss_model::path_text::optional")]
+    pub(crate) resolved: Option<PathBuf>,
+    pub(crate) volume_id: Option<VolumeId>,
+    pub(crate) failure: Option<VssError>,
 }
 
 /// `vss list WHAT --json`: one key with the list.

@@ -5,6 +5,7 @@ mod args;
 mod caller;
 mod commands;
 mod exit;
+mod forecast;
 mod inside;
 mod json;
 mod output;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod check;
 mod create;
 mod delete;
 mod expose;
@@ -22,6 +23,8 @@ pub(crate) enum Failure {
     Vss(VssError),
     /// Its result could not be printed.
     Output(io::Error),
+    /// The answer is printed, and it is no.
+    No,
 }
 
 impl From<VssError> for Failure {
@@ -42,6 +45,7 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
     let done = match arguments.command {
         Command::Run(run) => return run::run(&instance, run),
         Command::Create(create) => create::create(&instance, &create),
+        Command::Check(check) => check::check(&instance, &check),
         Command::List(list) => list::list(&instance, &list),
         Command::Show(show) => show::show(&instance, &show),
         Command::Expose(expose) => expose::expose(&instance, &expose),
@@ -50,6 +54,7 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
     };
     match done {
         Ok(()) => return DONE,
+        Err(Failure::No) => {}
         Err(Failure::Vss(error)) => report(&error),
         // The reader has what it wanted, as in `vss list shadows | head -1`.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}

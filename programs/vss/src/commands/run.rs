@@ -72,7 +72,7 @@ fn prepare(instance: &Instance, arguments: RunArguments) -> Result<Run, VssError
 }
 
 /// The directories that stay live unasked: the system's, and the service's own.
-fn own_live_directories(instance: &Instance) -> impl Iterator<Item = PathBuf> {
+pub(super) fn own_live_directories(instance: &Instance) -> impl Iterator<Item = PathBuf> {
     let own = ALWAYS_LIVE.into_iter().map(Path::new).chain([instance.runtime_dir()]);
     own.filter_map(|directory| directory.canonicalize().ok())
 }
