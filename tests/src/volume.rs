@@ -75,6 +75,18 @@ impl Volume {
         btrfs(["subvolume", "create"], &self.path().join(place)).map(drop)
     }
 
+    /// Makes a subvolume and mounts it at `at`, which is made: a volume of its own.
+    ///
+    /// # Errors
+    /// What btrfs says; those of mount(2).
+    pub fn mount_subvolume(&self, place: &str, at: &Path) -> anyhow::Result<Mounted> {
+        self.make_subvolume(place)?;
+        fs::create_dir_all(at)?;
+        let option = std::ffi::CString::new(format!("subvol={place}"))?;
+        mount(self.file_system.device(), at, "btrfs", MountFlags::empty(), Some(option.as_c_str()))?;
+        Ok(Mounted(at.to_owned()))
+    }
+
     /// Every subvolume below the top level, by its path there.
     ///
     /// # Errors
