@@ -95,14 +95,13 @@ fn obstacles(document: &CheckDocument) -> Vec<String> {
 
 fn notes(document: &CheckDocument) -> Vec<String> {
     let mut notes: Vec<String> = document.volumes.iter().filter_map(nested).collect();
-    let cut = document.volumes.iter().filter(|volume| volume.consistency.is_some());
-    if cut.clone().count() > 1 && !document.atomic {
-        let word = if cut.into_iter().any(|volume| volume.consistency != Some(Consistency::Application)) {
-            "what belongs together and lies on several of them is out of step, unless a writer holds it still"
-        } else {
-            "the writers hold still what belongs together"
-        };
-        notes.push(format!("The volumes are cut at different instants: {word}"));
+    let mut cut = document.volumes.iter().filter_map(|volume| volume.consistency);
+    if !document.atomic && cut.clone().count() > 1 && cut.any(|level| level < Consistency::Application) {
+        notes.push(
+            "The volumes are cut at different instants: what belongs together and lies on several of them is out of step, \
+             unless a writer holds it still"
+                .to_owned(),
+        );
     }
     for writer in &document.writers {
         if let Some(failure) = &writer.failure {
