@@ -9,7 +9,7 @@ use vss_api::writer::{Event, EventKind, EventVolume};
 use vss_model::{VssCode, VssError};
 
 /// The longest time that a handler is given, whatever the service says: one day.
-const LONGEST: u64 = 86_400_000;
+pub(crate) const LONGEST: u64 = 86_400_000;
 
 /// An event on its way to a [`crate::Writer`].
 #[derive(Debug, Clone)]
@@ -65,6 +65,12 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn event(&self) -> &'a Event {
         self.event
+    }
+
+    /// The descriptors that came with it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn directories(&self) -> &'a [OwnedFd] {
+        self.directories
     }
 
     /// When an answer comes too late. In Freeze: when the writer's own limit from Freeze to Thaw ends.

@@ -45,6 +45,8 @@
 //! vss_writer::run(Path::new("/run/vss/writer"), &mut Ledger, &Options::default()).unwrap();
 //! ```
 
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
 mod call;
 pub mod conformance;
 mod copy;

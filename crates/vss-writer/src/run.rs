@@ -124,27 +124,38 @@ pub enum RunError {
 /// See [`RunError`].
 pub fn run(socket: &Path, writer: &mut dyn Writer, options: &Options<'_>) -> Result<(), RunError> {
     let stop: Vec<BorrowedFd<'_>> = options.stop.map(AsFd::as_fd).into_iter().collect();
+    run_until(socket, writer, options.reconnect, options.monitor, &stop)
+}
+
+/// As [`run`], until one of `stop` is closed.
+pub(crate) fn run_until(
+    socket: &Path,
+    writer: &mut dyn Writer,
+    reconnect: bool,
+    monitor: &dyn Monitor,
+    stop: &[BorrowedFd<'_>],
+) -> Result<(), RunError> {
     let mut pause = FIRST_PAUSE;
     let (mut told, mut told_to_wait) = (false, false);
     loop {
         let outcome = match register(socket, writer) {
             Ok((Registered { instance_id, service }, line)) => {
-                options.monitor.notice(&Notice::Registered { instance_id, service: &service });
+                monitor.notice(&Notice::Registered { instance_id, service: &service });
                 (pause, told, told_to_wait) = (FIRST_PAUSE, false, false);
-                let (stop, monitor, sessions) = (&*stop, options.monitor, Sessions::default());
+                let sessions = Sessions::default();
                 let mut service = Service { line, writer: &mut *writer, stop, monitor, sessions };
                 let outcome = service.serve();
                 service.farewell();
                 outcome
             }
-            Err(ClientError::Vss(error)) if options.reconnect && will_pass(&error) => {
+            Err(ClientError::Vss(error)) if reconnect && will_pass(&error) => {
                 if !told_to_wait {
-                    options.monitor.notice(&Notice::Waiting { why: &error });
+                    monitor.notice(&Notice::Waiting { why: &error });
                     told_to_wait = true;
                 }
                 // The service is there: losing it next would be news.
                 told = false;
-                if wait(None, &stop, Instant::now() + pause).is_err() {
+                if wait(None, stop, Instant::now() + pause).is_err() {
                     return Ok(());
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -156,19 +167,19 @@ pub fn run(socket: &Path, writer: &mut dyn Writer, options: &Options<'_>) -> Res
             }
             Err(error) => Err(error),
         };
-        if stopped(&stop) {
+        if stopped(stop) {
             return Ok(());
         }
-        if !options.reconnect {
+        if !reconnect {
             return outcome.map_err(RunError::Connection);
         }
         if !told {
             let why =
                 outcome.err().map_or_else(|| "the service closed the connection".to_owned(), |error| error.to_string());
-            options.monitor.notice(&Notice::Lost { why: &why });
+            monitor.notice(&Notice::Lost { why: &why });
             told = true;
         }
-        if wait(None, &stop, Instant::now() + pause).is_err() {
+        if wait(None, stop, Instant::now() + pause).is_err() {
             return Ok(());
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
