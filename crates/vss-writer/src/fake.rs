@@ -1,7 +1,7 @@
 //! A writer for tests: remembers what it was called for, and fails, hangs or dies where it is told to.
 
 use crate::{Answer, Call, Writer, done};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use vss_api::writer::{EventKind, Identify, Identity, Register};
@@ -37,7 +37,7 @@ pub struct Record {
 #[derive(Debug, Default)]
 struct Shared {
     records: Vec<Record>,
-    frozen: bool,
+    frozen: BTreeSet<SessionId>,
     released: bool,
     misdeeds: BTreeMap<EventKind, (Misdeed, usize)>,
 }
@@ -59,10 +59,10 @@ impl FakeHandle {
         self.records().iter().map(|record| record.kind).filter(|kind| *kind != EventKind::Identify).collect()
     }
 
-    /// True from a Freeze that succeeded to the next Thaw or Abort.
+    /// True from a Freeze that succeeded to the next Thaw or Abort of the same session.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
-        self.lock().frozen
+        !self.lock().frozen.is_empty()
     }
 
     /// In the next `times` events of `kind`, do this instead.
@@ -172,10 +172,10 @@ impl FakeWriter {
             commit(misdeed, || self.hang(|until| call.wait_for(None, until).is_err()))?;
         }
         let mut shared = self.handle.lock();
-        shared.frozen = match kind {
-            EventKind::Freeze => true,
-            EventKind::Thaw | EventKind::Abort => false,
-            _ => shared.frozen,
+        match kind {
+            EventKind::Freeze => shared.frozen.insert(call.event().session_id),
+            EventKind::Thaw | EventKind::Abort => shared.frozen.remove(&call.event().session_id),
+            _ => false,
         };
         done()
     }
