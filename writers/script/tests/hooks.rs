@@ -33,6 +33,14 @@ fn conforms() {
 }
 
 #[test]
+fn holds_from_freeze_to_thaw_whatever_other_sessions_do() {
+    let scene = Scene::new();
+    scene.program("d/10-a", "if [ \"$1\" = freeze ]; then touch $LOG.held; else rm -f $LOG.held; fi");
+    let held = scene.path("log.held");
+    conformance::check_hold(&mut hooks(&scene.path("d")), &mut || held.exists());
+}
+
+#[test]
 fn freezes_in_order_of_names_and_thaws_in_reverse() {
     let scene = Scene::new();
     for name in ["30-c", "10-a", "20-b"] {

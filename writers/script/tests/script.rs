@@ -52,6 +52,22 @@ fn conforms() {
     conformance::check(&mut writer(&scene, GOOD));
 }
 
+/// The whole script of the manual, with an application that is a file.
+#[test]
+fn the_script_of_the_manual_holds_from_freeze_to_thaw() {
+    let scene = Scene::new();
+    let manual = fs::read_to_string("../../docs/script-writer.md").unwrap();
+    let (_, script) = manual.split_once("```sh\n").unwrap();
+    let (script, _) = script.split_once("```").unwrap();
+    scene.program("shopctl", "[ $1 = hold ] && touch $LOG.held || rm -f $LOG.held");
+    let directory = scene.directory.path().display().to_string();
+    let script = script.replace("/run/shop.held", "$LOG.holder").replace("shopctl ", &format!("{directory}/shopctl "));
+    let mut writer = writer(&scene, &script);
+    conformance::check(&mut writer);
+    let held = scene.path("log.held");
+    conformance::check_hold(&mut writer, &mut || held.exists());
+}
+
 #[test]
 fn a_whole_backup_is_told_line_by_line_to_one_process() {
     let scene = Scene::new();
