@@ -1,50 +1,19 @@
 //! One backup: the order of calls from the opening of the session to its release (spec R 1.3).
 
-use crate::{Management, Monitor, Requester, requester::interrupted};
+use crate::volumes::{self, Mount, Selected};
+use crate::{BackupRequest, Management, Monitor, Requester, WriterChoice, requester::interrupted};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vss_api::management::RegisteredWriter;
 use vss_api::requester::{VolumeAdded, VolumeQuestion};
 use vss_model::{
-    BackupState, Consistency, Context, ShadowCopySet, ShadowId, VssCode, VssError, WriterClassId, WriterMetadata,
-    WriterState, WriterStatus,
+    Consistency, ShadowCopySet, ShadowId, VssCode, VssError, WriterClassId, WriterMetadata, WriterState, WriterStatus,
 };
 
 /// Time between two tries to begin a set while another one is being created.
 const RETRY: Duration = Duration::from_millis(100);
-
-/// Which writers take part, in a context that has writers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WriterChoice {
-    /// All that are registered.
-    All,
-    /// Only these, by name; each must be there.
-    Named(Vec<String>),
-}
-
-/// What to back up and how.
-#[derive(Debug, Clone)]
-pub struct BackupRequest {
-    /// Who asks, for lists and records.
-    pub requester: String,
-    /// What the set is for; decides whether writers take part and how long the copies live.
-    pub context: Context,
-    /// What kind of backup it is.
-    pub state: BackupState,
-    /// Which writers take part.
-    pub writers: WriterChoice,
-    /// The provider of every volume, by name; none: the service chooses.
-    pub provider: Option<String>,
-    /// One path on each volume to copy, absolute and without symbolic links.
-    pub volumes: Vec<PathBuf>,
-    /// True: the failure of an involved writer fails the set.
-    pub strict: bool,
-    /// The least consistency that the finished set must have.
-    pub require: Option<Consistency>,
-    /// How long to wait while another set is being created; zero: not at all.
-    pub wait: Duration,
-}
 
 /// A finished set and the session that made it. Dropping it ends the session, and with it the set where its context is
 /// auto-release.
@@ -54,6 +23,8 @@ pub struct Backup {
     set: ShadowCopySet,
     members: Vec<VolumeAdded>,
     statuses: Vec<WriterStatus>,
+    /// What was exposed here and not taken away.
+    exposed: BTreeSet<ShadowId>,
 }
 
 impl Backup {
@@ -87,7 +58,7 @@ impl Backup {
                 return Err(error);
             }
         };
-        let mut backup = Self { requester, set, members, statuses };
+        let mut backup = Self { requester, set, members, statuses, exposed: BTreeSet::new() };
         match request.require.map_or(Ok(()), |level| require(&backup.set, level)) {
             Ok(()) => Ok(backup),
             Err(error) => {
@@ -116,20 +87,39 @@ impl Backup {
         &self.statuses
     }
 
+    /// What is less than it could be because a writer failed that the request let pass (`strict: false`): a sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        degraded(&self.set, &self.statuses)
+    }
+
+    /// Where the copy of `path`, an absolute path of the live system, can be read. The copy is exposed if it is not yet.
+    ///
+    /// # Errors
+    /// `VSS_E_SNAPSHOT_NOT_IN_SET` when no volume of the set holds the path; `E_ACCESSDENIED` for others than root; what the
+    /// service answers.
+    pub fn copy_of(&mut self, path: &Path) -> Result<PathBuf, VssError> {
+        let path = match path.canonicalize() {
+            // The copy may have what the live volume has no more.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_absolute() => path.to_owned(),
+            _ => volumes::resolve(path)?,
+        };
+        let (shadow_id, inner) = place_of(&self.members, &volumes::mounts()?, path.clone()).ok_or_else(|| {
+            let message = format!("No volume of the shadow copy set holds {}", path.display());
+            VssError::new(VssCode::SnapshotNotInSet, message).with_hint("Add a path on its volume to the request")
+        })?;
+        let root = self.expose(shadow_id)?;
+        Ok(if inner.as_os_str().is_empty() { root } else { root.join(inner) })
+    }
+
     /// Shows a shadow copy at a directory of the service's own and returns it.
     ///
     /// # Errors
     /// What the service answers.
     pub fn expose(&mut self, shadow_id: ShadowId) -> Result<PathBuf, VssError> {
-        self.requester.expose_snapshot(shadow_id, None)
-    }
-
-    /// Takes a shadow copy away from where it is shown.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub fn unexpose(&mut self, shadow_id: ShadowId) -> Result<(), VssError> {
-        self.requester.unexpose_snapshot(shadow_id)
+        let place = self.requester.expose_snapshot(shadow_id, None)?;
+        self.exposed.insert(shadow_id);
+        Ok(place)
     }
 
     /// Tells the writers whether the files are in the backup: BackupComplete, else Abort. Nothing to say in a context
@@ -150,12 +140,23 @@ impl Backup {
         }
     }
 
-    /// Deletes the set's shadow copies, whatever its context, and returns when they are gone.
+    /// Takes the set's shadow copies away from where they are shown, deletes them whatever their context, and returns when
+    /// they are gone. Also when the service was lost: the next one is asked.
     ///
     /// # Errors
-    /// What the service answers.
+    /// What the service answers: `VSS_E_VOLUME_IN_USE` while somebody reads a copy.
     pub fn delete(&mut self) -> Result<(), VssError> {
-        Management::connect(self.requester.instance())?.delete_set(self.set.set_id)
+        let mut in_use = Ok(());
+        for shadow_id in std::mem::take(&mut self.exposed) {
+            match self.requester.unexpose_snapshot(shadow_id) {
+                // Gone with the service, or taken away by somebody else.
+                Ok(())
+                | Err(VssError { code: VssCode::ObjectNotFound | VssCode::BadState | VssCode::Unexpected, .. }) => {}
+                Err(error) => in_use = Err(error.while_doing(format!("Shadow copy {shadow_id} is still mounted"))),
+            }
+        }
+        Management::connect(self.requester.instance())?.delete_set(self.set.set_id)?;
+        in_use
     }
 }
 
@@ -164,6 +165,28 @@ impl AsFd for Backup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.requester.as_fd()
     }
+}
+
+/// The copy of the volume that holds `path`, and its place in that volume.
+fn place_of(members: &[VolumeAdded], mounts: &[Mount], path: PathBuf) -> Option<(ShadowId, PathBuf)> {
+    let wanted = Selected::among(mounts, path)?;
+    let is_of_volume = |member: &&VolumeAdded| {
+        Selected::among(mounts, member.volume.clone()).is_some_and(|member| member.volume == wanted.volume)
+    };
+    Some((members.iter().find(is_of_volume)?.shadow_id, wanted.inner))
+}
+
+fn degraded(set: &ShadowCopySet, statuses: &[WriterStatus]) -> Vec<String> {
+    let failed = statuses.iter().filter(|writer| writer.involved).filter_map(|writer| {
+        let failure = writer.failure.as_ref()?;
+        Some(format!("Writer {} failed: {failure}", writer.name))
+    });
+    let worse = set.writers.iter().flat_map(|writer| {
+        let components = writer.components.iter().filter(|one| one.consistency < Consistency::Application);
+        components
+            .map(move |one| format!("{} of writer {} is only {}-consistent", one.name, writer.name, one.consistency))
+    });
+    failed.chain(worse).collect()
 }
 
 /// Narrows the session to the chosen writers and gathers what they own.
@@ -300,6 +323,7 @@ fn require(set: &ShadowCopySet, level: Consistency) -> Result<(), VssError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volumes::VolumeKey;
     use vss_model::{AppLevel, WriterInstanceId};
 
     fn writer(name: &str, class: u128) -> RegisteredWriter {
@@ -334,6 +358,28 @@ mod tests {
         assert_eq!(all_answered(&names(&["redis"]), &[]).unwrap_err().code, VssCode::ObjectNotFound);
     }
 
+    #[test]
+    fn a_path_is_found_in_the_copy_of_its_volume() {
+        let volume = |device| VolumeKey { device, subvolume: 0 };
+        let mounts: Vec<Mount> = [("/", 1, ""), ("/srv", 2, ""), ("/mnt/bound", 2, "shop/data"), ("/srv/wal", 3, "")]
+            .map(|(place, device, root)| Mount { mount_point: place.into(), volume: volume(device), root: root.into() })
+            .into();
+        let member = |place: &str| VolumeAdded {
+            shadow_id: ShadowId::random(),
+            volume: place.into(),
+            inner: "elsewhere".into(),
+            provider: "fake".to_owned(),
+        };
+        let members = [member("/"), member("/srv")];
+        let found = |path: &str| place_of(&members, &mounts, path.into());
+        assert_eq!(found("/etc/x"), Some((members[0].shadow_id, "etc/x".into())));
+        assert_eq!(found("/srv"), Some((members[1].shadow_id, PathBuf::new())));
+        // The same volume by another mount.
+        assert_eq!(found("/mnt/bound/file"), Some((members[1].shadow_id, "shop/data/file".into())));
+        // It is mounted below a member and belongs to none.
+        assert_eq!(found("/srv/wal/1"), None);
+    }
+
     fn set(consistency: Consistency) -> ShadowCopySet {
         serde_json::from_value(serde_json::json!({
             "set_id": vss_model::SetId::random(), "consistency": consistency, "atomic": false, "hold_ms": 0, "freeze_ms": 1,
@@ -347,6 +393,29 @@ mod tests {
                 "nested": [{"path": "a", "cut_at": "2026-11-24T09:30:00Z"}]}],
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_failed_writer_and_its_components_are_warned_of() {
+        let id = WriterInstanceId::random();
+        let failure = VssError::new(VssCode::WriterErrorRetryable, "The lock is taken");
+        let writer = serde_json::json!({"name": "redis", "class_id": id, "instance_id": id, "state": "FAILED_AT_FREEZE",
+            "failure": failure, "frozen_ms": 0, "components": [
+                {"logical_path": "", "name": "data", "consistency": "crash", "failure": null},
+                {"logical_path": "", "name": "rest", "consistency": "application", "failure": null}]});
+        let set = ShadowCopySet { writers: vec![serde_json::from_value(writer).unwrap()], ..set(Consistency::Crash) };
+        let status = |involved| WriterStatus {
+            instance_id: id,
+            class_id: WriterClassId::random(),
+            name: "redis".to_owned(),
+            involved,
+            state: WriterState::FailedAtFreeze,
+            failure: Some(failure.clone()),
+        };
+        let warnings = degraded(&set, &[status(true), status(false)]);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("redis failed: The lock is taken"));
+        assert!(warnings[1].contains("data of writer redis is only crash-consistent"));
     }
 
     #[test]

@@ -1,8 +1,71 @@
-//! The requester's side of the interface: a blocking client with typed calls, the order of calls of one backup, and the
-//! start of the service on demand (design 2.3).
+//! The requester's side of the interface: what a backup tool calls. The command line of `vss` is built on it.
 //!
-//! The library prints nothing: what happens is told to a [`Monitor`]. What a call means is decided by the service; what a
-//! message looks like, by `vss-api`.
+//! [`Backup`] makes a shadow copy set in the right order of calls, tells where the copies are, and ends the backup;
+//! [`Requester`] has each call of a session by itself, for those who choose components or a different order;
+//! [`Management`] lists and deletes what is kept. All block. The service is started on demand when the caller is root
+//! (`launch`). The library prints nothing: what happens is told to a [`Monitor`]. What a call means is decided by the
+//! service; what a message looks like, by `vss-api`.
+//!
+//! A backup tool in one page:
+//!
+//! ```no_run
+//! use std::path::{Path, PathBuf};
+//! use vss_model::{Consistency, VssError};
+//! use vss_requester::{Backup, BackupRequest, Instance, Lifetime, Monitor, Requester, WriterChoice};
+//!
+//! /// Hears of every step. One that wants to be stopped by Ctrl-C answers `interruptions` with how often it was pressed.
+//! struct Steps;
+//!
+//! impl Monitor for Steps {
+//!     fn step(&mut self, step: &str) {
+//!         eprintln!("{step}"); // for example: Freeze: postgresql
+//!     }
+//!     fn waiting(&mut self, why: &str) {
+//!         eprintln!("waiting: {why}"); // one set is made at a time on a machine
+//!     }
+//! }
+//!
+//! fn copy_files(from: &Path, into_archive_as: &Path) -> std::io::Result<()> {
+//!     # let _ = (from, into_archive_as);
+//!     Ok(()) // your own
+//! }
+//!
+//! fn back_up(paths: &[PathBuf]) -> Result<(), VssError> {
+//!     // The volumes that hold the paths, for as long as this process keeps the session.
+//!     let request = BackupRequest {
+//!         writers: WriterChoice::All,                  // or Named(vec!["postgresql".into()])
+//!         require: Some(Consistency::FileSystem),      // the least that will do
+//!         strict: true,                                // a writer that fails, fails the backup
+//!         ..BackupRequest::of_paths("my-backup 1.0", Lifetime::Session, paths)?
+//!     };
+//!     let requester = Requester::connect(&Instance::default())?;
+//!     let mut backup = Backup::create(requester, &request, &mut Steps)?;
+//!     eprintln!("{}, writes were held for {} ms", backup.set().consistency, backup.set().hold_ms);
+//!     for warning in backup.warnings() {
+//!         eprintln!("warning: {warning}");             // with strict: false a failed writer is one
+//!     }
+//!
+//!     // The files are read where the copy is mounted, read-only, and saved under their own names.
+//!     let mut saved = Ok(());
+//!     for path in paths {
+//!         let copy = backup.copy_of(path)?;
+//!         saved = saved.and(copy_files(&copy, path));
+//!     }
+//!
+//!     // BackupComplete, or Abort: only now may writers truncate their logs.
+//!     backup.finish(saved.is_ok(), &mut Steps)?;
+//!     backup.delete()                                  // dropping it does the same, without waiting
+//! }
+//!
+//! if let Err(error) = back_up(&["/srv/shop".into()]) {
+//!     // A stable kind for programs, a sentence for people, and the way out.
+//!     eprintln!("{} ({}). {}", error.message, error.code, error.hint);
+//! }
+//! ```
+//!
+//! The connection is the session's lease: when the process dies, the writers are told, and a set that lives as long as its
+//! session is deleted. Errors are [`vss_model::VssError`] throughout; those worth trying again after a while are
+//! `VSS_E_WRITERERROR_RETRYABLE`, `_TIMEOUT` and `_OUTOFRESOURCES` (spec R 2.9).
 
 pub mod backup;
 mod failure;
@@ -10,10 +73,13 @@ pub mod instance;
 pub mod launch;
 pub mod management;
 pub mod monitor;
+pub mod request;
 pub mod requester;
+pub mod volumes;
 
-pub use backup::{Backup, BackupRequest, WriterChoice};
+pub use backup::Backup;
 pub use instance::Instance;
 pub use management::Management;
 pub use monitor::{Monitor, Quiet};
+pub use request::{BackupRequest, Lifetime, WriterChoice};
 pub use requester::Requester;

@@ -96,6 +96,7 @@ impl State {
             "GetWriterMetadata" => json!({"writers": self.behaviour.writers.iter().map(writer).collect::<Vec<_>>()}),
             "GetWriterStatus" => json!({"writers": []}),
             "GetSnapshotSet" => json!({"set": self.set()}),
+            "ExposeSnapshot" => json!({"path": "/run/vss/shadows/x"}),
             "DeleteShadows" => json!({"shadow_ids": [ID]}),
             "GetStatus" => {
                 json!({"version": "0", "pid": 1, "started_at": AT, "recovery": [], "sessions": [], "writers": 0,
@@ -269,6 +270,21 @@ fn a_wish_to_stop_cancels_and_a_second_one_does_not_wait() {
     let error = Backup::create(fake.requester(), &request(Context::Backup), &mut twice).unwrap_err();
     assert_eq!(error.code, VssCode::Aborted);
     assert_eq!(fake.calls().last().unwrap(), "DoSnapshotSet");
+}
+
+#[test]
+fn what_was_shown_is_taken_away_before_it_is_deleted() {
+    let fake = Fake::start(Behaviour::default());
+    let mut backup = Backup::create(fake.requester(), &request(Context::Backup), &mut Quiet).unwrap();
+    let shadow_id = backup.members()[0].shadow_id;
+    assert_eq!(backup.expose(shadow_id).unwrap(), std::path::Path::new("/run/vss/shadows/x"));
+    // Shown twice is shown once.
+    backup.expose(shadow_id).unwrap();
+    backup.delete().unwrap();
+    let calls = fake.calls();
+    assert_eq!(calls[calls.len() - 3..], ["ExposeSnapshot", "UnexposeSnapshot", "DeleteShadows"]);
+    backup.delete().unwrap();
+    assert_eq!(fake.calls()[calls.len()..], ["DeleteShadows"]);
 }
 
 #[test]

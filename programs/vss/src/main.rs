@@ -12,7 +12,8 @@ mod output;
 mod progress;
 mod request;
 mod signals;
-mod volumes;
+#[cfg(test)]
+mod table;
 
 use clap::Parser;
 use std::process::ExitCode;

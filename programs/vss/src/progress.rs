@@ -4,8 +4,8 @@ use crate::output::{printable, say, warn};
 use crate::signals::Signals;
 use std::io::{self, IsTerminal};
 use std::time::Instant;
-use vss_model::{Consistency, ShadowCopySet, WriterStatus};
-use vss_requester::Monitor;
+use vss_model::ShadowCopySet;
+use vss_requester::{Backup, Monitor};
 
 /// Hears of the set being made.
 #[derive(Debug)]
@@ -29,11 +29,11 @@ impl Progress {
     }
 
     /// Says how the writers of a finished set did.
-    pub(crate) fn finished(&self, set: &ShadowCopySet, statuses: &[WriterStatus]) {
-        for writer in &set.writers {
+    pub(crate) fn finished(&self, backup: &Backup) {
+        for writer in &backup.set().writers {
             self.note(&format!("{}: frozen {} ms, {}", writer.name, writer.frozen_ms, writer.state));
         }
-        for warning in degraded(set, statuses) {
+        for warning in backup.warnings() {
             warn(&warning);
         }
     }
@@ -66,18 +66,4 @@ pub(crate) fn summary(set: &ShadowCopySet) -> String {
         "Shadow copy set {}: {copies} shadow {plural}, {} ({instant}), frozen {} ms, held {} ms",
         set.set_id, set.consistency, set.freeze_ms, set.hold_ms
     )
-}
-
-/// What is less than it could be because a writer failed; the requester let it pass (`--allow-degraded`).
-fn degraded(set: &ShadowCopySet, statuses: &[WriterStatus]) -> Vec<String> {
-    let failed = statuses.iter().filter(|writer| writer.involved).filter_map(|writer| {
-        let failure = writer.failure.as_ref()?;
-        Some(format!("Writer {} failed: {failure}", writer.name))
-    });
-    let worse = set.writers.iter().flat_map(|writer| {
-        let components = writer.components.iter().filter(|one| one.consistency < Consistency::Application);
-        components
-            .map(move |one| format!("{} of writer {} is only {}-consistent", one.name, writer.name, one.consistency))
-    });
-    failed.chain(worse).collect()
 }

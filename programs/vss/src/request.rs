@@ -1,33 +1,10 @@
 //! From the options of the command line to what is asked of the service.
 
 use crate::args::BackupArguments;
-use crate::volumes::{Selected, one_each};
 use std::time::Duration;
-use vss_model::{BackupState, BackupType, Context};
-use vss_requester::{BackupRequest, WriterChoice};
-
-/// How long the copies live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lifetime {
-    /// Until the command has ended.
-    Session,
-    /// Until reboot or delete.
-    UntilReboot,
-    /// Until delete.
-    Persistent,
-}
-
-/// The context for a lifetime, with or without writers.
-fn context(lifetime: Lifetime, writers: bool) -> Context {
-    match (lifetime, writers) {
-        (Lifetime::Session, true) => Context::Backup,
-        (Lifetime::Session, false) => Context::FileShareBackup,
-        (Lifetime::UntilReboot, true) => Context::UntilReboot,
-        (Lifetime::UntilReboot, false) => Context::UntilRebootNoWriters,
-        (Lifetime::Persistent, true) => Context::AppRollback,
-        (Lifetime::Persistent, false) => Context::NasRollback,
-    }
-}
+use vss_model::BackupState;
+use vss_requester::volumes::Selected;
+use vss_requester::{BackupRequest, Lifetime, WriterChoice};
 
 /// The request. `requester` is who asks, for lists and records.
 pub(crate) fn request(
@@ -36,33 +13,30 @@ pub(crate) fn request(
     selected: &[Selected],
     arguments: &BackupArguments,
 ) -> BackupRequest {
-    // `create` puts no file into a backup: no writer may truncate its logs because of it.
-    let backup_type = match (arguments.backup_type, lifetime) {
-        (Some(backup_type), _) => backup_type.into(),
-        (None, Lifetime::Session) => BackupType::Full,
-        (None, Lifetime::UntilReboot | Lifetime::Persistent) => BackupType::Copy,
-    };
+    let usual = BackupRequest::new(requester, lifetime, selected);
     BackupRequest {
-        requester,
-        context: context(lifetime, !arguments.no_writers),
-        state: BackupState { backup_type, ..BackupState::default() },
+        context: lifetime.context(!arguments.no_writers),
+        state: BackupState {
+            backup_type: arguments.backup_type.map_or(usual.state.backup_type, Into::into),
+            ..usual.state
+        },
         writers: match arguments.writer.as_slice() {
             [] => WriterChoice::All,
             names => WriterChoice::Named(names.to_vec()),
         },
         provider: arguments.provider.clone(),
-        volumes: one_each(selected).into_iter().map(|one| one.path.clone()).collect(),
         strict: !arguments.allow_degraded,
         require: arguments.require.map(Into::into),
         wait: Duration::from_secs(arguments.wait.into()),
+        ..usual
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volumes::tests_support::{mounts, selected};
-    use vss_model::Consistency;
+    use crate::table::{mounts, selected};
+    use vss_model::{BackupType, Consistency, Context};
 
     #[derive(clap::Parser)]
     struct Line {

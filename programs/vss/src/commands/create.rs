@@ -6,11 +6,10 @@ use crate::exit::FAILED;
 use crate::json::SetDocument;
 use crate::output;
 use crate::progress::{Progress, summary};
-use crate::request::{Lifetime, request};
+use crate::request::request;
 use crate::signals::Signals;
-use crate::volumes;
 use vss_model::ShadowCopySet;
-use vss_requester::{Backup, Instance, Requester};
+use vss_requester::{Backup, Instance, Lifetime, Requester, volumes};
 
 pub(super) fn create(instance: &Instance, arguments: &CreateArguments) -> Result<(), Failure> {
     let selected = volumes::select(&arguments.volume, &volumes::mounts()?)?;
@@ -21,7 +20,7 @@ pub(super) fn create(instance: &Instance, arguments: &CreateArguments) -> Result
     let mut progress = Progress::new(signals.clone());
     let mut backup = Backup::create(requester, &request, &mut progress)?;
     signals.ending(FAILED);
-    progress.finished(backup.set(), backup.writer_statuses());
+    progress.finished(&backup);
     if let Err(error) = backup.finish(true, &mut progress) {
         output::warn(&format!("The backup is not complete for all writers: {error}"));
     }

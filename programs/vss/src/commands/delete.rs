@@ -2,10 +2,10 @@
 
 use super::Failure;
 use crate::args::DeleteArguments;
-use crate::{output, volumes};
+use crate::output;
 use vss_api::management::Selection;
 use vss_model::VssError;
-use vss_requester::{Instance, Management};
+use vss_requester::{Instance, Management, volumes};
 
 pub(super) fn delete(instance: &Instance, arguments: DeleteArguments) -> Result<(), Failure> {
     let deleted = Management::connect(instance)?.delete(selection(arguments)?)?;

@@ -2,8 +2,8 @@
 
 use super::Failure;
 use crate::args::ExposeArguments;
-use crate::{output, volumes};
-use vss_requester::{Instance, Requester};
+use crate::output;
+use vss_requester::{Instance, Requester, volumes};
 
 pub(super) fn expose(instance: &Instance, arguments: &ExposeArguments) -> Result<(), Failure> {
     let directory = volumes::resolve(&arguments.directory)?;

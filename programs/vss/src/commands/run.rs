@@ -6,9 +6,8 @@ use crate::exit::{NO_COPY, report, status_of_command, status_of_failed_start, sy
 use crate::inside::{self, ALWAYS_LIVE, Failure, Job, Plan, Started};
 use crate::output::warn;
 use crate::progress::{Progress, summary};
-use crate::request::{Lifetime, request};
+use crate::request::request;
 use crate::signals::Signals;
-use crate::volumes::{self, Selected, one_each};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +16,8 @@ use std::process::{Child, ExitStatus};
 use vss_linux::process::{PidFd, Signal};
 use vss_model::{ShadowId, VssCode, VssError};
 use vss_requester::requester::interrupted;
-use vss_requester::{Backup, Instance, Management, Requester};
+use vss_requester::volumes::{self, Selected, one_each};
+use vss_requester::{Backup, Instance, Lifetime, Requester};
 
 /// Most mounts that are listed one by one because no copy shows them.
 const LISTED: usize = 20;
@@ -61,7 +61,7 @@ fn prepare(instance: &Instance, arguments: RunArguments) -> Result<Run, VssError
     let signals = Signals::catch(NO_COPY)?;
     let mut progress = Progress::new(signals.clone());
     let backup = Backup::create(requester, &request, &mut progress)?;
-    progress.finished(backup.set(), backup.writer_statuses());
+    progress.finished(&backup);
     progress.note(&summary(backup.set()));
     let environment = vec![
         ("VSS_SET_ID", backup.set().set_id.to_string().into()),
@@ -191,14 +191,6 @@ impl Run {
         if let Err(error) = self.backup.finish(succeeded, &mut self.progress) {
             warn(&format!("The backup is not complete for all writers: {error}"));
         }
-        for shadow_id in self.shadow_ids() {
-            match self.backup.unexpose(shadow_id) {
-                Ok(()) => {}
-                // It was never shown.
-                Err(error) if matches!(error.code, VssCode::ObjectNotFound | VssCode::BadState) => {}
-                Err(error) => warn(&format!("Shadow copy {shadow_id} is still mounted: {error}")),
-            }
-        }
         if let Err(error) = self.backup.delete() {
             warn(&format!("The shadow copies are not deleted yet: {error}"));
         }
@@ -206,9 +198,7 @@ impl Run {
 
     /// After the service was lost: a new one deletes at its start what the lost one left.
     fn sweep(&mut self) {
-        let swept = Management::connect(&self.instance)
-            .and_then(|mut management| management.delete_set(self.backup.set().set_id));
-        if let Err(error) = swept {
+        if let Err(error) = self.backup.delete() {
             warn(&format!("The shadow copies may be left until the service starts again: {error}"));
         }
     }

@@ -2,10 +2,10 @@
 
 use super::Failure;
 use crate::args::UnexposeArguments;
-use crate::{output, volumes};
+use crate::output;
 use std::path::Path;
 use vss_model::{ShadowCopy, ShadowId, VssCode, VssError};
-use vss_requester::{Instance, Management, Requester};
+use vss_requester::{Instance, Management, Requester, volumes};
 
 pub(super) fn unexpose(instance: &Instance, arguments: &UnexposeArguments) -> Result<(), Failure> {
     let shadow_id = match id(&arguments.place) {

@@ -1,8 +1,8 @@
 //! What is to be mounted where, as a pure function of the choice and of the mount table.
 
-use crate::volumes::{Mount, Selected, VolumeKey};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use vss_requester::volumes::{Mount, Selected, VolumeKey};
 
 /// Directories that never show a copy: they belong to the running system, not to its data.
 pub(crate) const ALWAYS_LIVE: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
@@ -93,7 +93,7 @@ enum Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volumes::tests_support::{mounts, selected};
+    use crate::table::{mounts, selected};
 
     /// A root, a home, a database with its log below it, a memory file system, and /proc.
     const TABLE: &[(&str, u64)] = &[

@@ -1,7 +1,9 @@
 //! Which mount and which volume hold a path, told from the mount table alone: no file system is touched, so a dead server
 //! among the mounts delays nobody.
+//!
+//! A backup tool thinks in paths, a shadow copy set in volumes. [`select`] leads from the one to the other and [`one_each`]
+//! names each volume once, as [`crate::BackupRequest`] wants them.
 
-use crate::exit::system_error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,20 +12,22 @@ use vss_model::{VssCode, VssError};
 
 /// A volume of this machine, as long as it is mounted: the superblock's device number and, on btrfs, the subvolume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct VolumeKey {
-    device: u64,
-    subvolume: u64,
+pub struct VolumeKey {
+    /// The superblock's device number.
+    pub device: u64,
+    /// The subvolume's id; 0 where there are none.
+    pub subvolume: u64,
 }
 
 /// One mount that can be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub struct Mount {
     /// Where it is.
-    pub(crate) mount_point: PathBuf,
+    pub mount_point: PathBuf,
     /// What it shows.
-    pub(crate) volume: VolumeKey,
+    pub volume: VolumeKey,
     /// The directory of the volume that it shows as its root; empty for the volume's own root.
-    pub(crate) root: PathBuf,
+    pub root: PathBuf,
 }
 
 impl From<&MountEntry> for Mount {
@@ -42,18 +46,22 @@ impl From<&MountEntry> for Mount {
 
 /// A path that the user chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Selected {
+pub struct Selected {
     /// Absolute, without symbolic links.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// The volume that holds it.
-    pub(crate) volume: VolumeKey,
+    pub volume: VolumeKey,
     /// Its place in the volume; empty for the volume's root.
-    pub(crate) inner: PathBuf,
+    pub inner: PathBuf,
 }
 
-/// The mounts that can be seen from here.
-pub(crate) fn mounts() -> Result<Vec<Mount>, VssError> {
-    let entries = mountinfo::mounts().map_err(|error| system_error("Cannot read the mounts", &error))?;
+/// The mounts that can be seen from here, in the order of their places.
+///
+/// # Errors
+/// `VSS_E_UNEXPECTED` when they cannot be read.
+pub fn mounts() -> Result<Vec<Mount>, VssError> {
+    let entries = mountinfo::mounts()
+        .map_err(|error| VssError::new(VssCode::Unexpected, format!("Cannot read the mounts: {error}")))?;
     Ok(visible(&entries).into_iter().map(Into::into).collect())
 }
 
@@ -96,12 +104,12 @@ fn visible(entries: &[MountEntry]) -> Vec<&MountEntry> {
 ///
 /// # Errors
 /// `VSS_E_OBJECT_NOT_FOUND` for a path that does not exist.
-pub(crate) fn select(paths: &[PathBuf], mounts: &[Mount]) -> Result<Vec<Selected>, VssError> {
+pub fn select(paths: &[PathBuf], mounts: &[Mount]) -> Result<Vec<Selected>, VssError> {
     paths
         .iter()
         .map(|path| {
             let path = resolve(path)?;
-            select_one(path.clone(), mounts)
+            Selected::among(mounts, path.clone())
                 .ok_or_else(|| VssError::new(VssCode::ObjectNotFound, format!("No mount holds {}", path.display())))
         })
         .collect()
@@ -111,44 +119,37 @@ pub(crate) fn select(paths: &[PathBuf], mounts: &[Mount]) -> Result<Vec<Selected
 ///
 /// # Errors
 /// `VSS_E_OBJECT_NOT_FOUND` when it does not exist.
-pub(crate) fn resolve(path: &Path) -> Result<PathBuf, VssError> {
+pub fn resolve(path: &Path) -> Result<PathBuf, VssError> {
     path.canonicalize().map_err(|error| {
-        let named = system_error(path.display(), &error);
-        if error.kind() == io::ErrorKind::NotFound { named.with_hint("Check the path") } else { named }
+        let named = |code| VssError::new(code, format!("{}: {error}", path.display()));
+        match error.kind() {
+            io::ErrorKind::NotFound => named(VssCode::ObjectNotFound).with_hint("Check the path"),
+            io::ErrorKind::PermissionDenied => named(VssCode::AccessDenied),
+            _ => named(VssCode::Unexpected),
+        }
     })
 }
 
-fn select_one(path: PathBuf, mounts: &[Mount]) -> Option<Selected> {
-    let holder = mounts.iter().filter(|mount| path.starts_with(&mount.mount_point));
-    let mount = holder.max_by_key(|mount| mount.mount_point.components().count())?;
-    let inner = mount.root.join(path.strip_prefix(&mount.mount_point).ok()?);
-    Some(Selected { volume: mount.volume, inner, path })
+impl Selected {
+    /// What holds `path`, which is absolute and without symbolic links and needs not exist any more; none when no mount does.
+    #[must_use]
+    pub fn among(mounts: &[Mount], path: PathBuf) -> Option<Self> {
+        let holder = mounts.iter().filter(|mount| path.starts_with(&mount.mount_point));
+        let mount = holder.max_by_key(|mount| mount.mount_point.components().count())?;
+        // Joining with an empty path would leave a slash at the end.
+        let inner = match path.strip_prefix(&mount.mount_point).ok()? {
+            below if below.as_os_str().is_empty() => mount.root.clone(),
+            below => mount.root.join(below),
+        };
+        Some(Self { volume: mount.volume, inner, path })
+    }
 }
 
 /// One path of each volume, in the order in which the volumes were chosen.
-pub(crate) fn one_each(selected: &[Selected]) -> Vec<&Selected> {
+#[must_use]
+pub fn one_each(selected: &[Selected]) -> Vec<&Selected> {
     let mut seen = BTreeSet::new();
     selected.iter().filter(|selected| seen.insert(selected.volume)).collect()
-}
-
-#[cfg(test)]
-pub(crate) mod tests_support {
-    use super::*;
-
-    /// A mount table of whole volumes: mount point and device number.
-    pub(crate) fn mounts(table: &[(&str, u64)]) -> Vec<Mount> {
-        let mount = |&(mount_point, device): &(&str, u64)| Mount {
-            mount_point: mount_point.into(),
-            volume: VolumeKey { device, subvolume: 0 },
-            root: PathBuf::new(),
-        };
-        table.iter().map(mount).collect()
-    }
-
-    /// The paths as if the user had chosen them; they need not exist.
-    pub(crate) fn selected(paths: &[&str], mounts: &[Mount]) -> Vec<Selected> {
-        paths.iter().map(|path| select_one(path.into(), mounts).unwrap()).collect()
-    }
 }
 
 #[cfg(test)]
@@ -172,7 +173,7 @@ mod tests {
     }
 
     fn pick(path: &str, mounts: &[Mount]) -> Selected {
-        select_one(path.into(), mounts).unwrap()
+        Selected::among(mounts, path.into()).unwrap()
     }
 
     #[test]
