@@ -1,5 +1,6 @@
 //! One call of an event: its parameters, its file descriptors, its deadline, and what may end it early.
 
+use crate::affected::is_affected;
 use crate::copy::{CopyPath, locate};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -85,6 +86,29 @@ impl<'a> Call<'a> {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
+    /// From PrepareSnapshot on: does `path` lie on a volume of the set? Unlike the beginnings of paths this sees what is
+    /// mounted on a volume and belongs to none of the set; it looks at `path` itself and not at what lies below it.
+    ///
+    /// # Errors
+    /// `VSS_E_WRITERERROR_RETRYABLE` when the path cannot be looked at.
+    pub fn is_path_affected(&self, path: &Path) -> Result<bool, VssError> {
+        is_affected(&self.event.volumes, path).map_err(|error| {
+            VssError::new(VssCode::WriterErrorRetryable, format!("Cannot look at {}: {error}", path.display()))
+        })
+    }
+
+    /// In PrepareSnapshot: refuses a set that lacks the volume of `path`.
+    ///
+    /// # Errors
+    /// `VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT` when it does; as [`Self::is_path_affected`].
+    pub fn must_have(&self, path: &Path) -> Result<(), VssError> {
+        if self.is_path_affected(path)? {
+            return Ok(());
+        }
+        let message = format!("{} lies on a volume that is not in the shadow copy set", path.display());
+        Err(VssError::new(VssCode::WriterErrorInconsistentSnapshot, message).with_hint("Add it to the backup"))
+    }
+
     /// In PostSnapshot: the directory that stands in the copy for the mount point `volume`; none when the set has no
     /// volume that is mounted there, or its copy cannot be written to.
     #[must_use]
@@ -95,8 +119,8 @@ impl<'a> Call<'a> {
     /// In PostSnapshot: where `path`, a path of the live volume, is in the copy. The volume is the one of the set with the
     /// longest mount point that is a prefix of it.
     ///
-    /// What is mounted on the volume and is no member of the set is not in the copy, and this cannot see it: a writer
-    /// refuses in PrepareSnapshot when the set lacks a volume that its files lie on.
+    /// What is mounted on the volume and is no member of the set is not in the copy, and this cannot see it any more:
+    /// [`Self::must_have`] does, in PrepareSnapshot.
     ///
     /// # Errors
     /// `E_INVALIDARG` for a path that is not absolute or has `..`; `VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT` when no volume

@@ -45,6 +45,7 @@
 //! vss_writer::run(Path::new("/run/vss/writer"), &mut Ledger, &Options::default()).unwrap();
 //! ```
 
+mod affected;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
 mod call;

@@ -59,6 +59,22 @@ impl Call {
         self.borrowed().time_left()
     }
 
+    /// As [`crate::Call::is_path_affected`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn is_path_affected(&self, path: &Path) -> Result<bool, VssError> {
+        self.borrowed().is_path_affected(path)
+    }
+
+    /// As [`crate::Call::must_have`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn must_have(&self, path: &Path) -> Result<(), VssError> {
+        self.borrowed().must_have(path)
+    }
+
     /// As [`crate::Call::directory`].
     #[must_use]
     pub fn directory(&self, volume: &Path) -> Option<BorrowedFd<'_>> {

@@ -13,9 +13,11 @@ mod sequences;
 pub use hold::check_hold;
 
 use crate::{Answer, Call, Writer, deliver, fake_service};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vss_api::writer::{Event, EventComponent, EventKind, Identify, Identity};
+use vss_linux::mountinfo;
 use vss_model::{SessionId, limits};
 
 use EventKind::{Abort, BackupComplete, BackupShutdown, Freeze, PostSnapshot, PrepareBackup, PrepareSnapshot, Thaw};
@@ -36,12 +38,27 @@ pub fn check(writer: &mut dyn Writer) {
     sequence(writer, &last, &WHOLE);
 }
 
-/// A session of a full backup of one made-up volume, with the writer's own components.
+/// A session of a full backup of the writer's own components and of the volumes that their directories lie on, one at
+/// least. No copy is made: in PostSnapshot there is none that could be written to.
 #[must_use]
 pub fn event(writer: &mut dyn Writer) -> Event {
     let components = identity(writer).components;
+    let mut places: BTreeSet<PathBuf> =
+        components.iter().flat_map(|component| &component.files).map(|file| mount_point_of(&file.path)).collect();
+    if places.is_empty() {
+        places.insert("/".into());
+    }
     let components = components.into_iter().map(|c| EventComponent { name: c.name, backup_succeeded: None }).collect();
-    Event { components, ..fake_service::event(Path::new("/"), Duration::from_secs(30)) }
+    let volume = |place: PathBuf| fake_service::event(&place, Duration::ZERO).volumes;
+    let volumes = places.into_iter().flat_map(volume).collect();
+    Event { components, volumes, ..fake_service::event(Path::new("/"), Duration::from_secs(30)) }
+}
+
+/// The longest mount point that is a prefix of the path.
+fn mount_point_of(path: &Path) -> PathBuf {
+    let mounts = mountinfo::mounts().unwrap_or_default().into_iter().map(|mount| mount.mount_point);
+    let longest = mounts.filter(|place| path.starts_with(place)).max_by_key(|place| place.components().count());
+    longest.unwrap_or_else(|| "/".into())
 }
 
 /// Calls the events in turn. In BackupComplete the components whose success is not told have succeeded.
