@@ -7,13 +7,13 @@ use crate::forecast;
 use crate::inside;
 use crate::json::{CheckDocument, CheckedPathDocument};
 use crate::output::{self, say};
-use crate::volumes::{self, Mount, Selected};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 use vss_api::management::{Check, SetForecast};
 use vss_model::{Consistency, VssCode, VssError};
+use vss_requester::volumes::{self, Mount, Selected};
 use vss_requester::{Instance, Management};
 
 /// Who waits for longer is told for what.
