@@ -3,7 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -14,13 +17,16 @@ use vss_api::writer::EventKind;
 use vss_model::{VssCode, VssError, limits};
 use vss_requester::Requester;
 use vss_tests::forecast::{answer, check, foretold, list};
-use vss_tests::instance::{Instance, creation_turn, is_alive, wait_until};
+use vss_tests::instance::{Instance, Running, creation_turn, is_alive, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::programs::program;
 use vss_tests::traces;
 use vss_tests::volume::{Mounted, Volume};
 use vss_tests::writers::SocketWriter;
 use vss_writer::fake::{FakeWriter, Misdeed};
 
+/// A user who may do what `vss.toml` says.
+const NOBODY: u32 = 65534;
 /// What must happen happens within this time.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -156,6 +162,58 @@ fn another_set_in_the_making_is_told_and_not_waited_for() -> anyhow::Result<()> 
     let free = foretold(&instance, &[volume.name()])?;
     ensure!(!list(&free, "warnings")?.contains(&document["warnings"][0]), "{free}");
     ensure!(instance.vss(["delete", "--all"])?.is_success());
+    Ok(())
+}
+
+/// Whoever may use the socket may ask, and has at most a fourth of all checks at once.
+#[test]
+fn a_user_of_the_socket_may_ask_for_its_share() -> anyhow::Result<()> {
+    if LoopFs::skips("a_user_of_the_socket_may_ask_for_its_share", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let volume = Volume::new()?;
+    volume.make_subvolume("nested")?;
+    // The directories of tests are closed to others.
+    let readable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(volume.path().parent().context("a directory above")?, readable.clone())?;
+    let mut instance = Instance::new()?;
+    instance.settings(&format!("[requesters]\nuids = [{NOBODY}]"))?;
+    instance.start()?;
+    let place = tempfile::tempdir()?;
+    fs::set_permissions(place.path(), readable)?;
+    // By another process: one that another thread forks meanwhile must not have the program open for writing.
+    ensure!(Command::new("cp").arg(program("vss")).arg(place.path()).status()?.success(), "cp failed");
+    let start = |uid: u32| {
+        let mut vss = Command::new(place.path().join("vss"));
+        vss.arg("check").args(instance.arguments()).args(["--json", volume.name()]);
+        vss.uid(uid).gid(uid).current_dir("/").stdin(Stdio::null());
+        Running::start(vss)
+    };
+    let stranger = start(1)?.finish()?;
+    ensure!(stranger.code == Some(1) && stranger.stderr.contains("E_ACCESSDENIED"), "{stranger:?}");
+    let (document, code) = answer(start(NOBODY)?.finish()?)?;
+    ensure!(code == Some(0) && document["volumes"][0]["nested_count"] == 1, "{document}");
+
+    let writer = SocketWriter::join(&instance, FakeWriter::new("db", volume.path()))?;
+    writer.handle().misbehave(EventKind::Identify, Misdeed::Hang, usize::MAX);
+    let waiting = [start(NOBODY)?, start(NOBODY)?];
+    let mut third = None;
+    let is_refused = wait_until(LIMIT, || {
+        let quiet = Check { paths: vec![volume.path().to_owned()], no_writers: true, ..Check::default() };
+        // Root has places left.
+        let root = instance.management().is_ok_and(|mut one| one.check(quiet).is_ok());
+        // One that is let in would wait for the writer, and is ended by being dropped.
+        third = start(NOBODY).ok().filter(|one| wait_until(Duration::from_secs(1), || !is_alive(one.pid())));
+        root && third.is_some()
+    });
+    writer.handle().release();
+    ensure!(is_refused, "nobody was refused");
+    let third = third.context("a third")?.finish()?;
+    ensure!(third.code == Some(1) && third.stderr.contains("2 of them of uid 65534"), "{third:?}");
+    for one in waiting {
+        let (document, _) = answer(one.finish()?)?;
+        ensure!(document["writers"][0]["failure"]["message"] == "The fake writer hung", "{document}");
+    }
     Ok(())
 }
 

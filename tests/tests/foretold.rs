@@ -10,7 +10,10 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use vss_api::writer::EventKind;
 use vss_linux::mountinfo;
-use vss_model::Component;
+use vss_model::{Component, FreezePolicy, VssCode};
+use vss_service::check::judgement::FoundVolume;
+use vss_service::check::nesting_obstacle;
+use vss_service::volumes;
 use vss_tests::forecast::{check, foretold, list};
 use vss_tests::instance::{Instance, creation_turn, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
@@ -152,6 +155,33 @@ fn volumes_that_are_held_are_foretold_as_one_instant() -> anyhow::Result<()> {
         let names = [name(&one)?, name(&other)?, name(&inner)?];
         comes_true(&instance, &[&names[0], &names[1]], "file-system", true)?;
         comes_true(&instance, &[&names[0], &names[1], &names[2]], "file-system", true)?;
+    }
+    Ok(())
+}
+
+/// Creation would refuse it by the same words, if one set could be asked of two providers by `vss`.
+#[test]
+fn a_volume_whose_cut_would_write_to_a_held_one_is_foretold() -> anyhow::Result<()> {
+    if LoopFs::skips("a_volume_whose_cut_would_write_to_a_held_one_is_foretold", &[Kind::Ext4, Kind::Btrfs]) {
+        return Ok(());
+    }
+    let outer = LoopFs::new(Kind::Ext4, 192)?;
+    {
+        let inner = LoopFs::new_in(outer.path(), Kind::Btrfs, 128)?;
+        let volume = |file_system: &LoopFs, freeze_policy| -> anyhow::Result<FoundVolume> {
+            let volume = volumes::resolve(file_system.path())?.volume;
+            let forecast = Ok(vss_provider::Forecast::default());
+            Ok(FoundVolume { volume, provider: "any".to_owned(), freeze_policy, shadows: 0, forecast })
+        };
+        let (held, not_held) = (FreezePolicy::NeedsHold, FreezePolicy::MustNotHold);
+        let bad = [volume(&outer, held)?, volume(&inner, not_held)?];
+        let obstacle = nesting_obstacle(&bad).context("no obstacle")?;
+        ensure!(obstacle.code == VssCode::NestedVolumeLimit, "{obstacle}");
+        ensure!(obstacle.message.contains(&*inner.path().to_string_lossy()), "{obstacle}");
+        for good in [[(held, held)], [(not_held, not_held)], [(not_held, held)]].concat() {
+            let pair = [volume(&outer, good.0)?, volume(&inner, good.1)?];
+            ensure!(nesting_obstacle(&pair).is_none(), "{good:?}");
+        }
     }
     Ok(())
 }

@@ -205,7 +205,7 @@ impl EventKind {
 /// Parameters of `Identify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identify {
-    /// The session that asks.
+    /// The session that asks; of a check an id that no session has.
     pub session_id: SessionId,
     /// Milliseconds until an answer comes too late.
     pub time_left_ms: u64,

@@ -37,6 +37,8 @@ pub const WRITER_THAW: Duration = Duration::from_secs(5);
 pub const WRITER_FINISH: Duration = Duration::from_secs(600);
 /// Longest time that we wait for a writer to acknowledge Abort or BackupShutdown; nobody reads its answer.
 pub const WRITER_FAREWELL: Duration = Duration::from_secs(5);
+/// Longest time in which a check begins to look at one more path; those that are left are told so.
+pub const CHECK: Duration = Duration::from_secs(60);
 /// Longest time for the first flush of every member, outside the freeze window (design 3).
 pub const FLUSH: Duration = Duration::from_secs(600);
 /// Longest time for the second flush, inside the freeze window (design 3).

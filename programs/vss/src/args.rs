@@ -163,7 +163,7 @@ pub(crate) struct CheckArguments {
     pub(crate) json: bool,
 }
 
-const CHECK_HELP: &str = "\
+pub(crate) const CHECK_HELP: &str = "\
 Judges by the rules of `vss create` and `vss run`, with every writer taken to
 succeed. Writers are asked what they own, and nothing else; no copy is made. A
 volume that is missing is told as the words to add to `vss run`; `vss create` and

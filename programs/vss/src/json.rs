@@ -222,6 +222,61 @@ mod tests {
         );
     }
 
+    /// The keys of `vss check --json` are those of its help, at every depth.
+    #[test]
+    fn check_has_exactly_the_documented_keys() {
+        let failure = json!({"code": "E_INVALIDARG", "message": "m", "hint": "h"});
+        let document = CheckDocument {
+            possible: false,
+            paths: vec![CheckedPathDocument {
+                path: "/srv".into(),
+                resolved: None,
+                volume_id: None,
+                failure: Some(serde_json::from_value(failure.clone()).unwrap()),
+            }],
+            ..CheckDocument::default()
+        };
+        assert_eq!(
+            serde_json::to_value(&document).unwrap(),
+            json!({"possible": false, "consistency": null, "atomic": false, "volumes": [], "writers": [], "stays_live": [],
+                "obstacles": [], "warnings": [],
+                "paths": [{"path": "/srv", "resolved": null, "volume_id": null, "failure": failure}]})
+        );
+        let volume = json!({"volume": "/srv", "volume_id": "x:y", "fs_type": "btrfs", "provider": "btrfs",
+            "consistency": "crash", "nested_count": 1, "nested": ["n"], "shadows": 0, "failure": null});
+        let missing = json!({"volume": "/wal", "volume_id": "x:z", "provider": null, "reason": "r"});
+        let component = json!({"logical_path": "", "name": "db", "consistency": "application", "missing": [missing]});
+        let writer = json!({"name": "pg", "instance_name": "", "class_id": ID, "instance_id": ID, "failure": null,
+            "component_count": 1, "components": [component]});
+        let help = crate::args::CHECK_HELP;
+        for (sample, key) in [(volume, "volumes"), (writer, "writers")] {
+            let read_back = match key {
+                "volumes" => serde_json::to_value(serde_json::from_value::<CheckedVolume>(sample.clone()).unwrap()),
+                _ => serde_json::to_value(serde_json::from_value::<CheckedWriter>(sample.clone()).unwrap()),
+            };
+            assert_eq!(read_back.unwrap(), sample);
+            assert!(help.contains(key));
+            let described = &help[help.find(key).unwrap()..];
+            for name in keys(&sample) {
+                assert!(described.contains(&name), "{name} of {key} is not in the help");
+            }
+        }
+        for name in keys(&serde_json::to_value(&document).unwrap()) {
+            assert!(help.contains(&name), "{name} is not in the help");
+        }
+    }
+
+    /// The keys of an object and of those within it.
+    fn keys(value: &Value) -> Vec<String> {
+        match value {
+            Value::Object(fields) => {
+                fields.iter().flat_map(|(name, value)| std::iter::once(name.clone()).chain(keys(value))).collect()
+            }
+            Value::Array(values) => values.iter().flat_map(keys).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     #[test]
     fn a_list_adds_what_the_set_knows() {
         let set = set(json!([{"path": "sub", "cut_at": AT}]));

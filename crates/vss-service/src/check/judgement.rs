@@ -1,6 +1,7 @@
 //! The judgement of a check: from what was found on the machine to what a set would be. Pure; asks nobody.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use vss_api::management::{CheckedComponent, CheckedPath, CheckedVolume, CheckedWriter, MissingVolume, SetForecast};
 use vss_model::involvement::{self, MountTable};
 use vss_model::level::{self, ComponentCut, Cut};
@@ -180,28 +181,30 @@ impl FoundWriter {
 /// The volumes that a component lies on and that were not chosen: those that its files are on by name, and those that could
 /// be copied of what is mounted below. A /proc below `/` is nothing that anybody misses.
 fn missing(one: &Involved<'_>, chosen: &[VolumeId], found: &Found, mounts: MountTable<'_>) -> Vec<MissingVolume> {
-    let named = |volume: &VolumeId| {
-        let mut paths = one.component.files.iter().map(|file| file.alternate_path.as_deref().unwrap_or(&file.path));
-        paths.find(|path| involvement::volume_of(path, mounts) == Some(volume))
-    };
+    let paths = one.component.files.iter().map(|file| file.alternate_path.as_deref().unwrap_or(&file.path));
+    let named: BTreeMap<&VolumeId, &Path> =
+        paths.filter_map(|path| Some((involvement::volume_of(path, mounts)?, path))).collect();
     let outside = one.volumes.iter().filter(|volume| !chosen.contains(volume));
     outside
         .filter_map(|volume| {
             let local = found.local.iter().find(|local| local.volume_id == **volume);
-            local.cloned().or_else(|| {
-                let path = named(volume)?;
-                let holder = found.mounts.iter().filter(|(place, id)| id == *volume && path.starts_with(place));
-                let (kind, _) = volume.as_str().split_once(':').unwrap_or((volume.as_str(), ""));
-                Some(MissingVolume {
-                    volume: holder.max_by_key(|(place, _)| place.components().count())?.0.clone(),
-                    volume_id: (*volume).clone(),
-                    provider: None,
-                    reason: format!("it is {kind}"),
-                })
-            })
+            local.cloned().or_else(|| Some(not_local(volume, named.get(volume)?, mounts)))
         })
         .take(MISSING_LISTED)
         .collect()
+}
+
+/// A volume that is none of the machine's own, and that holds `path`.
+fn not_local(volume: &VolumeId, path: &Path, mounts: MountTable<'_>) -> MissingVolume {
+    let holders = mounts.iter().filter(|(place, id)| *id == volume && path.starts_with(place));
+    let place = holders.map(|(place, _)| *place).max_by_key(|place| place.components().count());
+    let kind = volume.as_str().split(':').next().unwrap_or_default();
+    MissingVolume {
+        volume: place.unwrap_or(path).to_owned(),
+        volume_id: volume.clone(),
+        provider: None,
+        reason: format!("it is {kind}"),
+    }
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl Survey {
             })
             .collect();
         found.obstacles.extend(silent(&question.writers, &found.writers));
-        blocking::run("Examining the volumes", limits::PROVIDER_OUTSIDE, move || {
+        blocking::run("Examining the volumes", limits::PROVIDER_IN_WINDOW, move || {
             found.mounts = volumes::mount_table()?;
             found.local = local_volumes(&environment)?;
             found.obstacles.extend(nesting_obstacle(&found.volumes));
@@ -130,8 +130,13 @@ async fn locate(
     question: &Check,
 ) -> Result<(Vec<CheckedPath>, Vec<FoundVolume>), VssError> {
     let mut set = NobodysSet::begin()?;
+    let began = tokio::time::Instant::now();
     let (mut paths, mut found): (Vec<CheckedPath>, Vec<FoundVolume>) = (Vec::new(), Vec::new());
     for path in &question.paths {
+        if began.elapsed() > limits::CHECK {
+            paths.push(CheckedPath { path: path.clone(), volume_id: None, failure: Some(not_looked_at()) });
+            continue;
+        }
         let asked = VolumeQuestion { volume: path.clone(), provider: question.provider.clone() };
         let admitted = jobs::find_volume(Arc::clone(environment), asked).await.and_then(|candidate| {
             let is_known = found.iter().any(|known| known.volume.id == candidate.volume.id);
@@ -153,6 +158,11 @@ async fn locate(
         paths.push(CheckedPath { path: path.clone(), volume_id, failure });
     }
     Ok((paths, found))
+}
+
+fn not_looked_at() -> VssError {
+    let message = format!("It was not looked at: others took more than {:?}", limits::CHECK);
+    VssError::new(VssCode::Unexpected, message).with_hint("Ask for it alone")
 }
 
 async fn examine(environment: &Environment, volume: Volume, provider: Arc<dyn Provider>) -> FoundVolume {
@@ -200,8 +210,9 @@ fn silent(names: &[String], writers: &[FoundWriter]) -> Option<VssError> {
     })
 }
 
-/// A volume that must not be held and lies in a file on one that is.
-fn nesting_obstacle(volumes: &[FoundVolume]) -> Option<VssError> {
+/// What creation would refuse: a volume that must not be held and lies in a file on one that is.
+#[must_use]
+pub fn nesting_obstacle(volumes: &[FoundVolume]) -> Option<VssError> {
     let (held, others): (Vec<&FoundVolume>, Vec<&FoundVolume>) =
         volumes.iter().partition(|one| one.freeze_policy == FreezePolicy::NeedsHold);
     if held.is_empty() {
