@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use vss_model::{Consistency, VssCode, VssError};
+use vss_requester::model::{Consistency, VssCode, VssError};
 use vss_requester::{Backup, BackupRequest, Instance, Lifetime, Monitor, Requester};
 
 /// Says what goes on.

@@ -6,9 +6,9 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
-use vss_api::writer::{Identify, Identity, Register};
-use vss_model::{Component, SessionId, VssCode, VssError, WriterClassId};
 use vss_writer::asynchronous::{Call, Options, Writer, run};
+use vss_writer::messages::{Identify, Identity, Register};
+use vss_writer::model::{Component, SessionId, VssCode, VssError, WriterClassId};
 use vss_writer::{Answer, Stop, done};
 
 struct Shop {

@@ -10,7 +10,7 @@
 //!
 //! ```no_run
 //! use std::path::{Path, PathBuf};
-//! use vss_model::{Consistency, VssError};
+//! use vss_requester::model::{Consistency, VssError};
 //! use vss_requester::{Backup, BackupRequest, Instance, Lifetime, Monitor, Requester, WriterChoice};
 //!
 //! /// Hears of every step. One that wants to be stopped by Ctrl-C answers `interruptions` with how often it was pressed.
@@ -83,3 +83,13 @@ pub use management::Management;
 pub use monitor::{Monitor, Quiet};
 pub use request::{BackupRequest, Lifetime, WriterChoice};
 pub use requester::Requester;
+
+/// The messages of the interface, for [`Requester`]'s calls.
+pub use vss_api::requester as messages;
+/// The words of the house: ids, error codes, records of sets.
+pub use vss_model as model;
+
+/// The code in the manual for authors of backup tools.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/requesters.md")]
+struct Manual;

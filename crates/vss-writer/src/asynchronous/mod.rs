@@ -23,9 +23,9 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use vss_api::writer::{Identify, Identity, Register};
-//! use vss_model::{Component, VssError, WriterClassId};
 //! use vss_writer::asynchronous::{Call, Options, Writer, run};
+//! use vss_writer::messages::{Identify, Identity, Register};
+//! use vss_writer::model::{Component, VssError, WriterClassId};
 //! use vss_writer::{Answer, done};
 //!
 //! struct Shop(tokio::sync::watch::Sender<bool>);
