@@ -313,6 +313,6 @@ pub struct OperationStatus {
     pub error: Option<VssError>,
     /// Grows with each step that the operation begins.
     pub progress: u64,
-    /// What it is doing, for a person, for example `Freeze: postgresql`; empty before the first step.
+    /// What it is doing, for a person, for example `freezing: postgresql`; empty before the first step.
     pub step: String,
 }

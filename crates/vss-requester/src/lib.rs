@@ -18,7 +18,7 @@
 //!
 //! impl Monitor for Steps {
 //!     fn step(&mut self, step: &str) {
-//!         eprintln!("{step}"); // for example: Freeze: postgresql
+//!         eprintln!("{step}"); // for example: freezing: postgresql
 //!     }
 //!     fn waiting(&mut self, why: &str) {
 //!         eprintln!("waiting: {why}"); // one set is made at a time on a machine

@@ -2,7 +2,7 @@
 
 /// Told about progress while an operation runs; every method may do nothing.
 pub trait Monitor {
-    /// The operation began a step, for example `Freeze: postgresql`.
+    /// The operation began a step, for example `freezing: postgresql`.
     fn step(&mut self, step: &str) {
         let _ = step;
     }

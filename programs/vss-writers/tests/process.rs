@@ -1,4 +1,4 @@
-//! The process as a whole, and the example in Python, against a fake service.
+//! The process as a whole, against a fake service.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -279,64 +279,4 @@ fn help_has_examples() {
     let output = Command::new(env!("CARGO_BIN_EXE_vss-writers")).arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("Examples:") && text.contains("fsfreeze-hook.d") && text.contains("Exit status"), "{text}");
-}
-
-fn python(scene: &Scene) -> Option<Process> {
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/writer.py");
-    let mut command = Command::new("python3");
-    command.arg(example).arg(scene.service.path()).arg(scene.path("data")).arg(scene.path("lock"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok().map(Process)
-}
-
-#[test]
-fn the_python_example_serves_every_event() {
-    let scene = Scene::new();
-    let Some(mut process) = python(&scene) else {
-        println!("SKIPPED: the_python_example_serves_every_event: no python3");
-        return;
-    };
-    let mut connection = scene.service.accept().unwrap();
-    assert_eq!(connection.register().unwrap().name, "python-example");
-    let identity = connection.identify().unwrap().unwrap();
-    assert_eq!(identity.components[0].files[0].path, scene.path("data"));
-    let event = session();
-    call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot, Freeze]);
-    assert!(scene.path("lock").exists());
-    // Somebody else holds it: a failure, not an end.
-    let failure = connection.call(Freeze, &event).unwrap().failure().unwrap();
-    assert_eq!(failure.code, VssCode::WriterErrorRetryable);
-    // The end of another session does not end this one's hold.
-    call_all(&mut connection, &session(), &[Abort, BackupShutdown]);
-    assert!(scene.path("lock").exists());
-    call_all(&mut connection, &event, &WHOLE[3..]);
-    assert!(!scene.path("lock").exists());
-    call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot, Freeze, Abort, Abort, BackupShutdown, Freeze]);
-    drop(connection);
-    assert!(process.end().success());
-    assert!(!scene.path("lock").exists());
-}
-
-#[test]
-fn the_python_example_thaws_by_itself_and_on_sigterm() {
-    let scene = Scene::new();
-    let Some(mut process) = python(&scene) else {
-        println!("SKIPPED: the_python_example_thaws_by_itself_and_on_sigterm: no python3");
-        return;
-    };
-    let mut connection = scene.service.accept().unwrap();
-    call_all(&mut connection, &event(Path::new("/srv"), Duration::from_millis(200)), &[Freeze]);
-    process.end();
-    assert!(!scene.path("lock").exists());
-    let Some(mut process) = python(&scene) else { return };
-    let mut connection = scene.service.accept().unwrap();
-    call_all(&mut connection, &session(), &[Freeze]);
-    process.signal("-TERM");
-    assert!(process.end().success());
-    assert!(!scene.path("lock").exists());
-}
-
-#[test]
-fn the_python_example_is_under_60_lines() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/writer.py")).unwrap();
-    assert!(text.lines().count() < 60);
 }
