@@ -2,6 +2,7 @@
 //! whatever the test left frozen is thawed.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,6 +115,8 @@ impl LoopFs {
     /// As [`LoopFs::new`].
     pub fn new_in(directory: &Path, kind: Kind, size_mib: u64) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix_in("vss-loopfs-", directory)?;
+        // Programs under other accounts have files in it, database servers for example.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         let image = directory.path().join("image");
         File::create_new(&image)?.set_len(size_mib << 20)?;
         let options: &[&str] = match kind {

@@ -22,7 +22,15 @@ impl Volume {
     /// # Errors
     /// As [`LoopFs::new`].
     pub fn new() -> anyhow::Result<Self> {
-        Ok(Self { file_system: LoopFs::new(Kind::Btrfs, 256)? })
+        Self::of_size(256)
+    }
+
+    /// The same of this size, in MiB.
+    ///
+    /// # Errors
+    /// As [`LoopFs::new`].
+    pub fn of_size(mib: u64) -> anyhow::Result<Self> {
+        Ok(Self { file_system: LoopFs::new(Kind::Btrfs, mib)? })
     }
 
     /// Where it is mounted.

@@ -2,7 +2,7 @@
 
 use crate::interrupt::Interrupt;
 use anyhow::{Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A Debian package and the program by which it is known to be there.
@@ -25,13 +25,24 @@ pub(crate) const PYTHON: Package = Package { name: "python3", program: "python3"
 /// For `systemd-analyze verify`.
 pub(crate) const SYSTEMD: Package = Package { name: "systemd", program: "systemd-analyze" };
 
+/// The server whose clusters the tests make; it brings its client programs, pgbench and amcheck. What it calls its own cluster
+/// is left alone.
+pub(crate) const POSTGRESQL: Package = Package { name: "postgresql", program: "initdb" };
+
 /// Where programs of the system are, whatever PATH says: an ordinary user's PATH has no sbin.
 const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// True when the program is there.
 pub(crate) fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(PLACES.iter().map(Into::into)).any(|place| place.join(program).is_file())
+    let mut places = std::env::split_paths(&path).chain(PLACES.iter().map(Into::into)).chain(versions());
+    places.any(|place| place.join(program).is_file())
+}
+
+/// Debian puts the programs of PostgreSQL's server where PATH does not lead, by version.
+fn versions() -> impl Iterator<Item = PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("bin"))
 }
 
 /// Makes sure that the packages are there.

@@ -43,8 +43,8 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> 
         parts.iter().for_each(|part| println!("{:<16}{}", part.name, part.what));
         return Ok(true);
     }
-    use packages::{BTRFS, EXT4, PYTHON, RESTIC, SYSTEMD, XFS};
-    packages::need(&[BTRFS, XFS, EXT4, RESTIC, PYTHON, SYSTEMD], interrupt)?;
+    use packages::{BTRFS, EXT4, POSTGRESQL, PYTHON, RESTIC, SYSTEMD, XFS};
+    packages::need(&[BTRFS, XFS, EXT4, RESTIC, PYTHON, SYSTEMD, POSTGRESQL], interrupt)?;
     if std::env::var_os("VSS_TESTDATA").is_none() {
         println!("VSS_TESTDATA is not set: tests that read documents made by Windows are skipped");
     }

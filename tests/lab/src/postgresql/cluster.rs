@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use vss_linux::child::bind_to_parent;
 use vss_linux::process::{PidFd, Signal};
 
+use crate::account::Account;
 use crate::postgresql::programs::Programs;
 use crate::postgresql::session::Session;
 use crate::process::{children, is_alive, output, wait_until};
@@ -212,6 +213,11 @@ impl Cluster {
         String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL)..]).into_owned()
     }
 
+    /// The account of the system under which the server runs.
+    pub(crate) fn account(&self) -> Account {
+        self.programs.account
+    }
+
     /// A client program of PostgreSQL that will connect to this cluster as its superuser.
     #[must_use]
     pub fn client(&self, name: &str) -> Command {
@@ -237,6 +243,15 @@ impl Cluster {
     /// The server does not take it.
     pub fn session(&self, database: &str) -> anyhow::Result<Session> {
         Session::open(self.client("psql"), database)
+    }
+
+    /// How many sessions there are whose application calls itself `name`.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub fn sessions_named(&self, name: &str) -> anyhow::Result<u32> {
+        let asked = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+        Ok(self.sql(SUPERUSER, &asked)?.parse()?)
     }
 
     /// Makes a tablespace in the directory `place`, which is made.
