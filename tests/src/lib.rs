@@ -1,4 +1,4 @@
-//! What the tests of the whole house share: file systems of their own, programs under test, loads.
+//! What the tests of the whole house share: file systems of their own, programs under test, loads, clusters.
 
 pub mod forecast;
 pub mod gate;
@@ -6,7 +6,9 @@ pub mod guard;
 pub mod instance;
 pub mod load;
 pub mod loopfs;
+pub mod postgresql;
 pub mod programs;
+pub mod scale;
 pub mod traces;
 pub mod volume;
 pub mod writers;

@@ -36,6 +36,8 @@ Run them as root: what needs it is refused or skipped otherwise.";
 enum Task {
     /// Run everything that can be checked here, part by part
     Test(test::Arguments),
+    /// Run parts of the tests at their full numbers, which takes longer than every day allows
+    Soak(test::SoakArguments),
     /// Back up a program that keeps writing, from a shadow copy and from the live files, and compare
     Demo,
     /// Measure
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let done = match arguments.task {
         Task::Workload(arguments) => demo::workload::run(&arguments).map(|()| true),
         Task::Test(arguments) => Interrupt::catch().and_then(|interrupt| test::run(&arguments, &interrupt)),
+        Task::Soak(arguments) => Interrupt::catch().and_then(|interrupt| test::soak(&arguments, &interrupt)),
         Task::Demo => Interrupt::catch().and_then(|interrupt| demo::run(&interrupt)),
         Task::Bench(arguments) => Interrupt::catch().and_then(|interrupt| bench::run(&arguments, &interrupt)),
     };

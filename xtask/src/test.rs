@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 
 /// Longest time of a part; what runs longer is killed and has failed.
 const LIMIT: Duration = Duration::from_secs(300);
+/// The same for a part at its full numbers.
+const SOAK_LIMIT: Duration = Duration::from_secs(6 * 3600);
+/// Tells the tests to run at their full numbers (`vss_tests::scale`).
+const SOAK: &str = "VSS_SOAK";
 /// Most of a log that is printed when its part failed.
 const PRINTED: usize = 64 << 10;
 
@@ -35,6 +39,14 @@ pub(crate) struct Arguments {
     list: bool,
 }
 
+/// Options of `cargo xtask soak`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SoakArguments {
+    /// The parts of `cargo xtask test` to run at their full numbers
+    #[arg(value_name = "PART", required = true)]
+    parts: Vec<String>,
+}
+
 /// True when everything passed.
 pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     let metadata = house::metadata()?;
@@ -43,6 +55,23 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> 
         parts.iter().for_each(|part| println!("{:<16}{}", part.name, part.what));
         return Ok(true);
     }
+    run_parts(&metadata, &parts, &Pace { limit: LIMIT, is_soak: false }, interrupt)
+}
+
+/// `cargo xtask soak`: the same parts, doing all that was promised to be shown instead of what fits into every day.
+pub(crate) fn soak(arguments: &SoakArguments, interrupt: &Interrupt) -> Result<bool> {
+    let metadata = house::metadata()?;
+    let parts = chosen(parts(&metadata)?, &arguments.parts)?;
+    run_parts(&metadata, &parts, &Pace { limit: SOAK_LIMIT, is_soak: true }, interrupt)
+}
+
+/// How much the tests do, and how long they may take.
+struct Pace {
+    limit: Duration,
+    is_soak: bool,
+}
+
+fn run_parts(metadata: &Metadata, parts: &[Part], pace: &Pace, interrupt: &Interrupt) -> Result<bool> {
     use packages::{BTRFS, EXT4, POSTGRESQL, PYTHON, RESTIC, SYSTEMD, XFS};
     packages::need(&[BTRFS, XFS, EXT4, RESTIC, PYTHON, SYSTEMD, POSTGRESQL], interrupt)?;
     if std::env::var_os("VSS_TESTDATA").is_none() {
@@ -54,9 +83,9 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> 
         println!("Built in {} s", started.elapsed().as_secs());
     }
     let mut reports = Vec::new();
-    for part in &parts {
+    for part in parts {
         println!("== {}: {}", part.name, part.what);
-        let report = Task { metadata: &metadata, built: built.as_ref(), interrupt }.run(part)?;
+        let report = Task { metadata, built: built.as_ref(), pace, interrupt }.run(part)?;
         println!("   {}", report.line());
         reports.push(report);
     }
@@ -76,6 +105,7 @@ fn chosen(parts: Vec<Part>, names: &[String]) -> Result<Vec<Part>> {
 struct Task<'a> {
     metadata: &'a Metadata,
     built: Option<&'a Built>,
+    pace: &'a Pace,
     interrupt: &'a Interrupt,
 }
 
@@ -94,12 +124,15 @@ impl Task<'_> {
             Check::Tests(selection) => {
                 let built = self.built.context("the tests are built for every part that has some")?;
                 for test in built.tests.iter().filter(|test| selection.has(test)) {
-                    let left = LIMIT.saturating_sub(began.elapsed());
+                    let left = self.pace.limit.saturating_sub(began.elapsed());
                     let mut command = Command::new(&test.executable);
                     command
                         .arg("--show-output")
                         .current_dir(&test.directory)
                         .env("CARGO_MANIFEST_DIR", &test.directory);
+                    if self.pace.is_soak {
+                        command.env(SOAK, "1");
+                    }
                     self.logged(&mut command, &test.name, left, &mut report)?;
                 }
             }
@@ -116,7 +149,7 @@ impl Task<'_> {
             return Ok(());
         }
         let mut command = house::cargo();
-        self.logged(command.args(arguments), &name, LIMIT, report)
+        self.logged(command.args(arguments), &name, self.pace.limit, report)
     }
 
     /// Runs a command within `limit`, its output going to a log, and counts what it says.
@@ -130,6 +163,10 @@ impl Task<'_> {
         let said = fs::read(&path)?;
         let good = report.read(name, ended, &String::from_utf8_lossy(&said));
         println!("   {name}: {} s{}", began.elapsed().as_secs(), if good { "" } else { ": FAILED" });
+        if good && self.pace.is_soak {
+            // What was counted is what a soak is for.
+            print!("{}", String::from_utf8_lossy(&said));
+        }
         if !good {
             let tail = String::from_utf8_lossy(&said[said.len().saturating_sub(PRINTED)..]);
             println!("{tail}\n   (all of it: {})", path.display());
