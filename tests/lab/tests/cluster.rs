@@ -68,7 +68,7 @@ fn a_standby_follows_and_takes_over() -> anyhow::Result<()> {
     let place = place()?;
     let mut primary = Cluster::create(&place.path().join("primary"), &[])?;
     primary.start()?;
-    let mut standby = primary.standby(&place.path().join("standby"))?;
+    let mut standby = primary.standby(&place.path().join("standby"), None)?;
     standby.start()?;
     ensure!(standby.sql("postgres", "SELECT pg_is_in_recovery()")? == "t");
     primary.sql("postgres", "CREATE TABLE t AS SELECT 7 AS n")?;

@@ -93,16 +93,21 @@ impl Cluster {
         Ok(Self { programs, data: data.to_path_buf(), directories: Vec::new(), run, port: next_port(), server: None })
     }
 
-    /// Makes a standby of this running cluster in the directory `data`, which is made: it streams from here when it is
-    /// started.
+    /// Makes a standby of this running cluster in the directory `data`, and its log in the directory `wal` if one is named;
+    /// both are made. It streams from here when it is started.
     ///
     /// # Errors
     /// As [`Cluster::create`]; this one does not run.
-    pub fn standby(&self, data: &Path) -> anyhow::Result<Self> {
+    pub fn standby(&self, data: &Path, wal: Option<&Path>) -> anyhow::Result<Self> {
         let mut standby = Self::adopt(data)?;
-        standby.programs.account.make_directory(data)?;
-        standby.directories.push(data.to_path_buf());
+        for directory in std::iter::once(data).chain(wal) {
+            standby.programs.account.make_directory(directory)?;
+            standby.directories.push(directory.to_path_buf());
+        }
         let mut command = self.client("pg_basebackup");
+        if let Some(wal) = wal {
+            command.arg("--waldir").arg(wal);
+        }
         command
             .args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync", "-D"])
             .arg(data);
@@ -262,6 +267,18 @@ impl Cluster {
         self.programs.account.make_directory(place)?;
         self.directories.push(place.to_path_buf());
         self.sql(SUPERUSER, &format!("CREATE TABLESPACE {name} LOCATION '{}'", place.display()))?;
+        Ok(())
+    }
+
+    /// From now on a transaction is acknowledged when every standby has it too, and shows it.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub fn wait_for_standbys(&self) -> anyhow::Result<()> {
+        for change in ["synchronous_standby_names = '*'", "synchronous_commit = remote_apply"] {
+            self.sql(SUPERUSER, &format!("ALTER SYSTEM SET {change}"))?;
+        }
+        self.sql(SUPERUSER, "SELECT pg_reload_conf()")?;
         Ok(())
     }
 
