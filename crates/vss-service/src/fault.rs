@@ -1,7 +1,8 @@
 //! Injected faults, for the tests that fail or kill something at every row of a saga table.
 //!
 //! Without the feature `fault-injection` (any released build) every function here is empty and the environment is not read.
-//! With it, the variable `VSS_FAULT` names one fault as `ROW:DEED`, for example `commit:kill-guard`.
+//! With it, the variable `VSS_FAULT` names one fault as `ROW:DEED`, for example `commit:kill-guard`; `commit:kill-4711`
+//! kills a process that is none of ours, such as the server whose files are copied.
 
 #[cfg(feature = "fault-injection")]
 use std::sync::OnceLock;
@@ -29,6 +30,8 @@ enum Deed {
     KillBoth,
     KillRequester,
     KillWriter,
+    /// Any process, by its number.
+    Kill(u32),
 }
 
 #[cfg(feature = "fault-injection")]
@@ -44,7 +47,7 @@ fn planned() -> Option<&'static (String, Deed)> {
             "kill-both" => Deed::KillBoth,
             "kill-requester" => Deed::KillRequester,
             "kill-writer" => Deed::KillWriter,
-            _ => return None,
+            other => Deed::Kill(other.strip_prefix("kill-")?.parse().ok()?),
         };
         Some((row.to_owned(), deed))
     })
@@ -82,6 +85,7 @@ pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
         },
         Deed::KillRequester => end(victims.requester),
         Deed::KillWriter => end(victims.writer),
+        Deed::Kill(pid) => end(Some(*pid)),
     }
     Ok(())
 }

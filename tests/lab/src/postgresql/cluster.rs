@@ -15,7 +15,7 @@ use vss_linux::process::{PidFd, Signal};
 use crate::account::Account;
 use crate::postgresql::programs::Programs;
 use crate::postgresql::session::Session;
-use crate::process::{children, is_alive, output, wait_until};
+use crate::process::{is_alive, output, wait_until, working_in};
 
 /// The superuser that initdb makes; peer authentication lets in the account of the system with this name.
 pub const SUPERUSER: &str = "postgres";
@@ -313,7 +313,8 @@ impl Cluster {
 
     fn end(&mut self, signal: Signal) -> anyhow::Result<()> {
         let Some(mut server) = self.server.take() else { return Ok(()) };
-        let mut processes = children(server.id());
+        // Also what a postmaster has left that did not end by us.
+        let mut processes = working_in(&self.data);
         processes.push(server.id());
         let handle = PidFd::open(server.id())?;
         // Fails when it has ended already.

@@ -121,6 +121,18 @@ impl Load {
         Log::read(&self.logs)
     }
 
+    /// Waits until it has ended because its server did, and returns what had been acknowledged until then.
+    ///
+    /// # Errors
+    /// It goes on.
+    pub fn outlived(mut self) -> anyhow::Result<Log> {
+        if !wait_until(LIMIT, || !self.is_running()) {
+            bail!("pgbench goes on without its server: {}", self.words());
+        }
+        self.process.wait()?;
+        Log::read(&self.logs)
+    }
+
     fn words(&self) -> String {
         // The file is shared with pgbench, so its position is at the end.
         let _ = &self.said;
