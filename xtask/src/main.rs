@@ -26,8 +26,10 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask demo
+  cargo xtask demo postgresql
   cargo xtask test
   cargo xtask test model guard
+  cargo xtask soak postgresql
   cargo xtask bench window --sets 50
 
 Run them as root: what needs it is refused or skipped otherwise.";
@@ -38,23 +40,23 @@ enum Task {
     Test(test::Arguments),
     /// Run parts of the tests at their full numbers, which takes longer than every day allows
     Soak(test::SoakArguments),
-    /// Back up a program that keeps writing, from a shadow copy and from the live files, and compare
-    Demo,
+    /// Back up a program or a database that keeps writing, from a shadow copy and from the live files, and compare
+    Demo(demo::Arguments),
     /// Measure
     Bench(bench::Arguments),
     /// The program of the demo that keeps writing
-    #[command(hide = true, name = demo::workload::SUBCOMMAND)]
-    Workload(demo::workload::Arguments),
+    #[command(hide = true, name = demo::files::workload::SUBCOMMAND)]
+    Workload(demo::files::workload::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Before any thread exists: all of them must leave the signals to the descriptor.
     let done = match arguments.task {
-        Task::Workload(arguments) => demo::workload::run(&arguments).map(|()| true),
+        Task::Workload(arguments) => demo::files::workload::run(&arguments).map(|()| true),
         Task::Test(arguments) => Interrupt::catch().and_then(|interrupt| test::run(&arguments, &interrupt)),
         Task::Soak(arguments) => Interrupt::catch().and_then(|interrupt| test::soak(&arguments, &interrupt)),
-        Task::Demo => Interrupt::catch().and_then(|interrupt| demo::run(&interrupt)),
+        Task::Demo(arguments) => Interrupt::catch().and_then(|interrupt| demo::run(&arguments, &interrupt)),
         Task::Bench(arguments) => Interrupt::catch().and_then(|interrupt| bench::run(&arguments, &interrupt)),
     };
     match done {

@@ -5,8 +5,11 @@ use crate::volume::Volume;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{UnmountFlags, unmount};
+use serde_json::Value;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fmt::Write;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,8 +22,16 @@ const SPACE_GIB: u64 = 4;
 /// How long the service on demand may take to end after its last command, and after being told to.
 const SERVICE_END: Duration = Duration::from_secs(10);
 /// Settings of the demo's own service: this machine's scripts are none of its business.
-const SETTINGS: &str =
-    "[writers]\nscript_directory = \"DIR/writers.d\"\nfreeze_directory = \"DIR/freeze.d\"\npostgresql = false\n";
+const SETTINGS: &str = "[writers]\nscript_directory = \"DIR/writers.d\"\nfreeze_directory = \"DIR/freeze.d\"\n";
+
+/// Which applications of this machine the demo's service knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// None.
+    None,
+    /// PostgreSQL.
+    Postgresql,
+}
 
 /// Prints a heading.
 pub(super) fn say(heading: &str) {
@@ -34,6 +45,29 @@ pub(super) fn tour(command: &Command) {
     println!("$ {}", words.collect::<Vec<_>>().join(" "));
 }
 
+/// A line of a demo's table.
+pub(super) type TableRow = (&'static str, String);
+
+/// The table at the end of a demo.
+pub(super) fn table(rows: &[TableRow]) -> String {
+    rows.iter().fold(String::new(), |mut table, (name, value)| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "{name:<26}{value}");
+        table
+    })
+}
+
+/// What the record of a set says of its level and of the time that it took from others.
+pub(super) fn set_rows(set: &Value) -> [TableRow; 3] {
+    let instant = if set["atomic"] == true { "one instant" } else { "several instants" };
+    let ms = |key: &str| set[key].as_u64().map_or_else(|| "?".to_owned(), |ms| format!("{ms} ms"));
+    [
+        ("consistency level", format!("{} ({instant})", set["consistency"].as_str().unwrap_or("?"))),
+        ("freeze (writers)", ms("freeze_ms")),
+        ("hold (writes)", ms("hold_ms")),
+    ]
+}
+
 /// The volume, a service of the demo's own, and a backup repository. Dropping it takes everything away.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -44,7 +78,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Makes the volume, of `gib` GiB. `programs` is where ours lie.
-    pub(super) fn set_up(programs: &Path, gib: u64, interrupt: &Interrupt) -> Result<Self> {
+    pub(super) fn set_up(programs: &Path, gib: u64, writers: Writers, interrupt: &Interrupt) -> Result<Self> {
         // Not /tmp, which may lie in memory.
         let place = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         let space = rustix::fs::statvfs(&place)?;
@@ -54,12 +88,15 @@ impl Stage {
             place.display()
         );
         let directory = TempDir::with_prefix_in("vss-demo-", place)?;
+        // A server on the volume does not run as root.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
         let mut stage = Self { vss: programs.join("vss"), volume: None, directory };
         for name in ["run", "state", "cache"] {
             fs::create_dir(stage.path(name))?;
         }
         let settings = SETTINGS.replace("DIR", &stage.path("state").to_string_lossy());
-        fs::write(stage.path("state").join("vss.toml"), settings)?;
+        let postgresql = writers == Writers::Postgresql;
+        fs::write(stage.path("state").join("vss.toml"), format!("{settings}postgresql = {postgresql}\n"))?;
         let volume = Volume::create(&stage.path("volume"), gib, interrupt)?;
         println!("{} on {}", volume.path().display(), volume.device().display());
         stage.volume = Some(volume);

@@ -1,6 +1,6 @@
 //! What a copy of the program's files shows: whether they are of one instant.
 
-use crate::demo::workload::{DATABASE, FIRST, LAST};
+use crate::demo::files::workload::{DATABASE, FIRST, LAST};
 use anyhow::{Context, Result};
 use rusqlite::Connection;
 use std::fs;

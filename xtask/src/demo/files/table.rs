@@ -1,9 +1,9 @@
-//! The table at the end of the demo.
+//! The table at the end.
 
-use crate::demo::invariant::Image;
-use crate::demo::workload::Pace;
-use crate::demo::{Backup, PlainCopy, TRIES};
-use std::fmt::Write;
+use crate::demo::files::invariant::Image;
+use crate::demo::files::workload::Pace;
+use crate::demo::files::{Backup, PlainCopy, TRIES};
+use crate::demo::stage::{set_rows, table};
 
 /// Everything that the demo has found out.
 #[derive(Debug)]
@@ -28,14 +28,12 @@ impl Outcome {
 
     /// The table.
     pub(super) fn table(&self) -> String {
-        let set = &self.backup.set;
-        let instant = if set["atomic"] == true { "one instant" } else { "several instants" };
-        let ms = |key: &str| set[key].as_u64().map_or_else(|| "?".to_owned(), |ms| format!("{ms} ms"));
+        let [level, freeze, hold] = set_rows(&self.backup.set);
         let pace = |pace: Pace| format!("{:.0} (longest step {} ms)", pace.per_second, pace.longest.as_millis());
-        let rows = [
-            ("consistency level", format!("{} ({instant})", set["consistency"].as_str().unwrap_or("?"))),
-            ("freeze (writers)", ms("freeze_ms")),
-            ("hold (writes)", ms("hold_ms")),
+        table(&[
+            level,
+            freeze,
+            hold,
             ("writes per second before", pace(self.before)),
             ("writes per second during", pace(self.backup.during)),
             ("writes per second after", pace(self.after)),
@@ -45,11 +43,6 @@ impl Outcome {
                 "invariant without",
                 format!("{} (copy {} of at most {TRIES})", self.copy.image.verdict(), self.copy.tries),
             ),
-        ];
-        rows.iter().fold(String::new(), |mut table, (name, value)| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(table, "{name:<26}{value}");
-            table
-        })
+        ])
     }
 }
