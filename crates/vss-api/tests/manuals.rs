@@ -1,17 +1,16 @@
 //! The messages that the manuals show are messages of the interfaces: each block of JSON in them has a call and its answer
-//! on a line each.
+//! on a line each. The times that they name are the limits.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vss_api::{Empty, ErrorParameters, requester as r, writer as w};
-use vss_model::VssCode;
+use vss_model::{VssCode, limits};
 
 /// The lines of every block of JSON in the manual.
-fn messages(manual: &str) -> Vec<Vec<Value>> {
-    let path = format!("{}/../../docs/{manual}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).unwrap();
+fn messages(name: &str) -> Vec<Vec<Value>> {
+    let text = manual(name);
     let blocks = text.split("```json\n").skip(1).map(|block| block.split("```").next().unwrap().to_owned());
-    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{manual}: {error}: {line}"));
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
     blocks.map(|block| block.lines().map(parse).collect()).collect()
 }
 
@@ -49,6 +48,35 @@ fn check(call: &Value, answer: &Value) {
         (false, "GatherWriterMetadata") => is::<r::OperationStarted>(parameters),
         (false, "Wait") => is::<r::OperationStatus>(parameters),
         (false, other) => panic!("the answer to {other} is not known here"),
+    }
+}
+
+fn manual(name: &str) -> String {
+    let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// As the manual for writers has it in its picture of the events.
+#[test]
+fn the_times_in_the_manual_are_the_limits() {
+    let manual = manual("writers.md");
+    let (_, picture) = manual.split_once("```text\n").unwrap();
+    for (event, limit) in [
+        ("Identify", limits::WRITER_IDENTIFY),
+        ("PrepareBackup", limits::WRITER_PREPARE),
+        ("PrepareSnapshot", limits::WRITER_PREPARE),
+        ("Freeze", limits::WRITER_FREEZE),
+        ("Thaw", limits::WRITER_THAW),
+        ("PostSnapshot", limits::WRITER_FINISH),
+        ("BackupComplete", limits::WRITER_FINISH),
+        ("BackupShutdown", limits::WRITER_FAREWELL),
+    ] {
+        let seconds = limit.as_secs();
+        let time = if seconds > 60 { format!("{} min", seconds / 60) } else { format!("{seconds} s") };
+        // The second column; the first has the requester's calls.
+        let is_of_event = |line: &&str| line.get(26..).is_some_and(|line| line.trim_start().starts_with(event));
+        let line = picture.lines().find(is_of_event).unwrap_or_else(|| panic!("{event} is not in the picture"));
+        assert!(line.contains(&time), "{event} has {time}: {line}");
     }
 }
 

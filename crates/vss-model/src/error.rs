@@ -201,6 +201,23 @@ impl VssCode {
         )
     }
 
+    /// True for the codes of causes that pass: a requester waits 10 minutes and tries the whole backup again, 3 times at most
+    /// (spec R 2.4).
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::WriterErrorOutOfResources
+                | Self::WriterErrorTimeout
+                | Self::WriterErrorRetryable
+                | Self::FlushWritesTimeout
+                | Self::HoldWritesTimeout
+                | Self::ProviderVeto
+                | Self::UnexpectedProviderError
+                | Self::SnapshotSetInProgress
+        )
+    }
+
     /// True for the codes that a writer may report of itself (spec R 2.9).
     #[must_use]
     pub const fn allowed_from_writer(self) -> bool {
@@ -310,6 +327,14 @@ mod tests {
             assert_eq!(code.name().parse::<VssCode>().unwrap(), *code);
             assert!(code.hresult() & 0x8000_0000 != 0, "{code} is no failure");
         }
+    }
+
+    #[test]
+    fn of_a_writers_codes_three_pass() {
+        let of_writers = VssCode::ALL.iter().filter(|code| code.allowed_from_writer());
+        let passing: Vec<&str> = of_writers.filter(|code| code.is_transient()).map(|code| code.name()).collect();
+        assert_eq!(passing.len(), 3, "{passing:?}");
+        assert!(VssCode::SnapshotSetInProgress.is_transient() && !VssCode::VolumeNotSupported.is_transient());
     }
 
     #[test]

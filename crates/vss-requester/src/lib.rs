@@ -64,8 +64,8 @@
 //! ```
 //!
 //! The connection is the session's lease: when the process dies, the writers are told, and a set that lives as long as its
-//! session is deleted. Errors are [`vss_model::VssError`] throughout; those worth trying again after a while are
-//! `VSS_E_WRITERERROR_RETRYABLE`, `_TIMEOUT` and `_OUTOFRESOURCES` (spec R 2.9).
+//! session is deleted. Errors are [`vss_model::VssError`] throughout; [`vss_model::VssCode::is_transient`] tells those that are
+//! worth trying again after a while.
 
 pub mod backup;
 mod failure;
