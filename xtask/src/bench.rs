@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: measurements, each beside the bare system call on the same file system in the same run.
 
+mod postgresql;
+mod service;
 mod statistics;
 mod window;
 
@@ -18,11 +20,14 @@ pub(crate) struct Arguments {
 enum Bench {
     /// Freeze to thaw with idle writers on btrfs, beside the bare snapshot ioctl
     Window(window::Arguments),
+    /// How long commits take around a cut of a PostgreSQL cluster under load, beside other ways to make one
+    Postgresql(postgresql::Arguments),
 }
 
 /// True when the measurement is what was wanted.
 pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     match &arguments.bench {
         Bench::Window(arguments) => window::run(arguments, interrupt),
+        Bench::Postgresql(arguments) => postgresql::run(arguments, interrupt),
     }
 }

@@ -4,22 +4,21 @@
 //! btrfs volume, one snapshot by the bare ioctl and one set by `vss create`, and removes both. The window is measured in the
 //! writers: from the first Freeze handler's begin to the last Thaw handler's begin.
 
+use crate::bench::service::Service;
 use crate::bench::statistics::Summary;
-use crate::interrupt::{Interrupt, end};
+use crate::interrupt::Interrupt;
 use crate::volume::Volume;
 use crate::{house, packages};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vss_api::writer::EventKind;
 use vss_linux::btrfs;
-use vss_linux::process::PidFd;
 use vss_model::AppLevel;
 use vss_writer::fake::{FakeHandle, FakeWriter};
 use vss_writer::{Options, RunError, Silent, Stop, Stopper};
@@ -28,8 +27,8 @@ use vss_writer::{Options, RunError, Silent, Stop, Stopper};
 const WANTED_OVER_IOCTL: f64 = 10.0;
 /// Issue: everything else that `vss create` does, at p50, in milliseconds.
 const WANTED_REST: f64 = 100.0;
-/// How long the service and the writers may take to be ready.
-const READY: Duration = Duration::from_secs(30);
+/// One idle writer of each.
+const LEVELS: [AppLevel; 3] = [AppLevel::FrontEnd, AppLevel::BackEnd, AppLevel::System];
 /// Files on the volume, so that it is not an empty one.
 const FILES: u32 = 1000;
 
@@ -58,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> 
     packages::need(&[packages::BTRFS], interrupt)?;
     let programs = house::build_release(interrupt)?;
     house::need_root("bench window")?;
-    let bench = Bench::set_up(programs, interrupt)?;
+    let bench = Bench::set_up(&programs, interrupt)?;
     let mut series = Series::default();
     for round in 0..arguments.sets {
         // In turn, so that neither always meets what the other left.
@@ -107,7 +106,6 @@ fn report(series: &Series, as_json: bool) -> bool {
 /// A service, three writers and a volume.
 #[derive(Debug)]
 struct Bench {
-    vss: PathBuf,
     writers: Vec<IdleWriter>,
     service: Service,
     volume: Volume,
@@ -115,7 +113,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn set_up(programs: PathBuf, interrupt: &Interrupt) -> Result<Self> {
+    fn set_up(programs: &Path, interrupt: &Interrupt) -> Result<Self> {
         let directory = TempDir::with_prefix_in("vss-bench-", "/var/tmp")?;
         let volume = Volume::create(&directory.path().join("volume"), 1, interrupt)?;
         for number in 0..FILES {
@@ -123,34 +121,14 @@ impl Bench {
         }
         fs::create_dir(volume.path().join("bare"))?;
         volume.settle()?;
-        let service = Service::start(&programs, directory.path(), interrupt)?;
-        let socket = service.runtime_directory.join("writer");
-        let levels = [AppLevel::FrontEnd, AppLevel::BackEnd, AppLevel::System];
+        let service = Service::start(programs, directory.path(), interrupt)?;
+        let socket = service.writer_socket();
         let writers =
-            levels.map(|level| IdleWriter::start(level, volume.path(), &socket)).into_iter().collect::<Result<_>>()?;
-        let bench = Self { vss: programs.join("vss"), writers, service, volume, directory };
-        bench.wait_for_writers(interrupt)?;
-        Ok(bench)
-    }
-
-    fn vss(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.vss);
-        command.args(arguments);
-        command.arg("--runtime-dir").arg(&self.service.runtime_directory);
-        command.arg("--state-dir").arg(&self.service.state_directory);
-        command
-    }
-
-    fn wait_for_writers(&self, interrupt: &Interrupt) -> Result<()> {
-        let deadline = Instant::now() + READY;
-        loop {
-            let list: Value = serde_json::from_str(&interrupt.output(&mut self.vss(&["list", "writers", "--json"]))?)?;
-            if list["writers"].as_array().is_some_and(|writers| writers.len() == self.writers.len()) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "the writers are not registered: {list}");
-            interrupt.sleep(Duration::from_millis(50))?;
+            LEVELS.map(|level| IdleWriter::start(level, volume.path(), &socket)).into_iter().collect::<Result<_>>()?;
+        for level in LEVELS {
+            service.wait_for_writer(&name(level), interrupt)?;
         }
+        Ok(Self { writers, service, volume, directory })
     }
 
     fn bare_ioctl(&self, series: &mut Series) -> Result<()> {
@@ -169,18 +147,15 @@ impl Bench {
         for writer in &self.writers {
             writer.handle.forget();
         }
-        let volume = self.volume.path().to_string_lossy();
-        let mut command = self.vss(&["create", &volume, "--json"]);
         let began = Instant::now();
-        let output = interrupt.output(&mut command)?;
+        let set = self.service.create(self.volume.path(), interrupt)?;
         let whole = began.elapsed();
-        let set: Value = serde_json::from_str(&output)?;
         let window = self.window(&set)?;
         series.whole.push(whole);
         series.window.push(window);
         series.rest.push(whole.saturating_sub(window));
         let id = set["set_id"].as_str().context("vss create says no set_id")?;
-        interrupt.output(&mut self.vss(&["delete", "--set", id]))?;
+        interrupt.output(&mut self.service.vss(&["delete", "--set", id]))?;
         Ok(btrfs::commit_transaction(File::open(self.volume.path())?)?)
     }
 
@@ -213,6 +188,11 @@ impl Bench {
     }
 }
 
+/// What the writer of a level is called.
+fn name(level: AppLevel) -> String {
+    format!("idle {level:?}")
+}
+
 /// A writer that answers at once, on a thread of this process.
 #[derive(Debug)]
 struct IdleWriter {
@@ -223,7 +203,7 @@ struct IdleWriter {
 
 impl IdleWriter {
     fn start(level: AppLevel, volume: &Path, socket: &Path) -> Result<Self> {
-        let mut writer = FakeWriter::new(&format!("idle {level:?}"), volume).at_level(level);
+        let mut writer = FakeWriter::new(&name(level), volume).at_level(level);
         let handle = writer.handle();
         let (stopper, stop) = Stop::new()?;
         let socket = socket.to_path_buf();
@@ -239,49 +219,5 @@ impl IdleWriter {
             Ok(ended) => Ok(ended?),
             Err(_) => bail!("a writer panicked"),
         }
-    }
-}
-
-/// A service of the benchmark's own. Dropping it ends it.
-#[derive(Debug)]
-struct Service {
-    child: Child,
-    pidfd: PidFd,
-    runtime_directory: PathBuf,
-    state_directory: PathBuf,
-}
-
-impl Service {
-    fn start(programs: &Path, directory: &Path, interrupt: &Interrupt) -> Result<Self> {
-        let (runtime_directory, state_directory) = (directory.join("run"), directory.join("state"));
-        fs::create_dir(&runtime_directory)?;
-        fs::create_dir(&state_directory)?;
-        // Settings of its own: all defaults, whatever this machine's are.
-        fs::write(state_directory.join("vss.toml"), "")?;
-        let log = File::create(directory.join("vssd.log"))?;
-        let mut command = Command::new(programs.join("vssd"));
-        command.arg("--runtime-dir").arg(&runtime_directory).arg("--state-dir").arg(&state_directory);
-        let child = interrupt.spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))?;
-        let service = Self { pidfd: PidFd::open(child.id())?, child, runtime_directory, state_directory };
-        let deadline = Instant::now() + READY;
-        while !service.runtime_directory.join("writer").exists() {
-            if service.pidfd.is_gone() || Instant::now() >= deadline {
-                bail!("vssd did not start: {}", fs::read_to_string(directory.join("vssd.log"))?);
-            }
-            interrupt.sleep(Duration::from_millis(20))?;
-        }
-        Ok(service)
-    }
-
-    fn end(&mut self) -> Result<()> {
-        end(&mut self.child, &self.pidfd)?;
-        Ok(())
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // It has ended already after `end`.
-        let _ = self.end();
     }
 }

@@ -75,7 +75,7 @@ impl Outcome {
             self.acknowledged(),
             self.with.history
         );
-        table(&[
+        let mut rows = vec![
             level,
             freeze,
             hold,
@@ -85,8 +85,17 @@ impl Outcome {
             ("  during the slow copy", self.copying.pace(&self.log)),
             ("transactions", in_backup),
             ("recovery with us", format!("{:.1} s", self.with.recovery.as_secs_f64())),
-            ("TPC-B and amcheck with us", self.with.to_string()),
-            ("  without", self.without.to_string()),
-        ])
+        ];
+        for (name, verdict) in [("second server with us", &self.with), ("second server without", &self.without)] {
+            // One line for each fault.
+            let lines = if verdict.holds() {
+                vec![verdict.to_string()]
+            } else {
+                verdict.faults.iter().map(|fault| format!("BROKEN: {fault}")).collect()
+            };
+            let names = std::iter::once(name).chain(std::iter::repeat(""));
+            rows.extend(names.zip(lines));
+        }
+        table(&rows)
     }
 }
