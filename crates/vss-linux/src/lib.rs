@@ -1,4 +1,4 @@
-//! System calls, safe to use: freezing, mounts, btrfs, loop devices, processes and their credentials.
+//! System calls, safe to use: freezing, mounts, btrfs, loop devices, shared blocks, processes and their credentials.
 //!
 //! Here lives all `unsafe` of the project, each place with the reason why it is sound, and what vssd and its guard share
 //! about a hold ([`hold`]: protocol, ledger, sweep). What a call is for is decided on the floors above; nothing here knows
@@ -17,5 +17,6 @@ pub mod mount;
 pub mod mountinfo;
 pub mod peer;
 pub mod process;
+pub mod reflink;
 pub mod statfs;
 pub mod user;

@@ -1,12 +1,14 @@
-//! Loop devices: attaching an image file to a free `/dev/loopN` and detaching it again (loop(4)).
+//! Loop devices: attaching an image file to a free `/dev/loopN`, detaching it again, and asking what is attached (loop(4)).
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use linux_raw_sys::loop_device::{self as abi, loop_config};
+use linux_raw_sys::loop_device::{self as abi, loop_config, loop_info64};
 
 /// Another process may take the free number that we were told; so many times it is asked for again.
 const ATTACH_TRIES: u32 = 64;
@@ -18,6 +20,73 @@ pub struct AttachOptions {
     pub autoclear: bool,
     /// No writes (LO_FLAGS_READ_ONLY).
     pub read_only: bool,
+    /// Where the device begins in the image, in bytes.
+    pub offset: u64,
+    /// How many bytes of the image it has; 0: all from the offset on.
+    pub size_limit: u64,
+}
+
+/// What an attached device says of itself (LOOP_GET_STATUS64).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoopStatus {
+    /// The image's device number, as stat(2) has it.
+    pub device: u64,
+    /// The image's inode number.
+    pub inode: u64,
+    /// Where the device begins in the image, in bytes.
+    pub offset: u64,
+    /// How many bytes of the image it has; 0: all from the offset on.
+    pub size_limit: u64,
+    /// The data are encrypted on their way (kernels before 5.16).
+    pub is_encrypted: bool,
+}
+
+/// What the loop device `device` (`/dev/loopN`) is attached to.
+///
+/// # Errors
+/// `ENXIO` when nothing is attached; `ENOTTY` when it is no loop device.
+pub fn status(device: &Path) -> io::Result<LoopStatus> {
+    let device = File::open(device)?;
+    // SAFETY: loop_info64 is plain integers and arrays of integers, for which all-zero is a value.
+    let mut info: loop_info64 = unsafe { mem::zeroed() };
+    // SAFETY: LOOP_GET_STATUS64 writes one loop_info64, which lives through the call.
+    if unsafe { libc::ioctl(device.as_raw_fd(), abi::LOOP_GET_STATUS64 as libc::Ioctl, &mut info) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(LoopStatus {
+        device: info.lo_device,
+        inode: info.lo_inode,
+        offset: info.lo_offset,
+        size_limit: info.lo_sizelimit,
+        is_encrypted: info.lo_encrypt_type != 0,
+    })
+}
+
+/// The image of the block device with this directory in sysfs, by the kernel's words: ` (deleted)` is appended to the name of
+/// a file that was; a file of a mount that is attached nowhere is named from that mount's root. None when it is no attached
+/// loop device.
+#[must_use]
+pub fn backing_file(sysfs: &Path) -> Option<PathBuf> {
+    let mut text = fs::read(sysfs.join("loop/backing_file")).ok()?;
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    Some(PathBuf::from(OsString::from_vec(text)))
+}
+
+/// Every attached loop device, as `/dev/loopN`, with [`backing_file`].
+///
+/// # Errors
+/// sysfs is not mounted.
+pub fn attached() -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let mut devices = Vec::new();
+    for entry in fs::read_dir("/sys/class/block")? {
+        let entry = entry?;
+        if let Some(image) = backing_file(&entry.path()) {
+            devices.push((Path::new("/dev").join(entry.file_name()), image));
+        }
+    }
+    Ok(devices)
 }
 
 /// An attached loop device, open. Dropping it closes the descriptor and no more: the device stays attached unless it was
@@ -35,10 +104,21 @@ impl LoopDevice {
     /// No permission, no such image, or no free loop device after 64 tries.
     pub fn attach(image: &Path, options: AttachOptions) -> io::Result<Self> {
         let backing = OpenOptions::new().read(true).write(!options.read_only).open(image)?;
+        Self::attach_file(&backing, image, options)
+    }
+
+    /// As [`LoopDevice::attach`], of an image that is open, for writing too unless the device is to be read-only; `name` is
+    /// what losetup(8) shows.
+    ///
+    /// # Errors
+    /// As [`LoopDevice::attach`].
+    pub fn attach_file(backing: impl AsFd, name: &Path, options: AttachOptions) -> io::Result<Self> {
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
         // SAFETY: loop_config is plain integers and arrays of integers, for which all-zero is a value.
         let mut config: loop_config = unsafe { mem::zeroed() };
-        config.fd = u32::try_from(backing.as_raw_fd()).map_err(io::Error::other)?;
+        config.fd = u32::try_from(backing.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+        config.info.lo_offset = options.offset;
+        config.info.lo_sizelimit = options.size_limit;
         if options.autoclear {
             config.info.lo_flags |= abi::LO_FLAGS_AUTOCLEAR as u32;
         }
@@ -46,7 +126,7 @@ impl LoopDevice {
             config.info.lo_flags |= abi::LO_FLAGS_READ_ONLY as u32;
         }
         // The name is for `losetup -l` only; the kernel takes at most 63 bytes and a NUL.
-        for (to, from) in config.info.lo_file_name[..63].iter_mut().zip(image.as_os_str().as_encoded_bytes()) {
+        for (to, from) in config.info.lo_file_name[..63].iter_mut().zip(name.as_os_str().as_bytes()) {
             *to = *from;
         }
 

@@ -12,7 +12,7 @@ use std::{
 use linux_raw_sys::general as abi;
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags},
-    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags},
+    mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
 };
 
 /// Where mount events of a mount go (mount_namespaces(7)).
@@ -76,6 +76,37 @@ pub fn clone_tree_at(place: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     Ok(rustix::mount::open_tree(place, c"", flags)?)
+}
+
+/// Mounts the file system of type `kind` on the block device `device` without attaching it anywhere: nosuid, nodev, gone when
+/// the descriptor, which is an O_PATH one, is closed. `options` are flags of the file system, such as `nouuid`. Where it is
+/// mounted already, `read_only` must be as it is there (EBUSY), and the options stay what they are.
+///
+/// # Errors
+/// As mount(2): EINVAL when it is no such file system, EBUSY, ENODEV, EPERM, EUCLEAN when it is damaged.
+pub fn mount_device(kind: &str, device: &Path, read_only: bool, options: &[&str]) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, c"source", device)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if read_only {
+        rustix::mount::fsconfig_set_flag(&context, c"ro")?;
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    for option in options {
+        rustix::mount::fsconfig_set_flag(&context, *option)?;
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Makes the whole file system of `mount` read-only, wherever it is mounted, and writes down that it is clean.
+///
+/// # Errors
+/// EBUSY while a file is open for writing.
+pub fn make_file_system_read_only(mount: impl AsFd) -> io::Result<()> {
+    let context = rustix::mount::fspick(mount, c"", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
+    rustix::mount::fsconfig_set_flag(&context, c"ro")?;
+    Ok(rustix::mount::fsconfig_reconfigure(&context)?)
 }
 
 /// Mounts the detached `mount` over what is open as `place` (O_PATH is enough).

@@ -3,6 +3,8 @@
 //! A provider's own tests give a [`Subject`] and call [`assert_conforms`]. Each check leaves the volumes as it found them,
 //! but for its own files.
 
+mod hold;
+
 use crate::{Deletion, PrepareRequest, Presence, Provider, StoredCopy, Support};
 use rustix::fs::{Mode, OFlags};
 use std::{
@@ -12,7 +14,7 @@ use std::{
     path::Path,
 };
 use vss_linux::mount;
-use vss_model::{Context, Instant, SetId, ShadowId, Volume, VssCode, VssError};
+use vss_model::{Context, FreezePolicy, Instant, SetId, ShadowId, Volume, VssCode, VssError};
 
 /// What the suite needs of a provider's test.
 pub trait Subject {
@@ -111,11 +113,13 @@ struct Making<'a> {
     provider: &'a dyn Provider,
     set_id: SetId,
     copies: Vec<StoredCopy>,
+    /// Commit is called while the volumes are frozen.
+    held: bool,
 }
 
 impl<'a> Making<'a> {
     /// BeginPrepare for each volume.
-    fn begin(provider: &'a dyn Provider, volumes: &[Volume]) -> Result<Self, String> {
+    fn begin(subject: &dyn Subject, provider: &'a dyn Provider, volumes: &[Volume]) -> Result<Self, String> {
         let set_id = SetId::random();
         let mut copies = Vec::new();
         for volume in volumes {
@@ -126,7 +130,7 @@ impl<'a> Making<'a> {
             ensure(stored.data.len() <= 64 << 10, "begin_prepare gave more than 64 KiB of data")?;
             copies.push(stored);
         }
-        Ok(Self { provider, set_id, copies })
+        Ok(Self { provider, set_id, copies, held: is_held(subject, provider) })
     }
 
     /// The first `count` phases after BeginPrepare.
@@ -135,6 +139,11 @@ impl<'a> Making<'a> {
     }
 
     fn call(&mut self, call: Call) -> Result<(), String> {
+        if call == Call::Commit && self.held {
+            let volumes: Vec<Volume> = self.copies.iter().map(|copy| copy.volume.clone()).collect();
+            let cut = hold::while_held(&volumes, || call.make(self.provider, self.set_id));
+            return done(call, cut.map_err(|error| format!("the volumes cannot be held: {error}"))?);
+        }
         if call != Call::PostCommit {
             return done(call, call.make(self.provider, self.set_id));
         }
@@ -166,6 +175,11 @@ impl<'a> Making<'a> {
     }
 }
 
+/// What has no content of its own is not frozen: a fake's volumes may be directories of the machine's root.
+fn is_held(subject: &dyn Subject, provider: &dyn Provider) -> bool {
+    subject.keeps_content() && provider.properties().freeze_policy == FreezePolicy::NeedsHold
+}
+
 fn request(set_id: SetId, volume: &Volume) -> PrepareRequest {
     PrepareRequest { set_id, shadow_id: ShadowId::random(), volume: volume.clone(), context: Context::Backup }
 }
@@ -185,7 +199,7 @@ fn properties_last(subject: &dyn Subject) -> Result<(), String> {
 
 fn phases_in_order_make_a_copy(subject: &dyn Subject) -> Result<(), String> {
     let provider = subject.provider();
-    let mut making = Making::begin(&*provider, &subject.volumes()[..1])?;
+    let mut making = Making::begin(subject, &*provider, &subject.volumes()[..1])?;
     nothing_left(subject, "begin_prepare")?;
     ensure(done("presence", provider.presence(&making.copies[0]))? == Presence::Gone, "a copy is present too early")?;
     making.advance(2)?;
@@ -215,7 +229,7 @@ fn a_call_out_of_order_is_refused(subject: &dyn Subject) -> Result<(), String> {
             if position == stage {
                 continue;
             }
-            let mut making = Making::begin(&*provider, &subject.volumes()[..1])?;
+            let mut making = Making::begin(subject, &*provider, &subject.volumes()[..1])?;
             making.advance(stage)?;
             let what = format!("{call:?} in place of {:?}", Call::ALL[stage]);
             refused(&what, call.make(&*provider, making.set_id), &[VssCode::BadState, VssCode::ProviderVeto])?;
@@ -238,7 +252,7 @@ fn an_unknown_set_is_not_found(subject: &dyn Subject) -> Result<(), String> {
 fn abort_leaves_nothing(subject: &dyn Subject) -> Result<(), String> {
     let provider = subject.provider();
     for stage in 0..Call::ALL.len() {
-        let mut making = Making::begin(&*provider, &subject.volumes())?;
+        let mut making = Making::begin(subject, &*provider, &subject.volumes())?;
         making.advance(stage)?;
         making.abort()?;
         nothing_left(subject, &format!("abort before {:?}", Call::ALL[stage]))?;
@@ -252,7 +266,7 @@ fn abort_leaves_nothing(subject: &dyn Subject) -> Result<(), String> {
 
 fn abort_after_the_end_keeps_the_copy(subject: &dyn Subject) -> Result<(), String> {
     let provider = subject.provider();
-    let mut making = Making::begin(&*provider, &subject.volumes()[..1])?;
+    let mut making = Making::begin(subject, &*provider, &subject.volumes()[..1])?;
     making.finish()?;
     making.abort()?;
     let presence = done("presence", provider.presence(&making.copies[0]))?;
@@ -263,9 +277,9 @@ fn abort_after_the_end_keeps_the_copy(subject: &dyn Subject) -> Result<(), Strin
 fn another_set_forgets_the_unfinished_one(subject: &dyn Subject) -> Result<(), String> {
     let provider = subject.provider();
     for stage in 0..Call::ALL.len() {
-        let mut first = Making::begin(&*provider, &subject.volumes()[..1])?;
+        let mut first = Making::begin(subject, &*provider, &subject.volumes()[..1])?;
         first.advance(stage)?;
-        let mut second = Making::begin(&*provider, &subject.volumes()[..1])?;
+        let mut second = Making::begin(subject, &*provider, &subject.volumes()[..1])?;
         nothing_left(subject, &format!("another set before {:?}", Call::ALL[stage]))?;
         let call = Call::ALL[stage];
         let result = call.make(&*provider, first.set_id);
@@ -279,7 +293,7 @@ fn another_set_forgets_the_unfinished_one(subject: &dyn Subject) -> Result<(), S
 fn a_crash_leaves_nothing_that_delete_cannot_find(subject: &dyn Subject) -> Result<(), String> {
     for stage in 0..=Call::ALL.len() {
         let provider = subject.provider();
-        let mut making = Making::begin(&*provider, &subject.volumes())?;
+        let mut making = Making::begin(subject, &*provider, &subject.volumes())?;
         // What the catalogue has at a crash is what BeginPrepare gave.
         let stored = making.copies.clone();
         making.advance(stage)?;
@@ -301,7 +315,12 @@ fn a_volume_added_twice_is_copied_once(subject: &dyn Subject) -> Result<(), Stri
     let first = done("begin_prepare", provider.begin_prepare(&request))?;
     let second = done("begin_prepare again", provider.begin_prepare(&request))?;
     ensure(first == second, "the second begin_prepare gave something else")?;
-    let mut making = Making { provider: &*provider, set_id: request.set_id, copies: vec![first] };
+    let mut making = Making {
+        provider: &*provider,
+        set_id: request.set_id,
+        copies: vec![first],
+        held: is_held(subject, &*provider),
+    };
     making.finish()?;
     making.delete()?;
     nothing_left(subject, "delete")
@@ -317,7 +336,7 @@ fn a_copy_keeps_the_old_content(subject: &dyn Subject) -> Result<(), String> {
     let written = |result: io::Result<()>| result.map_err(|error| format!("the volume cannot be written: {error}"));
     written(std::fs::write(&kept, "old"))?;
     written(std::fs::write(&deleted, "old"))?;
-    let mut making = Making::begin(&*provider, std::slice::from_ref(volume))?;
+    let mut making = Making::begin(subject, &*provider, std::slice::from_ref(volume))?;
     making.advance(3)?;
     written(std::fs::write(&kept, "new"))?;
     written(std::fs::remove_file(&deleted))?;
@@ -339,7 +358,7 @@ fn a_copy_keeps_the_old_content(subject: &dyn Subject) -> Result<(), String> {
 
 fn a_copy_is_writable_only_before_post_final(subject: &dyn Subject) -> Result<(), String> {
     let provider = subject.provider();
-    let mut making = Making::begin(&*provider, &subject.volumes()[..1])?;
+    let mut making = Making::begin(subject, &*provider, &subject.volumes()[..1])?;
     for call in Call::ALL {
         let result = provider.mount(&making.copies[0], true).map(|_| ());
         let codes = [VssCode::ProviderVeto, VssCode::ObjectNotFound, VssCode::BadState];
@@ -348,6 +367,11 @@ fn a_copy_is_writable_only_before_post_final(subject: &dyn Subject) -> Result<()
         if call == Call::PreFinal {
             break;
         }
+    }
+    if !provider.properties().capabilities.writable_phase {
+        let result = provider.mount(&making.copies[0], true).map(|_| ());
+        refused("a writable mount without a writable phase", result, &[VssCode::ProviderVeto])?;
+        return making.abort();
     }
     let writable = done("mount", provider.mount(&making.copies[0], true))?;
     write_in(&writable[0].mount, "conformance-mended")
@@ -373,7 +397,7 @@ fn several_volumes_are_copied_in_one_set(subject: &dyn Subject) -> Result<(), St
     let provider = subject.provider();
     let volumes = subject.volumes();
     ensure(volumes.len() > 1, "the test gives fewer than two volumes")?;
-    let mut making = Making::begin(&*provider, &volumes)?;
+    let mut making = Making::begin(subject, &*provider, &volumes)?;
     making.finish()?;
     for copy in &making.copies {
         ensure(done("presence", provider.presence(copy))? == Presence::Present, "a copy of the set is not present")?;
@@ -390,7 +414,7 @@ fn several_volumes_are_copied_in_one_set(subject: &dyn Subject) -> Result<(), St
 
 fn a_deleted_copy_cannot_be_mounted(subject: &dyn Subject) -> Result<(), String> {
     let provider = subject.provider();
-    let mut making = Making::begin(&*provider, &subject.volumes()[..1])?;
+    let mut making = Making::begin(subject, &*provider, &subject.volumes()[..1])?;
     making.finish()?;
     making.delete()?;
     let result = provider.mount(&making.copies[0], false).map(|_| ());
@@ -401,7 +425,7 @@ fn a_forecast_comes_true_and_changes_nothing(subject: &dyn Subject) -> Result<()
     let provider = subject.provider();
     let volumes = subject.volumes();
     // Also while a set is in creation, whose volumes it leaves alone.
-    let mut making = Making::begin(&*provider, &volumes[..1])?;
+    let mut making = Making::begin(subject, &*provider, &volumes[..1])?;
     let forecast = done("forecast", provider.forecast(&volumes[0]))?;
     nothing_left(subject, "forecast")?;
     making.advance(3)?;

@@ -190,6 +190,14 @@ pub trait Provider: Send + Sync {
     /// `VSS_E_PROVIDER_VETO` when the volume cannot be examined.
     fn is_volume_supported(&self, volume: &Volume) -> Result<Support, VssError>;
 
+    /// Where `commit` of this volume writes, by paths of the live machine: files or directories. Neither the file systems that
+    /// they lie on nor those below may be held in the same set; a frozen one would let the cut wait for ever. Asked before
+    /// anything is frozen; empty when it writes to no mounted file system.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` when the volume cannot be examined.
+    fn writes_to(&self, volume: &Volume) -> Result<Vec<PathBuf>, VssError>;
+
     /// What would a copy of this volume be if it were made now, with the limits and the space of now? Changes nothing, also on
     /// disk, and knows nothing of a set in creation.
     ///

@@ -86,6 +86,8 @@ pub struct FakeOptions {
     /// A directory for marker files `<shadow-id>`: made in `end_prepare`, deleted by `abort` and `delete`. It is created
     /// when it is missing. Without one, copies live in memory and are gone with the fake.
     pub store: Option<PathBuf>,
+    /// Its copies can be written to until they are finished.
+    pub writable_phase: bool,
     /// The phase that fails, with this code, each time.
     pub fail: Option<(Phase, VssCode)>,
     /// The phase that takes this long, before it does anything.
@@ -95,12 +97,13 @@ pub struct FakeOptions {
 }
 
 impl Default for FakeOptions {
-    /// `fake`, `NeedsHold`, in memory, no failures, no delays.
+    /// `fake`, `NeedsHold`, in memory, a writable phase, no failures, no delays.
     fn default() -> Self {
         Self {
             name: "fake".to_owned(),
             freeze_policy: FreezePolicy::NeedsHold,
             store: None,
+            writable_phase: true,
             fail: None,
             hang: None,
             commit_delay: Duration::ZERO,
@@ -238,12 +241,20 @@ impl Provider for FakeProvider {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             provider_type: ProviderType::Software,
             freeze_policy: self.options.freeze_policy,
-            capabilities: Capabilities { kind: CopyKind::RedirectOnWrite, persistent: true, writable_phase: true },
+            capabilities: Capabilities {
+                kind: CopyKind::RedirectOnWrite,
+                persistent: true,
+                writable_phase: self.options.writable_phase,
+            },
         }
     }
 
     fn is_volume_supported(&self, _volume: &Volume) -> Result<Support, VssError> {
         Ok(Support::Yes)
+    }
+
+    fn writes_to(&self, _volume: &Volume) -> Result<Vec<PathBuf>, VssError> {
+        Ok(Vec::new())
     }
 
     fn forecast(&self, _volume: &Volume) -> Result<Forecast, VssError> {
@@ -355,10 +366,10 @@ impl Provider for FakeProvider {
         if !self.exists(copy.shadow_id) {
             return Err(VssError::new(VssCode::ObjectNotFound, format!("There is no shadow copy {}", copy.shadow_id)));
         }
-        let is_writable =
-            self.lock().set.as_ref().is_some_and(|set| set.id == copy.set_id && set.stage == Stage::Writable);
+        let is_writable = self.options.writable_phase
+            && self.lock().set.as_ref().is_some_and(|set| set.id == copy.set_id && set.stage == Stage::Writable);
         if writable && !is_writable {
-            return Err(veto(format!("Shadow copy {} is not writable any more", copy.shadow_id)));
+            return Err(veto(format!("Shadow copy {} is not writable", copy.shadow_id)));
         }
         let change = Change { read_only: Some(!writable), ..Change::SHADOW };
         let mounted = mount::clone_tree(&copy.volume.mount_point, false)

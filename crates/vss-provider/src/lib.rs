@@ -3,13 +3,21 @@
 //! Here live the trait with VSS's phases ([`Provider`]), a fake ([`fake::FakeProvider`]) and the conformance suite that
 //! every provider runs ([`conformance`]). Real providers are crates of their own under `providers/`.
 //!
+//! What several of them have in common lives here too, so that they look alike: the one set in creation ([`current`]), the
+//! stage that it has reached ([`stage`]), the directory of copies ([`store`]), the space guard ([`space`]) and the kernel's
+//! errors in the words of the contract ([`failure`]).
+//!
 //! Everything that crosses the trait is plain serialisable data or a file descriptor, so that a provider in another
 //! process can be served by the same calls.
 
 pub mod conformance;
 pub mod contract;
+pub mod current;
+pub mod failure;
 pub mod fake;
+pub mod space;
 pub mod stage;
+pub mod store;
 
 pub use contract::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,

@@ -16,21 +16,26 @@ use vss_provider::{
 /// Two directories of the machine's own file system: the fake does not care.
 struct FakeSubject {
     place: PathBuf,
+    writable_phase: bool,
 }
 
 impl FakeSubject {
-    fn new() -> Self {
+    fn new(writable_phase: bool) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let place = std::env::temp_dir().join(format!("vss-fake-{}-{number}", std::process::id()));
         for directory in ["store", "one", "two"] {
             std::fs::create_dir_all(place.join(directory)).unwrap();
         }
-        Self { place }
+        Self { place, writable_phase }
     }
 
     fn options(&self) -> FakeOptions {
-        FakeOptions { store: Some(self.place.join("store")), ..FakeOptions::default() }
+        FakeOptions {
+            store: Some(self.place.join("store")),
+            writable_phase: self.writable_phase,
+            ..FakeOptions::default()
+        }
     }
 }
 
@@ -84,12 +89,13 @@ fn the_fake_conforms() {
         println!("SKIPPED: the_fake_conforms: needs root for open_tree");
         return;
     }
-    assert_conforms(&FakeSubject::new());
+    assert_conforms(&FakeSubject::new(true));
+    assert_conforms(&FakeSubject::new(false));
 }
 
 #[test]
 fn it_fails_where_it_is_told_to_and_records_the_calls() {
-    let subject = FakeSubject::new();
+    let subject = FakeSubject::new(true);
     let provider = FakeProvider::new(FakeOptions {
         fail: Some((Phase::Commit, VssCode::ProviderVeto)),
         hang: Some((Phase::PreCommit, Duration::from_millis(50))),

@@ -2,11 +2,9 @@
 
 use crate::{
     cut::Cutters,
-    failure::{failed, is},
     file_system::FileSystem,
     nested::{self, Place},
-    space,
-    store::{self, Store},
+    store::Parts,
 };
 use rustix::{fs::OFlags, io::Errno};
 use std::{
@@ -20,7 +18,13 @@ use vss_linux::{
     mount,
 };
 use vss_model::{Instant, NestedCopy, ShadowId, Volume, VssCode, VssError};
-use vss_provider::{CommittedCopy, stage::Stage};
+use vss_provider::{
+    CommittedCopy, current,
+    failure::{failed, is},
+    space,
+    stage::Stage,
+    store::{self, Store},
+};
 
 /// A volume that was taken into the set by BeginPrepare.
 #[derive(Debug)]
@@ -76,16 +80,26 @@ pub(crate) enum Lanes {
 /// A set that is not finished.
 #[derive(Debug)]
 pub(crate) struct Creation {
-    pub(crate) stage: Stage,
+    stage: Stage,
     pub(crate) members: Vec<Member>,
     lanes: Lanes,
 }
 
-impl Creation {
-    pub(crate) fn new() -> Self {
+impl current::Creation for Creation {
+    fn new() -> Self {
         Self { stage: Stage::Preparing, members: Vec::new(), lanes: Lanes::Here(Vec::new()) }
     }
 
+    fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    fn undo(mut self) -> Result<(), VssError> {
+        self.take_lanes().into_iter().map(Lane::undo).fold(Ok(()), Result::and)
+    }
+}
+
+impl Creation {
     /// Opens everything that the cut needs. `stop` is asked between the steps.
     pub(crate) fn end_prepare(
         &mut self,
@@ -182,11 +196,6 @@ impl Creation {
             lanes.iter().try_for_each(Lane::seal)?;
         }
         Ok(())
-    }
-
-    /// Deletes whatever was made. Goes on after a failure and returns the first.
-    pub(crate) fn undo(mut self) -> Result<(), VssError> {
-        self.take_lanes().into_iter().map(Lane::undo).fold(Ok(()), Result::and)
     }
 
     /// The lanes, taken back from the threads of a cut that did not come to be.

@@ -3,10 +3,7 @@
 //! A snapshot waits for a transaction of its file system, so a set over many file systems would pay one wait after another.
 //! The threads are started in PreCommit and do nothing but wait, so that Commit has only to let them go.
 
-use crate::{
-    creation::Lane,
-    failure::{failed, is},
-};
+use crate::creation::Lane;
 use rustix::io::Errno;
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
@@ -14,6 +11,7 @@ use std::{
 };
 use vss_linux::btrfs;
 use vss_model::{Instant, VssCode, VssError};
+use vss_provider::failure::{failed, is};
 
 /// A thread's stack: one ioctl's arguments are 4 KiB; the service locks its memory, so a larger one would cost.
 const STACK: usize = 128 << 10;

@@ -3,7 +3,6 @@
 //! A device may carry another file system by the time that a copy is deleted. So a device counts only when its superblock
 //! has the uuid, and a mount only when the kernel says so too.
 
-use crate::failure::{failed, is};
 use rustix::{fs::OFlags, io::Errno};
 use std::{
     fs,
@@ -16,6 +15,7 @@ use vss_linux::{
     mountinfo::{self, MountEntry},
 };
 use vss_model::{VssCode, VssError};
+use vss_provider::failure::{failed, is};
 
 /// Devices that are remembered and tried for one file system.
 const MOST_DEVICES: usize = 256;

@@ -1,10 +1,6 @@
 //! Subvolumes nested in a volume: which there are, and where each belongs in the copy.
 
-use crate::{
-    failure::{failed, is},
-    file_system::FileSystem,
-    store::{self, Store},
-};
+use crate::file_system::FileSystem;
 use rustix::{
     fs::{AtFlags, Mode, OFlags},
     io::Errno,
@@ -22,6 +18,10 @@ use vss_linux::{
     mount,
 };
 use vss_model::{ShadowId, VssCode, VssError, limits};
+use vss_provider::{
+    failure::{failed, is},
+    store::{self, Store},
+};
 
 /// Most bytes of a list of places: each has at most PATH_MAX bytes, and JSON writes a byte with at most four characters.
 const MOST_BYTES: u64 = limits::NESTED_SUBVOLUMES as u64 * (4096 * 4 + 64);

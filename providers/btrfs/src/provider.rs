@@ -2,21 +2,12 @@
 
 use crate::{
     creation::{Creation, Member, no_device, part_name},
-    failure::failed,
     file_system::{self, FileSystem},
-    nested, space,
-    store::Store,
+    nested,
+    store::Parts,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::PathBuf;
 use vss_linux::{
     btrfs::{self, Access},
     mountinfo,
@@ -25,19 +16,23 @@ use vss_model::{FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
 use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
-    stage::{Stage, unknown_set},
+    current::{Creation as _, Current},
+    failure::failed,
+    space,
+    stage::Stage,
+    store::{self, Store},
 };
 
 /// The provider's id.
 const ID: ProviderId = ProviderId::from_u128(0x6f6a_3d0c_1f54_4c5e_9a35_0d1e_5b7c_b7f5);
 
-/// How long `abort` waits for a phase that is running before it leaves the undoing to that phase's thread.
-const ABORT_PATIENCE: Duration = Duration::from_secs(5);
+/// The provider's name.
+const NAME: &str = "btrfs";
 
 /// What can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BtrfsOptions {
-    /// Bytes that must be available on a file system for a copy to be made on it; none: [`crate::least_free`].
+    /// Bytes that must be available on a file system for a copy to be made on it; none: [`space::least_free`].
     pub min_free_bytes: Option<u64>,
 }
 
@@ -45,17 +40,7 @@ pub struct BtrfsOptions {
 #[derive(Debug)]
 pub struct BtrfsProvider {
     options: BtrfsOptions,
-    current: Mutex<Option<Arc<CurrentSet>>>,
-}
-
-/// The one set in creation.
-#[derive(Debug)]
-struct CurrentSet {
-    id: SetId,
-    /// Set by `abort`; a running phase looks at it between its steps, and undoes the set if it finds it at its end.
-    aborted: AtomicBool,
-    /// None when it was undone or finished.
-    creation: Mutex<Option<Creation>>,
+    current: Current<Creation>,
 }
 
 /// The provider's own words in a [`StoredCopy`].
@@ -86,52 +71,7 @@ impl BtrfsProvider {
     /// A provider with no set in creation.
     #[must_use]
     pub fn new(options: BtrfsOptions) -> Self {
-        Self { options, current: Mutex::default() }
-    }
-
-    fn current(&self) -> MutexGuard<'_, Option<Arc<CurrentSet>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs one phase: the set must be this one and at this stage.
-    fn phase<T>(
-        &self,
-        set_id: SetId,
-        wanted: Stage,
-        call: &str,
-        act: impl FnOnce(&mut Creation, &CurrentSet) -> Result<T, VssError>,
-    ) -> Result<T, VssError> {
-        let set = self.current().as_ref().filter(|set| set.id == set_id).map(Arc::clone);
-        let set = set.ok_or_else(|| unknown_set(set_id))?;
-        let mut creation = set.lock();
-        let running = creation.as_mut().ok_or_else(|| unknown_set(set_id))?;
-        running.stage.expect(wanted, call)?;
-        let result = set.check(set_id).and_then(|()| act(running, &set));
-        if set.aborted.load(Ordering::Acquire) {
-            undo(creation.take())?;
-            return result.and_then(|_| Err(aborted(set_id)));
-        }
-        result
-    }
-
-    /// Ends a set that is not finished. Waits for a phase that is running, but not for ever.
-    fn undo_set(&self, set: &CurrentSet) -> Result<(), VssError> {
-        set.aborted.store(true, Ordering::Release);
-        let deadline = Instant::now() + ABORT_PATIENCE;
-        loop {
-            match set.creation.try_lock() {
-                Ok(mut creation) => return undo(creation.take()),
-                Err(TryLockError::Poisoned(creation)) => return undo(creation.into_inner().take()),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
-                Err(TryLockError::WouldBlock) => {
-                    return Err(VssError::new(
-                        VssCode::ProviderVeto,
-                        format!("A btrfs call of set {} does not return; its copies are deleted when it does", set.id),
-                    )
-                    .with_hint("A frozen file system blocks btrfs: look with fsfreeze --unfreeze at who froze it"));
-                }
-            }
-        }
+        Self { options, current: Current::new(NAME) }
     }
 
     /// Can this volume be taken into a set now? Its devices, by the kernel's word.
@@ -154,27 +94,8 @@ impl BtrfsProvider {
     }
 
     fn is_writable_now(&self, copy: &StoredCopy) -> bool {
-        let set = self.current().as_ref().filter(|set| set.id == copy.set_id).map(Arc::clone);
-        set.is_some_and(|set| set.lock().as_ref().is_some_and(|creation| creation.stage == Stage::Writable))
+        self.current.look(copy.set_id, |creation| creation.stage() == Stage::Writable).unwrap_or(false)
     }
-}
-
-impl CurrentSet {
-    fn lock(&self) -> MutexGuard<'_, Option<Creation>> {
-        self.creation.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check(&self, set_id: SetId) -> Result<(), VssError> {
-        if self.aborted.load(Ordering::Acquire) { Err(aborted(set_id)) } else { Ok(()) }
-    }
-}
-
-fn undo(creation: Option<Creation>) -> Result<(), VssError> {
-    creation.map_or(Ok(()), Creation::undo)
-}
-
-fn aborted(set_id: SetId) -> VssError {
-    VssError::new(VssCode::ProviderVeto, format!("Set {set_id} was aborted meanwhile"))
 }
 
 fn unreachable(copy: &StoredCopy) -> VssError {
@@ -194,7 +115,7 @@ impl Provider for BtrfsProvider {
     fn properties(&self) -> ProviderProperties {
         ProviderProperties {
             id: ID,
-            name: "btrfs".to_owned(),
+            name: NAME.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             provider_type: ProviderType::Software,
             freeze_policy: FreezePolicy::MustNotHold,
@@ -208,10 +129,15 @@ impl Provider for BtrfsProvider {
         }
         let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
         let shown = mounts.iter().find(|entry| entry.mount_id == volume.mount_id).map(|entry| &entry.root);
-        if shown.is_some_and(|root| root.strip_prefix("/").is_ok_and(|root| root.starts_with(crate::store::NAME))) {
+        if shown.is_some_and(|root| root.strip_prefix("/").is_ok_and(|root| root.starts_with(store::NAME))) {
             return Ok(Support::No("it is a shadow copy itself".to_owned()));
         }
         Ok(Support::Yes)
+    }
+
+    fn writes_to(&self, volume: &Volume) -> Result<Vec<PathBuf>, VssError> {
+        // The snapshot is written to the volume's own file system.
+        Ok(vec![volume.mount_point.clone()])
     }
 
     fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
@@ -227,27 +153,8 @@ impl Provider for BtrfsProvider {
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {
         let volume = &request.volume;
         let devices = self.admit(volume)?;
-        let earlier = {
-            let mut current = self.current();
-            let is_same = |set: &Arc<CurrentSet>| {
-                set.id == request.set_id
-                    && set.lock().as_ref().is_some_and(|creation| creation.stage == Stage::Preparing)
-            };
-            if current.as_ref().is_some_and(is_same) {
-                None
-            } else {
-                current.replace(Arc::new(CurrentSet {
-                    id: request.set_id,
-                    aborted: AtomicBool::new(false),
-                    creation: Mutex::new(Some(Creation::new())),
-                }))
-            }
-        };
-        if let Some(earlier) = earlier {
-            // Its record is still in the catalogue: what cannot be undone now is deleted from there.
-            let _ = self.undo_set(&earlier);
-        }
-        self.phase(request.set_id, Stage::Preparing, "begin_prepare", |creation, _| {
+        self.current.begin(request.set_id);
+        self.current.phase(request.set_id, Stage::Preparing, "begin_prepare", |creation, _| {
             let is_in = creation.members.iter().any(|member| member.shadow_id == request.shadow_id);
             if let (false, Some(subvolume)) = (is_in, volume.subvolume) {
                 creation.members.push(Member {
@@ -267,39 +174,38 @@ impl Provider for BtrfsProvider {
     }
 
     fn end_prepare(&self, set_id: SetId) -> Result<(), VssError> {
-        self.phase(set_id, Stage::Preparing, "end_prepare", |creation, set| {
-            creation.end_prepare(self.options.min_free_bytes, || set.check(set_id))
+        self.current.phase(set_id, Stage::Preparing, "end_prepare", |creation, set| {
+            creation.end_prepare(self.options.min_free_bytes, || set.check())
         })
     }
 
     fn pre_commit(&self, set_id: SetId) -> Result<(), VssError> {
-        self.phase(set_id, Stage::Prepared, "pre_commit", |creation, set| creation.pre_commit(|| set.check(set_id)))
+        self.current.phase(set_id, Stage::Prepared, "pre_commit", |creation, set| creation.pre_commit(|| set.check()))
     }
 
     fn commit(&self, set_id: SetId) -> Result<(), VssError> {
-        self.phase(set_id, Stage::PreCommitted, "commit", |creation, _| creation.commit())
+        self.current.phase(set_id, Stage::PreCommitted, "commit", |creation, _| creation.commit())
     }
 
     fn post_commit(&self, set_id: SetId) -> Result<Vec<CommittedCopy>, VssError> {
-        self.phase(set_id, Stage::Committed, "post_commit", |creation, _| {
+        self.current.phase(set_id, Stage::Committed, "post_commit", |creation, _| {
             Ok(creation.post_commit(|file_system| CopyData::text(file_system::mounted_devices(file_system.uuid()))))
         })
     }
 
     fn pre_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
-        self.phase(set_id, Stage::Created, "pre_final_commit", |creation, _| creation.pre_final_commit())
+        self.current.phase(set_id, Stage::Created, "pre_final_commit", |creation, _| creation.pre_final_commit())
     }
 
     fn post_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
-        self.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| creation.post_final_commit())?;
+        self.current.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| creation.post_final_commit())?;
         // Finished: everything that was open for it is closed.
-        self.current().take_if(|set| set.id == set_id);
+        self.current.finish(set_id);
         Ok(())
     }
 
     fn abort(&self, set_id: SetId) -> Result<(), VssError> {
-        let set = self.current().take_if(|set| set.id == set_id);
-        set.map_or(Ok(()), |set| self.undo_set(&set))
+        self.current.abort(set_id)
     }
 
     fn mount(&self, copy: &StoredCopy, writable: bool) -> Result<Vec<MountedTree>, VssError> {

@@ -5,7 +5,8 @@ use std::{fmt::Display, io};
 use vss_model::{VssCode, VssError};
 
 /// Says that `what` failed with `error`, under the code that fits, and what to do about it.
-pub(crate) fn failed(what: impl Display, error: &io::Error) -> VssError {
+#[must_use]
+pub fn failed(what: impl Display, error: &io::Error) -> VssError {
     let (code, hint) = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => {
             (VssCode::InsufficientStorage, "Free space on the volume, or delete old shadow copies")
@@ -14,7 +15,7 @@ pub(crate) fn failed(what: impl Display, error: &io::Error) -> VssError {
         Some(Errno::MFILE | Errno::NFILE) => {
             (VssCode::OutOfMemory, "Raise the limit of open files (LimitNOFILE=) of the service")
         }
-        Some(Errno::PERM | Errno::ACCESS) => (VssCode::AccessDenied, "btrfs snapshots need root (CAP_SYS_ADMIN)"),
+        Some(Errno::PERM | Errno::ACCESS) => (VssCode::AccessDenied, "Making shadow copies needs root (CAP_SYS_ADMIN)"),
         Some(Errno::ROFS) => {
             (VssCode::ProviderVeto, "The file system is read-only: look for its errors in dmesg, or mount it writable")
         }
@@ -24,6 +25,7 @@ pub(crate) fn failed(what: impl Display, error: &io::Error) -> VssError {
 }
 
 /// True when `error` is this errno.
-pub(crate) fn is(error: &io::Error, errno: Errno) -> bool {
+#[must_use]
+pub fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }

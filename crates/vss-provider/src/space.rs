@@ -1,4 +1,5 @@
-//! The space guard: a snapshot that fills its file system would hurt the volume, so it is refused before.
+//! The space guard: a copy that shares blocks with its volume and fills their file system would hurt the volume, so it is
+//! refused before.
 
 use std::{io, os::fd::AsFd, path::Path};
 use vss_linux::statfs::{self, Space};
@@ -6,7 +7,7 @@ use vss_model::{VssCode, VssError};
 
 const MIB: u64 = 1 << 20;
 
-/// The least that is asked for by default: room for the trees that a snapshot makes the file system write anew. The smallest
+/// The least that is asked for by default: room for the trees that a copy makes the file system write anew. The smallest
 /// file system that mkfs.btrfs makes (110 MiB) has 29 MiB available when it is empty.
 const LEAST: u64 = 16 * MIB;
 /// The most that is asked for by default.
@@ -19,12 +20,18 @@ pub fn least_free(total: u64) -> u64 {
 }
 
 /// Refuses when the file system of `mount_point` has less than `wanted` bytes available; none: the default.
-pub(crate) fn check_path(mount_point: &Path, wanted: Option<u64>) -> Result<(), VssError> {
+///
+/// # Errors
+/// `VSS_E_INSUFFICIENT_STORAGE`; `VSS_E_PROVIDER_VETO` when the space cannot be read.
+pub fn check_path(mount_point: &Path, wanted: Option<u64>) -> Result<(), VssError> {
     judge(statfs::of_path(mount_point), mount_point, wanted)
 }
 
 /// As [`check_path`], by a descriptor.
-pub(crate) fn check_fd(file: impl AsFd, mount_point: &Path, wanted: Option<u64>) -> Result<(), VssError> {
+///
+/// # Errors
+/// As [`check_path`].
+pub fn check_fd(file: impl AsFd, mount_point: &Path, wanted: Option<u64>) -> Result<(), VssError> {
     judge(statfs::of_fd(file), mount_point, wanted)
 }
 
@@ -45,7 +52,7 @@ fn judge(space: io::Result<Space>, mount_point: &Path, wanted: Option<u64>) -> R
             wanted.div_ceil(MIB)
         ),
     )
-    .with_hint("Free space on the volume, or delete old shadow copies"))
+    .with_hint("Free space on it, or delete old shadow copies"))
 }
 
 #[cfg(test)]
