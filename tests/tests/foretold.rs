@@ -10,9 +10,8 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use vss_api::writer::EventKind;
 use vss_linux::mountinfo;
-use vss_model::{Component, FreezePolicy, VssCode};
-use vss_service::check::judgement::FoundVolume;
-use vss_service::check::nesting_obstacle;
+use vss_model::{Component, VssCode};
+use vss_service::mount_graph::MountGraph;
 use vss_service::volumes;
 use vss_tests::forecast::{check, foretold, list};
 use vss_tests::instance::{Instance, creation_turn, wait_until};
@@ -168,19 +167,15 @@ fn a_volume_whose_cut_would_write_to_a_held_one_is_foretold() -> anyhow::Result<
     let outer = LoopFs::new(Kind::Ext4, 192)?;
     {
         let inner = LoopFs::new_in(outer.path(), Kind::Btrfs, 128)?;
-        let volume = |file_system: &LoopFs, freeze_policy| -> anyhow::Result<FoundVolume> {
-            let volume = volumes::resolve(file_system.path())?.volume;
-            let forecast = Ok(vss_provider::Forecast::default());
-            Ok(FoundVolume { volume, provider: "any".to_owned(), freeze_policy, shadows: 0, forecast })
-        };
-        let (held, not_held) = (FreezePolicy::NeedsHold, FreezePolicy::MustNotHold);
-        let bad = [volume(&outer, held)?, volume(&inner, not_held)?];
-        let obstacle = nesting_obstacle(&bad).context("no obstacle")?;
+        let volume = |file_system: &LoopFs| anyhow::Ok(volumes::resolve(file_system.path())?.volume);
+        let (outer, inner) = ([volume(&outer)?], [volume(&inner)?]);
+        let graph = MountGraph::read()?;
+        let obstacle = graph.levels(&outer, &inner, &[]).err().context("no obstacle")?;
         ensure!(obstacle.code == VssCode::NestedVolumeLimit, "{obstacle}");
-        ensure!(obstacle.message.contains(&*inner.path().to_string_lossy()), "{obstacle}");
-        for good in [[(held, held)], [(not_held, not_held)], [(not_held, held)]].concat() {
-            let pair = [volume(&outer, good.0)?, volume(&inner, good.1)?];
-            ensure!(nesting_obstacle(&pair).is_none(), "{good:?}");
+        ensure!(obstacle.message.contains(&*inner[0].mount_point.to_string_lossy()), "{obstacle}");
+        let both = [outer[0].clone(), inner[0].clone()];
+        for (held, others) in [(&both[..], &[][..]), (&[], &both), (&inner, &outer)] {
+            ensure!(graph.levels(held, others, &[]).is_ok(), "{held:?} with {others:?}");
         }
     }
     Ok(())

@@ -83,7 +83,7 @@ mod tests {
         fcntl_setfd(&inherited, FdFlags::empty()).unwrap();
         let _blocked = signal_descriptor(&[Signal::USR1]).unwrap();
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", "ls /proc/$$/fd; grep SigBlk /proc/$$/status"]).stdin(Stdio::null());
+        command.args(["-c", "ls /proc/$$/fd; exec grep SigBlk /proc/self/status"]).stdin(Stdio::null());
         let_go(&mut command);
         let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
         assert_eq!(said, "0\n1\n2\nSigBlk:\t0000000000000000\n");

@@ -1,4 +1,5 @@
-//! System calls, safe to use: freezing, mounts, btrfs, loop devices, shared blocks, processes and their credentials.
+//! System calls, safe to use: freezing, mounts, swap space, btrfs, loop devices, shared blocks, processes and their
+//! credentials.
 //!
 //! Here lives all `unsafe` of the project, each place with the reason why it is sound, and what vssd and its guard share
 //! about a hold ([`hold`]: protocol, ledger, sweep). What a call is for is decided on the floors above; nothing here knows
@@ -19,4 +20,5 @@ pub mod peer;
 pub mod process;
 pub mod reflink;
 pub mod statfs;
+pub mod swaps;
 pub mod user;

@@ -164,7 +164,7 @@ fn words(field: &[u8]) -> String {
 }
 
 /// Undoes the kernel's `\ooo` for space, tab, newline, backslash and (in options) `#`.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {

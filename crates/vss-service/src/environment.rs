@@ -13,6 +13,12 @@ use vss_model::{Attributes, SetId, ShadowCopy, ShadowId, Volume, VssError};
 
 /// Makes the hold of one set; the guard in the service, a fake in tests.
 pub trait HoldMaker: Send + Sync {
+    /// May the volumes `held` be held together, with `others` copied meanwhile? Changes nothing, and asks no file system.
+    ///
+    /// # Errors
+    /// What [`HoldMaker::prepare`] would refuse of them: `VSS_E_NESTED_VOLUME_LIMIT`.
+    fn judge(&self, held: &[Volume], others: &[Volume]) -> Result<(), VssError>;
+
     /// Gets ready to hold the volumes `held`; holds nothing yet. May block. `others` are the members of the set that must
     /// not be held; they may not lie on one that is.
     ///

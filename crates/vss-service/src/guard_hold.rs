@@ -3,7 +3,7 @@
 use crate::environment::HoldMaker;
 use crate::freeze_window::Hold;
 use crate::guard::{Guard, GuardError, GuardMember, GuardOptions};
-use crate::nesting;
+use crate::mount_graph::{MountGraph, Place};
 use rustix::fs::{Mode, OFlags};
 use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 use vss_model::{SetId, Volume, VssCode, VssError};
@@ -15,13 +15,29 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct GuardMaker {
     /// The program `vss-guard`.
     pub program: PathBuf,
-    /// Where its ledgers lie.
+    /// Where its ledgers lie; without symbolic links.
     pub runtime_directory: PathBuf,
 }
 
+impl GuardMaker {
+    /// The nesting levels of the held volumes, or what must not be.
+    fn levels(&self, held: &[Volume], others: &[Volume]) -> Result<Vec<u8>, VssError> {
+        let ledgers = Place {
+            path: &self.runtime_directory,
+            what: "The service's runtime directory",
+            hint: "Use a runtime directory on another file system, usually /run (--runtime-dir)",
+        };
+        MountGraph::read()?.levels(held, others, &[ledgers])
+    }
+}
+
 impl HoldMaker for GuardMaker {
+    fn judge(&self, held: &[Volume], others: &[Volume]) -> Result<(), VssError> {
+        self.levels(held, others).map(drop)
+    }
+
     fn prepare(&self, set_id: SetId, held: &[Volume], others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
-        let levels = nesting::levels(held, others)?;
+        let levels = self.levels(held, others)?;
         let mut members = Vec::with_capacity(held.len() + others.len());
         // Those that must not be held are flushed with the others, and never frozen.
         let levels = levels.into_iter().map(Some).chain(others.iter().map(|_| None));

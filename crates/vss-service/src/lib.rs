@@ -19,7 +19,7 @@ pub mod guard;
 pub mod guard_hold;
 pub mod inbox_writers;
 pub mod jobs;
-pub mod nesting;
+pub mod mount_graph;
 pub mod operation;
 pub mod providers;
 pub mod recovery;

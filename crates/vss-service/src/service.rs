@@ -97,7 +97,8 @@ impl Service {
             exposures,
             holds: Arc::new(GuardMaker {
                 program: options.guard.clone(),
-                runtime_directory: options.runtime_directory.clone(),
+                runtime_directory: std::fs::canonicalize(&options.runtime_directory)
+                    .map_err(|source| StartError::Path { path: options.runtime_directory.clone(), source })?,
             }),
             changes: tokio::sync::Mutex::new(()),
             boot_id: vss_linux::clock::boot_id()

@@ -4,9 +4,10 @@
 //! the kernel decides; a file system is opened only when it is of a type that can be a member, never an autofs, network or
 //! FUSE mount, which could block for ever.
 
+use crate::mount_graph::{Mounts, REMOTE_TYPES};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -20,10 +21,6 @@ use vss_model::{Volume, VolumeId, VssCode, VssError};
 
 /// Types of local file systems on block devices that keep what is written; only these are opened for their uuid.
 const MEMBER_TYPES: [&str; 10] = ["bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "vfat", "xfs"];
-
-/// Types of file systems whose data are on another machine. `9p` and `virtiofs` are those of a virtual machine's host.
-const REMOTE_TYPES: [&str; 12] =
-    ["9p", "afs", "ceph", "cifs", "coda", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "virtiofs"];
 
 /// FUSE file systems whose data are on another machine.
 const REMOTE_FUSE_TYPES: [&str; 6] =
@@ -58,13 +55,13 @@ pub fn resolve(path: &Path) -> Result<Located, VssError> {
     }
     let mounts = mounts()?;
     // First by the words alone: a dead server must not be asked whether the path exists.
-    if let Some(entry) = covering(path, &mounts) {
+    if let Some(entry) = mounts.holder(path) {
         check_is_local(path, entry)?;
     }
     let canonical = fs::canonicalize(path).map_err(|error| not_found(path, &error))?;
     let place = open_path(&canonical).map_err(|error| not_found(path, &error))?;
     let mount_id = mount_id(&place).map_err(|error| unexpected(&canonical, &error))?;
-    let entry = mounts.iter().find(|entry| entry.mount_id == mount_id).ok_or_else(|| {
+    let entry = mounts.by_id(mount_id).ok_or_else(|| {
         VssError::new(
             VssCode::ObjectNotFound,
             format!("{} lies on a mount that is not in this mount namespace", canonical.display()),
@@ -89,10 +86,9 @@ pub fn list() -> Result<Vec<Volume>, VssError> {
     let mut cache = UuidCache::default();
     let mut volumes: BTreeMap<VolumeId, Volume> = BTreeMap::new();
     let mounts = mounts()?;
-    let blocking = below_blocking(&mounts);
     let is_candidate =
-        |entry: &&MountEntry| is_member_type(entry) && !is_shadow_copy(entry) && !blocking.contains(&entry.mount_id);
-    for entry in mounts.iter().filter(is_candidate) {
+        |entry: &&MountEntry| is_member_type(entry) && !is_shadow_copy(entry) && mounts.is_reachable(entry);
+    for entry in mounts.entries().iter().filter(is_candidate) {
         let Ok(Some(volume)) = describe(entry, &mut cache) else { continue };
         let shows_more = volumes
             .get(&volume.id)
@@ -115,51 +111,22 @@ pub fn list() -> Result<Vec<Volume>, VssError> {
 pub fn mount_table() -> Result<Vec<(PathBuf, VolumeId)>, VssError> {
     let mut cache = UuidCache::default();
     let mounts = mounts()?;
-    let blocking = below_blocking(&mounts);
     Ok(mounts
+        .entries()
         .iter()
         .map(|entry| {
-            let is_blocking = blocking.contains(&entry.mount_id);
-            let volume = if is_blocking { None } else { describe(entry, &mut cache).ok().flatten() };
+            let is_asked = is_member_type(entry) && mounts.is_reachable(entry);
+            let volume = if is_asked { describe(entry, &mut cache).ok().flatten() } else { None };
             let id = volume.map_or_else(|| nameless(entry), |volume| volume.id);
             (entry.mount_point.clone(), id)
         })
         .collect())
 }
 
-fn mounts() -> Result<Vec<MountEntry>, VssError> {
+fn mounts() -> Result<Mounts, VssError> {
     mountinfo::mounts()
+        .map(Mounts::new)
         .map_err(|error| VssError::new(VssCode::Unexpected, format!("The mount table cannot be read: {error}")))
-}
-
-/// The mount that holds `path`, by its words: the last one of those with the longest mount point that is a prefix.
-fn covering<'a>(path: &Path, mounts: &'a [MountEntry]) -> Option<&'a MountEntry> {
-    mounts
-        .iter()
-        .filter(|entry| path.starts_with(&entry.mount_point))
-        .max_by_key(|entry| entry.mount_point.components().count())
-}
-
-/// The mounts whose mount point cannot be opened without asking a server or a FUSE process on the way.
-fn below_blocking(mounts: &[MountEntry]) -> BTreeSet<u64> {
-    let by_id: BTreeMap<u64, &MountEntry> = mounts.iter().map(|entry| (entry.mount_id, entry)).collect();
-    let may_block =
-        |entry: &MountEntry| entry.fs_type.starts_with("fuse") || REMOTE_TYPES.contains(&entry.fs_type.as_str());
-    let is_below = |entry: &&MountEntry| {
-        let mut at = *entry;
-        // Every step goes one mount up, and the root is its own parent or has one that is not in this namespace.
-        for _ in 0..mounts.len() {
-            match by_id.get(&at.parent_id) {
-                Some(parent) if parent.mount_id != at.mount_id => at = parent,
-                _ => return false,
-            }
-            if may_block(at) {
-                return true;
-            }
-        }
-        false
-    };
-    mounts.iter().filter(is_below).map(|entry| entry.mount_id).collect()
 }
 
 fn is_member_type(entry: &MountEntry) -> bool {
@@ -318,20 +285,6 @@ mod tests {
     fn a_path_on_another_machine_is_refused_by_its_words() {
         let nfs = entry("9 1 0:40 / /mnt/nfs rw - nfs4 server:/export rw,vers=4.2");
         assert_eq!(check_is_local(Path::new("/mnt/nfs/x"), &nfs).unwrap_err().code, VssCode::VolumeNotLocal);
-        let mounts = [entry("1 0 8:1 / / rw - ext4 /dev/vda rw"), nfs];
-        assert_eq!(covering(Path::new("/mnt/nfs/x"), &mounts).map(|entry| entry.mount_id), Some(9));
-        assert_eq!(covering(Path::new("/mnt/nfs2"), &mounts).map(|entry| entry.mount_id), Some(1));
-    }
-
-    #[test]
-    fn a_disk_mounted_below_a_server_is_not_opened() {
-        let mounts = [
-            entry("1 0 8:1 / / rw - ext4 /dev/vda rw"),
-            entry("9 1 0:40 / /mnt/nfs rw - nfs4 server:/export rw"),
-            entry("10 9 8:2 / /mnt/nfs/disk rw - ext4 /dev/vdb rw"),
-            entry("11 10 8:3 / /mnt/nfs/disk/more rw - ext4 /dev/vdc rw"),
-        ];
-        assert_eq!(below_blocking(&mounts), BTreeSet::from([10, 11]));
     }
 
     #[test]
@@ -352,7 +305,7 @@ mod tests {
     fn the_table_has_every_mount_and_agrees_with_the_list() {
         let table = mount_table().unwrap();
         assert!(table.iter().any(|(mount_point, _)| mount_point == Path::new("/proc")));
-        let ids: BTreeSet<_> = table.iter().map(|(_, id)| id.clone()).collect();
+        let ids: std::collections::BTreeSet<_> = table.iter().map(|(_, id)| id.clone()).collect();
         for volume in list().unwrap() {
             assert!(ids.contains(&volume.id), "{} is not in the table", volume.id);
         }

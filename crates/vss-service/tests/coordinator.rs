@@ -30,6 +30,10 @@ const HANG: Duration = Duration::from_millis(400);
 struct NoHolds;
 
 impl HoldMaker for NoHolds {
+    fn judge(&self, _held: &[Volume], _others: &[Volume]) -> Result<(), VssError> {
+        Ok(())
+    }
+
     fn prepare(&self, _set: SetId, _held: &[Volume], _others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
         Err(VssError::new(VssCode::Unexpected, "nothing is to be held"))
     }

@@ -79,6 +79,10 @@ impl Drop for FakeHold {
 struct FakeHolds(Diary, Option<&'static str>);
 
 impl HoldMaker for FakeHolds {
+    fn judge(&self, _held: &[Volume], _others: &[Volume]) -> Result<(), VssError> {
+        Ok(())
+    }
+
     fn prepare(&self, _set: SetId, held: &[Volume], _others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
         assert!(!held.is_empty());
         Ok(Box::new(FakeHold { diary: Arc::clone(&self.0), frozen: false, fails: self.1 }))

@@ -17,7 +17,7 @@ pub(crate) fn providers(config: &Config) -> Providers {
 }
 
 /// The fake provider for tests, described by `VSS_FAKE`, a JSON object: `{"store": DIR, "policy": "needs_hold", "fail":
-/// [PHASE, CODE], "hang": [PHASE, MILLISECONDS], "commit_delay_ms": N}`.
+/// [PHASE, CODE], "hang": [PHASE, MILLISECONDS], "commit_delay_ms": N, "writable_phase": BOOL}`.
 #[cfg(feature = "fault-injection")]
 mod fake {
     use std::path::PathBuf;
@@ -39,6 +39,12 @@ mod fake {
         hang: Option<(String, u64)>,
         #[serde(default)]
         commit_delay_ms: u64,
+        #[serde(default = "yes")]
+        writable_phase: bool,
+    }
+
+    fn yes() -> bool {
+        true
     }
 
     pub(super) fn from_environment() -> Option<Arc<dyn Provider>> {
@@ -57,6 +63,7 @@ mod fake {
             fail: description.fail.and_then(|(phase, code)| Some((phase.parse().ok()?, code))),
             hang: description.hang.and_then(|(phase, ms)| Some((phase.parse().ok()?, Duration::from_millis(ms)))),
             commit_delay: Duration::from_millis(description.commit_delay_ms),
+            writable_phase: description.writable_phase,
         })))
     }
 }

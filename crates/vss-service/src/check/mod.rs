@@ -10,7 +10,7 @@ use crate::creation_lock;
 use crate::environment::Environment;
 use crate::providers::by_contract;
 use crate::writers::{self, RegisteredWriter};
-use crate::{blocking, jobs, nesting, volumes};
+use crate::{blocking, jobs, volumes};
 use judgement::{Found, FoundVolume, FoundWriter};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ impl Survey {
         blocking::run("Examining the volumes", limits::PROVIDER_IN_WINDOW, move || {
             found.mounts = volumes::mount_table()?;
             found.local = local_volumes(&environment)?;
-            found.obstacles.extend(nesting_obstacle(&found.volumes));
+            found.obstacles.extend(hold_obstacle(&environment, &found.volumes));
             found.warnings.extend(creation_lock::held(&creation_lock));
             found.warnings.extend(Config::load(&state_directory).err().map(|error| {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -210,16 +210,15 @@ fn silent(names: &[String], writers: &[FoundWriter]) -> Option<VssError> {
     })
 }
 
-/// What creation would refuse: a volume that must not be held and lies in a file on one that is.
-#[must_use]
-pub fn nesting_obstacle(volumes: &[FoundVolume]) -> Option<VssError> {
+/// Why the volumes cannot be held together, by the function that creation asks.
+fn hold_obstacle(environment: &Environment, volumes: &[FoundVolume]) -> Option<VssError> {
     let (held, others): (Vec<&FoundVolume>, Vec<&FoundVolume>) =
         volumes.iter().partition(|one| one.freeze_policy == FreezePolicy::NeedsHold);
     if held.is_empty() {
         return None;
     }
     let of = |found: Vec<&FoundVolume>| found.into_iter().map(|one| one.volume.clone()).collect::<Vec<_>>();
-    nesting::levels(&of(held), &of(others)).err()
+    environment.holds.judge(&of(held), &of(others)).err()
 }
 
 /// Every local volume of the machine, as one that might be missing.
