@@ -21,6 +21,8 @@ pub const ACCOUNTS: u64 = 100_000;
 pub const SETTINGS: [(&str, &str); 4] =
     [("max_wal_size", "64MB"), ("min_wal_size", "32MB"), ("checkpoint_timeout", "30s"), ("shared_buffers", "64MB")];
 
+/// What pgbench says goes to this file beside its logs.
+const WORDS: &str = "words";
 /// Longest load, in seconds: one that is forgotten ends.
 const LONGEST: &str = "3600";
 /// So long may pgbench take for the transactions that it has begun.
@@ -49,7 +51,6 @@ pub struct Load {
     process: Child,
     handle: PidFd,
     logs: TempDir,
-    said: File,
     is_paused: bool,
 }
 
@@ -61,14 +62,14 @@ impl Load {
     pub fn start(cluster: &Cluster, clients: u32) -> anyhow::Result<Self> {
         let logs = TempDir::with_prefix_in("vss-pgbench-", "/tmp")?;
         cluster.account().own(logs.path(), 0o755)?;
-        let said = File::create(logs.path().join("said"))?;
+        let said = File::create(logs.path().join(WORDS))?;
         let before = history(cluster)?;
         let mut command = cluster.client("pgbench");
         command.args(["--client", &clients.to_string(), "--jobs", "2", "--no-vacuum", "--log", "--time", LONGEST]);
         command.arg("--log-prefix").arg(logs.path().join("log")).arg(DATABASE);
         bind_to_parent(&mut command, Signal::TERM);
-        let process = command.stdout(Stdio::null()).stderr(said.try_clone()?).spawn().context("cannot run pgbench")?;
-        let load = Self { handle: PidFd::open(process.id())?, process, logs, said, is_paused: false };
+        let process = command.stdout(Stdio::null()).stderr(said).spawn().context("cannot run pgbench")?;
+        let load = Self { handle: PidFd::open(process.id())?, process, logs, is_paused: false };
         let mut is_under_way = false;
         wait_until(LIMIT, || {
             is_under_way = history(cluster).is_ok_and(|rows| rows > before);
@@ -134,9 +135,7 @@ impl Load {
     }
 
     fn words(&self) -> String {
-        // The file is shared with pgbench, so its position is at the end.
-        let _ = &self.said;
-        fs::read_to_string(self.logs.path().join("said")).unwrap_or_default()
+        fs::read_to_string(self.logs.path().join(WORDS)).unwrap_or_default()
     }
 }
 

@@ -53,9 +53,9 @@ impl Way {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::None => "no snapshot",
-            Self::Snapshot => "btrfs subvolume snapshot",
+            Self::Snapshot => "bare snapshot",
             Self::Checkpoint => "CHECKPOINT, snapshot",
-            Self::Script => "pg_backup_start, snapshot, _stop",
+            Self::Script => "pg_backup_start script",
             Self::VssCreate => "vss create",
         }
     }
