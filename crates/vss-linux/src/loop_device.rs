@@ -74,6 +74,14 @@ pub fn backing_file(sysfs: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(OsString::from_vec(text)))
 }
 
+/// As [`backing_file`], of the device with these numbers; none when it is no loop device.
+#[must_use]
+pub fn backing_file_of(major: u32, minor: u32) -> Option<PathBuf> {
+    /// Of every loop device (admin-guide/devices.txt).
+    const LOOP_MAJOR: u32 = 7;
+    if major == LOOP_MAJOR { backing_file(&PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))) } else { None }
+}
+
 /// Every attached loop device, as `/dev/loopN`, with [`backing_file`].
 ///
 /// # Errors

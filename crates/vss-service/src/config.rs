@@ -87,14 +87,16 @@ impl Default for Writers {
 #[serde(deny_unknown_fields, default)]
 pub struct ProviderSettings {
     /// The btrfs provider.
-    pub btrfs: BtrfsSettings,
+    pub btrfs: SharingSettings,
+    /// The reflink provider.
+    pub reflink: SharingSettings,
 }
 
-/// Settings of the btrfs provider.
+/// Settings of a provider whose copies share blocks with their volume's file system.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct BtrfsSettings {
-    /// No copy is made when fewer bytes than this are free; none: the provider's own rule.
+pub struct SharingSettings {
+    /// No copy is made when fewer bytes than this are free on the file system of the copies; none: the provider's own rule.
     pub min_free_bytes: Option<u64>,
 }
 
@@ -182,6 +184,13 @@ mod tests {
             let error = Config::parse(Path::new("x"), &text).unwrap_err();
             assert!(error.to_string().contains("pg is 1 to 60000"), "{error}");
         }
+    }
+
+    #[test]
+    fn each_provider_has_its_own_settings() {
+        let text = "[providers.btrfs]\nmin_free_bytes = 1\n[providers.reflink]\nmin_free_bytes = 2\n";
+        let providers = Config::parse(Path::new("x"), text).unwrap().providers;
+        assert_eq!((providers.btrfs.min_free_bytes, providers.reflink.min_free_bytes), (Some(1), Some(2)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::{
     catalogue::Catalogue,
     exposure::{Exposure, Exposures},
     freeze_window::Hold,
-    providers::Providers,
+    providers::{Providers, Target},
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,18 +13,25 @@ use vss_model::{Attributes, SetId, ShadowCopy, ShadowId, Volume, VssError};
 
 /// Makes the hold of one set; the guard in the service, a fake in tests.
 pub trait HoldMaker: Send + Sync {
-    /// May the volumes `held` be held together, with `others` copied meanwhile? Changes nothing, and asks no file system.
+    /// May the volumes `held` be held together, with `others` copied meanwhile and `targets` written to? Changes nothing, and
+    /// asks no file system.
     ///
     /// # Errors
     /// What [`HoldMaker::prepare`] would refuse of them: `VSS_E_NESTED_VOLUME_LIMIT`.
-    fn judge(&self, held: &[Volume], others: &[Volume]) -> Result<(), VssError>;
+    fn judge(&self, held: &[Volume], others: &[Volume], targets: &[Target]) -> Result<(), VssError>;
 
     /// Gets ready to hold the volumes `held`; holds nothing yet. May block. `others` are the members of the set that must
-    /// not be held; they may not lie on one that is.
+    /// not be held; neither they nor what the cuts write to (`targets`) may lie on one that is.
     ///
     /// # Errors
     /// `VSS_E_NESTED_VOLUME_LIMIT`, `VSS_E_OBJECT_NOT_FOUND`, `VSS_E_UNEXPECTED`.
-    fn prepare(&self, set_id: SetId, held: &[Volume], others: &[Volume]) -> Result<Box<dyn Hold>, VssError>;
+    fn prepare(
+        &self,
+        set_id: SetId,
+        held: &[Volume],
+        others: &[Volume],
+        targets: &[Target],
+    ) -> Result<Box<dyn Hold>, VssError>;
 }
 
 /// Mounts copies; the kernel in the service, a fake in tests.

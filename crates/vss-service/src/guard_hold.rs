@@ -4,6 +4,7 @@ use crate::environment::HoldMaker;
 use crate::freeze_window::Hold;
 use crate::guard::{Guard, GuardError, GuardMember, GuardOptions};
 use crate::mount_graph::{MountGraph, Place};
+use crate::providers::Target;
 use rustix::fs::{Mode, OFlags};
 use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 use vss_model::{SetId, Volume, VssCode, VssError};
@@ -21,23 +22,34 @@ pub struct GuardMaker {
 
 impl GuardMaker {
     /// The nesting levels of the held volumes, or what must not be.
-    fn levels(&self, held: &[Volume], others: &[Volume]) -> Result<Vec<u8>, VssError> {
+    fn levels(&self, held: &[Volume], others: &[Volume], targets: &[Target]) -> Result<Vec<u8>, VssError> {
         let ledgers = Place {
             path: &self.runtime_directory,
             what: "The service's runtime directory",
             hint: "Use a runtime directory on another file system, usually /run (--runtime-dir)",
         };
-        MountGraph::read()?.levels(held, others, &[ledgers])
+        let what = |target: &Target| format!("What the cut of {} writes to,", target.member.display());
+        let what: Vec<String> = targets.iter().map(what).collect();
+        let hint = "Make two sets, one for each of the two volumes";
+        let written = targets.iter().zip(&what).map(|(target, what)| Place { path: &target.path, what, hint });
+        let places: Vec<Place<'_>> = std::iter::once(ledgers).chain(written).collect();
+        MountGraph::read()?.levels(held, others, &places)
     }
 }
 
 impl HoldMaker for GuardMaker {
-    fn judge(&self, held: &[Volume], others: &[Volume]) -> Result<(), VssError> {
-        self.levels(held, others).map(drop)
+    fn judge(&self, held: &[Volume], others: &[Volume], targets: &[Target]) -> Result<(), VssError> {
+        self.levels(held, others, targets).map(drop)
     }
 
-    fn prepare(&self, set_id: SetId, held: &[Volume], others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
-        let levels = self.levels(held, others)?;
+    fn prepare(
+        &self,
+        set_id: SetId,
+        held: &[Volume],
+        others: &[Volume],
+        targets: &[Target],
+    ) -> Result<Box<dyn Hold>, VssError> {
+        let levels = self.levels(held, others, targets)?;
         let mut members = Vec::with_capacity(held.len() + others.len());
         // Those that must not be held are flushed with the others, and never frozen.
         let levels = levels.into_iter().map(Some).chain(others.iter().map(|_| None));

@@ -1,5 +1,6 @@
 //! The providers that the wiring gave us, and the choice among them (spec P 2.3).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use vss_model::{Volume, VssCode, VssError};
 use vss_provider::{Provider, Support};
@@ -74,6 +75,28 @@ impl Providers {
         }
         Err(if reasons.is_empty() { "none is registered".to_owned() } else { reasons.join("; ") })
     }
+}
+
+/// What the cut of a volume writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Mount point of the volume.
+    pub member: PathBuf,
+    /// A file or directory.
+    pub path: PathBuf,
+}
+
+/// Where the cuts of these volumes write, each by its provider. May block.
+///
+/// # Errors
+/// What the first provider says that cannot tell.
+pub fn targets(members: &[(Arc<dyn Provider>, Volume)]) -> Result<Vec<Target>, VssError> {
+    let mut targets = Vec::new();
+    for (provider, volume) in members {
+        let paths = provider.writes_to(volume).map_err(|error| by_contract(&provider.properties().name, error))?;
+        targets.extend(paths.into_iter().map(|path| Target { member: volume.mount_point.clone(), path }));
+    }
+    Ok(targets)
 }
 
 /// Keeps a provider to its error contract: any code outside spec P 2.7 becomes `VSS_E_UNEXPECTED_PROVIDER_ERROR`.

@@ -15,9 +15,11 @@ use std::{
 use vss_linux::{
     btrfs,
     fs_uuid::{self, FsUuid},
+    loop_device,
     mountinfo::{self, MountEntry},
 };
 use vss_model::{Volume, VolumeId, VssCode, VssError};
+use vss_provider::store;
 
 /// Types of local file systems on block devices that keep what is written; only these are opened for their uuid.
 const MEMBER_TYPES: [&str; 10] = ["bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "vfat", "xfs"];
@@ -25,9 +27,6 @@ const MEMBER_TYPES: [&str; 10] = ["bcachefs", "btrfs", "exfat", "ext2", "ext3", 
 /// FUSE file systems whose data are on another machine.
 const REMOTE_FUSE_TYPES: [&str; 6] =
     ["fuse.ceph", "fuse.cephfs", "fuse.curlftpfs", "fuse.glusterfs", "fuse.rclone", "fuse.sshfs"];
-
-/// Where btrfs copies lie, seen from subvolume 5 (design 5).
-const BTRFS_STORE: &str = ".vss";
 
 /// A path and the volume that holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,9 +132,13 @@ fn is_member_type(entry: &MountEntry) -> bool {
     MEMBER_TYPES.contains(&entry.fs_type.as_str())
 }
 
-/// True for the mount of a btrfs copy: a copy of a copy is nothing that anybody asks for.
+/// True for the mount of a shadow copy: a copy of a copy is nothing that anybody asks for, and its file system has the name
+/// of the live one. A subvolume in a store, or a file in a store that a loop device shows.
 fn is_shadow_copy(entry: &MountEntry) -> bool {
-    entry.fs_type == "btrfs" && entry.root.strip_prefix("/").is_ok_and(|root| root.starts_with(BTRFS_STORE))
+    if entry.fs_type == "btrfs" && store::holds(&entry.root) {
+        return true;
+    }
+    loop_device::backing_file_of(entry.major, entry.minor).is_some_and(|image| store::holds(&image))
 }
 
 fn check_is_local(path: &Path, entry: &MountEntry) -> Result<(), VssError> {
@@ -183,7 +186,8 @@ fn describe(entry: &MountEntry, cache: &mut UuidCache) -> io::Result<Option<Volu
             uuid
         }
     };
-    if let Some(uuid) = uuid {
+    // A copy of a file system has its uuid too, and is not the volume of that name.
+    if let Some(uuid) = uuid.filter(|_| entry.fs_type == "btrfs" || !is_shadow_copy(entry)) {
         volume.uuid = uuid.to_string();
         volume.id = VolumeId::file_system(&entry.fs_type, &volume.uuid);
     }

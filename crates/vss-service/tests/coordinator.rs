@@ -19,7 +19,7 @@ use vss_service::coordinator::{Action, Beginning, Coordinator};
 use vss_service::environment::{Environment, HoldMaker};
 use vss_service::exposure::Exposures;
 use vss_service::freeze_window::Hold;
-use vss_service::providers::Providers;
+use vss_service::providers::{Providers, Target};
 
 /// Longest wait for anything here.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -30,11 +30,11 @@ const HANG: Duration = Duration::from_millis(400);
 struct NoHolds;
 
 impl HoldMaker for NoHolds {
-    fn judge(&self, _held: &[Volume], _others: &[Volume]) -> Result<(), VssError> {
+    fn judge(&self, _: &[Volume], _: &[Volume], _: &[Target]) -> Result<(), VssError> {
         Ok(())
     }
 
-    fn prepare(&self, _set: SetId, _held: &[Volume], _others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
+    fn prepare(&self, _: SetId, _: &[Volume], _: &[Volume], _: &[Target]) -> Result<Box<dyn Hold>, VssError> {
         Err(VssError::new(VssCode::Unexpected, "nothing is to be held"))
     }
 }

@@ -16,7 +16,7 @@ use vss_service::environment::{Environment, HoldMaker, Staging};
 use vss_service::exposure::Exposures;
 use vss_service::freeze_window::Hold;
 use vss_service::operation::Operation;
-use vss_service::providers::Providers;
+use vss_service::providers::{Providers, Target};
 use vss_service::sagas::create_set::{CreateSet, Member, Plan, Requester, TABLE};
 use vss_service::sagas::{self, Act, Row};
 use vss_service::writers::port::PortFuture;
@@ -79,11 +79,11 @@ impl Drop for FakeHold {
 struct FakeHolds(Diary, Option<&'static str>);
 
 impl HoldMaker for FakeHolds {
-    fn judge(&self, _held: &[Volume], _others: &[Volume]) -> Result<(), VssError> {
+    fn judge(&self, _: &[Volume], _: &[Volume], _: &[Target]) -> Result<(), VssError> {
         Ok(())
     }
 
-    fn prepare(&self, _set: SetId, held: &[Volume], _others: &[Volume]) -> Result<Box<dyn Hold>, VssError> {
+    fn prepare(&self, _: SetId, held: &[Volume], _: &[Volume], _: &[Target]) -> Result<Box<dyn Hold>, VssError> {
         assert!(!held.is_empty());
         Ok(Box::new(FakeHold { diary: Arc::clone(&self.0), frozen: false, fails: self.1 }))
     }

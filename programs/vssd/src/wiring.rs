@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use vss_provider::Provider;
 use vss_provider_btrfs::{BtrfsOptions, BtrfsProvider};
+use vss_provider_reflink::{ReflinkOptions, ReflinkProvider};
 use vss_service::config::Config;
 use vss_service::providers::Providers;
 
@@ -13,11 +14,13 @@ pub(crate) fn providers(config: &Config) -> Providers {
     providers.extend(fake::from_environment());
     let min_free_bytes = config.providers.btrfs.min_free_bytes;
     providers.push(Arc::new(BtrfsProvider::new(BtrfsOptions { min_free_bytes })));
+    let min_free_bytes = config.providers.reflink.min_free_bytes;
+    providers.push(Arc::new(ReflinkProvider::new(ReflinkOptions { min_free_bytes })));
     Providers::new(providers)
 }
 
-/// The fake provider for tests, described by `VSS_FAKE`, a JSON object: `{"store": DIR, "policy": "needs_hold", "fail":
-/// [PHASE, CODE], "hang": [PHASE, MILLISECONDS], "commit_delay_ms": N, "writable_phase": BOOL}`.
+/// The fake provider for tests, described by `VSS_FAKE`, a JSON object: `{"store": DIR, "policy": "needs_hold",
+/// "writable_phase": false, "fail": [PHASE, CODE], "hang": [PHASE, MILLISECONDS], "commit_delay_ms": N}`.
 #[cfg(feature = "fault-injection")]
 mod fake {
     use std::path::PathBuf;
@@ -33,14 +36,14 @@ mod fake {
         #[serde(default)]
         store: Option<PathBuf>,
         policy: FreezePolicy,
+        #[serde(default = "yes")]
+        writable_phase: bool,
         #[serde(default)]
         fail: Option<(String, VssCode)>,
         #[serde(default)]
         hang: Option<(String, u64)>,
         #[serde(default)]
         commit_delay_ms: u64,
-        #[serde(default = "yes")]
-        writable_phase: bool,
     }
 
     fn yes() -> bool {
@@ -60,10 +63,10 @@ mod fake {
             name: "fake".to_owned(),
             freeze_policy: description.policy,
             store: description.store,
+            writable_phase: description.writable_phase,
             fail: description.fail.and_then(|(phase, code)| Some((phase.parse().ok()?, code))),
             hang: description.hang.and_then(|(phase, ms)| Some((phase.parse().ok()?, Duration::from_millis(ms)))),
             commit_delay: Duration::from_millis(description.commit_delay_ms),
-            writable_phase: description.writable_phase,
         })))
     }
 }

@@ -8,7 +8,7 @@ pub mod judgement;
 use crate::config::Config;
 use crate::creation_lock;
 use crate::environment::Environment;
-use crate::providers::by_contract;
+use crate::providers::{by_contract, targets};
 use crate::writers::{self, RegisteredWriter};
 use crate::{blocking, jobs, volumes};
 use judgement::{Found, FoundVolume, FoundWriter};
@@ -218,7 +218,13 @@ fn hold_obstacle(environment: &Environment, volumes: &[FoundVolume]) -> Option<V
         return None;
     }
     let of = |found: Vec<&FoundVolume>| found.into_iter().map(|one| one.volume.clone()).collect::<Vec<_>>();
-    environment.holds.judge(&of(held), &of(others)).err()
+    let judge = || {
+        let provider_of = |one: &FoundVolume| environment.providers.named(&one.provider).cloned();
+        let members = volumes.iter().map(|one| Ok((provider_of(one)?, one.volume.clone())));
+        let targets = targets(&members.collect::<Result<Vec<_>, VssError>>()?)?;
+        environment.holds.judge(&of(held), &of(others), &targets)
+    };
+    judge().err()
 }
 
 /// Every local volume of the machine, as one that might be missing.

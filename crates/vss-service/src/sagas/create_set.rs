@@ -24,7 +24,7 @@ use crate::catalogue::{KeptCopy, PendingSet};
 use crate::environment::Environment;
 use crate::freeze_window::{WINDOW_GRACE, Window, WindowThread, WindowTimes};
 use crate::operation::{Operation, cancelled};
-use crate::providers::by_contract;
+use crate::providers::{self, by_contract};
 use crate::writers::registry::milliseconds;
 use crate::writers::{EventFacts, SessionWriters};
 use crate::{blocking, fault};
@@ -313,7 +313,12 @@ fn prepare_hold(saga: &mut CreateSet) -> StepFuture<'_> {
             None
         } else {
             let (maker, set_id) = (Arc::clone(&saga.environment.holds), saga.plan.set_id);
-            let work = move || maker.prepare(set_id, &held, &others);
+            let members = saga.plan.members.iter().map(|member| (Arc::clone(&member.provider), member.volume.clone()));
+            let members: Vec<_> = members.collect();
+            let work = move || {
+                let targets = providers::targets(&members)?;
+                maker.prepare(set_id, &held, &others, &targets)
+            };
             Some(blocking::run("Starting the guard", limits::PROVIDER_IN_WINDOW, work).await?)
         };
         saga.thread = Some(WindowThread::start()?);

@@ -1,0 +1,182 @@
+//! A copy: the file `.vss/<shadow-id>.image`, writable until it is sealed, and its mounts.
+
+use crate::image::Part;
+use rustix::{
+    fs::{IFlags, Mode, OFlags},
+    io::Errno,
+};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+use vss_linux::{
+    loop_device::{AttachOptions, LoopDevice, backing_file_of},
+    mount::{self, Change},
+    mountinfo,
+};
+use vss_model::{ShadowId, VssCode, VssError};
+use vss_provider::{
+    failure::{failed, is},
+    store::{self, Store},
+};
+
+/// The mode of a copy that is finished; before, it is 0600.
+const SEALED: Mode = Mode::RUSR;
+
+/// How long a writer may keep files of the copy open after it has said that it is done.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The name of a copy in its store.
+pub(crate) fn file_name(shadow_id: ShadowId) -> String {
+    format!("{shadow_id}.image")
+}
+
+/// Makes the empty file of a copy. On btrfs it has checksums or none as the image has: only such files share blocks.
+pub(crate) fn create(store: &Store, shadow_id: ShadowId, image: &File) -> Result<File, VssError> {
+    let name = file_name(shadow_id);
+    let created = || -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW;
+        let file = mount::create_beneath(store, Path::new(&name), flags, Mode::RUSR | Mode::WUSR)?;
+        let of_image = rustix::fs::ioctl_getflags(image)?;
+        let ours = rustix::fs::ioctl_getflags(&file)?;
+        if of_image.contains(IFlags::NOCOW) != ours.contains(IFlags::NOCOW) {
+            rustix::fs::ioctl_setflags(&file, (ours & !IFlags::NOCOW) | (of_image & IFlags::NOCOW))?;
+        }
+        Ok(File::from(file))
+    };
+    created().map_err(|error| failed(format!("{}/{name} cannot be made", store::NAME), &error))
+}
+
+/// Opens a copy for reading; none when it is not there.
+pub(crate) fn open(store: &Store, shadow_id: ShadowId) -> Result<Option<File>, VssError> {
+    let name = file_name(shadow_id);
+    match mount::open_beneath(store, Path::new(&name), OFlags::RDONLY | OFlags::NOFOLLOW) {
+        Ok(file) => Ok(Some(File::from(file))),
+        Err(error) if is(&error, Errno::NOENT) => Ok(None),
+        Err(error) => Err(failed(format!("{}/{name} cannot be opened", store::NAME), &error)),
+    }
+}
+
+/// True for a copy that was finished.
+pub(crate) fn is_sealed(file: &File) -> Result<bool, VssError> {
+    let found = rustix::fs::fstat(file).map_err(|error| failed("A copy cannot be examined", &error.into()))?;
+    Ok(Mode::from_raw_mode(found.st_mode) == SEALED)
+}
+
+/// Deletes the file of a copy; false when there was none.
+pub(crate) fn delete(store: &Store, shadow_id: ShadowId) -> Result<bool, VssError> {
+    let name = file_name(shadow_id);
+    match store.remove_file(name.as_ref()) {
+        Ok(()) => Ok(true),
+        Err(error) if is(&error, Errno::NOENT) => Ok(false),
+        Err(error) => Err(failed(format!("{}/{name} cannot be deleted", store::NAME), &error)),
+    }
+}
+
+/// Where somebody has mounted the copy, seen from here.
+pub(crate) fn place_of(shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
+    let name = file_name(shadow_id);
+    let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
+    let shows_it = |entry: &mountinfo::MountEntry| {
+        backing_file_of(entry.major, entry.minor).is_some_and(|image| image.ends_with(&name))
+    };
+    Ok(mounts.into_iter().find(shows_it).map(|entry| entry.mount_point))
+}
+
+/// A copy that is mounted writable, and seen by nobody but who is given a mount of it.
+#[derive(Debug)]
+pub(crate) struct Writable {
+    fs_type: String,
+    /// Ends before the device.
+    mounted: OwnedFd,
+    device: LoopDevice,
+}
+
+impl Writable {
+    /// Attaches and mounts a copy that was just cut: the log of XFS is replayed, orphans of ext4 are ended.
+    pub(crate) fn open(file: &File, shadow_id: ShadowId, fs_type: &str, part: Part) -> Result<Self, VssError> {
+        let device = attach(file, shadow_id, part, false)?;
+        let mounted = mount_copy(fs_type, device.path(), false)?;
+        // What is at the top may be the store of other copies.
+        let top = mount::open_beneath(&mounted, Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| failed(format!("Shadow copy {shadow_id} cannot be opened"), &error))?;
+        store::hide_in_copy(&top)?;
+        Ok(Self { fs_type: fs_type.to_owned(), mounted, device })
+    }
+
+    /// One more mount of it.
+    pub(crate) fn mount(&self, writable: bool) -> Result<OwnedFd, VssError> {
+        let mounted = mount_copy(&self.fs_type, self.device.path(), false)?;
+        if !writable {
+            mount::change(&mounted, Change::SHADOW, false)
+                .map_err(|error| failed("The mount of a copy cannot be made read-only", &error))?;
+        }
+        Ok(mounted)
+    }
+
+    /// Ends all writing, wherever somebody still has the copy open, and unmounts it.
+    pub(crate) fn close(self) -> Result<(), VssError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match mount::make_file_system_read_only(&self.mounted) {
+                Ok(()) => return Ok(()),
+                Err(error) if is(&error, Errno::BUSY) && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) if is(&error, Errno::BUSY) => {
+                    return Err(VssError::new(
+                        VssCode::ProviderVeto,
+                        format!(
+                            "A writer keeps files of the copy on {} open for writing",
+                            self.device.path().display()
+                        ),
+                    )
+                    .with_hint("A writer has to close what it opened in PostSnapshot before it answers"));
+                }
+                Err(error) => return Err(failed("A copy cannot be made read-only", &error)),
+            }
+        }
+    }
+}
+
+/// Makes the file read-only for good.
+pub(crate) fn seal(file: &File) -> Result<(), VssError> {
+    let sealed = || -> io::Result<()> {
+        rustix::fs::fchmod(file, SEALED)?;
+        rustix::fs::fsync(file)?;
+        match store::set_immutable(file, true) {
+            Err(error) if !is(&error, Errno::NOTTY) && !is(&error, Errno::OPNOTSUPP) => Err(error),
+            _ => Ok(()),
+        }
+    };
+    sealed().map_err(|error| failed("A copy cannot be sealed", &error))
+}
+
+/// Mounts a sealed copy, on a read-only loop device that ends with the mount.
+pub(crate) fn mount_sealed(file: &File, shadow_id: ShadowId, fs_type: &str, part: Part) -> Result<OwnedFd, VssError> {
+    let device = attach(file, shadow_id, part, true)?;
+    mount_copy(fs_type, device.path(), true)
+}
+
+fn attach(file: impl AsFd, shadow_id: ShadowId, part: Part, read_only: bool) -> Result<LoopDevice, VssError> {
+    let options = AttachOptions { autoclear: true, read_only, offset: part.offset, size_limit: part.size };
+    let name = Path::new(store::NAME).join(file_name(shadow_id));
+    LoopDevice::attach_file(file, &name, options)
+        .map_err(|error| failed(format!("Shadow copy {shadow_id} cannot be attached to a loop device"), &error))
+}
+
+/// Read-only without a look at the log: nothing is ever written to a sealed copy, and its log is empty.
+fn mount_copy(fs_type: &str, device: &Path, read_only: bool) -> Result<OwnedFd, VssError> {
+    let options: &[&str] = match (fs_type, read_only) {
+        ("xfs", true) => &["norecovery", "nouuid"],
+        ("xfs", false) => &["nouuid"],
+        (_, true) => &["noload"],
+        (_, false) => &[],
+    };
+    mount::mount_device(fs_type, device, read_only, options)
+        .map_err(|error| failed(format!("The {fs_type} of a copy on {} cannot be mounted", device.display()), &error))
+}

@@ -1,0 +1,207 @@
+//! The image of a volume: which file its loop device is attached to, and whether that file can be cloned.
+//!
+//! The mount table and sysfs are asked first; only a file on XFS or btrfs is opened, and it counts only when it is the very
+//! file that the loop device has.
+
+use crate::outer::{self, OuterName};
+use rustix::fs::{FileType, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+use vss_linux::{
+    btrfs, fs_uuid, loop_device,
+    mountinfo::{self, MountEntry},
+    reflink,
+};
+use vss_model::{Volume, VssError};
+use vss_provider::{failure::failed, store};
+
+/// Bytes of a sector, which sysfs counts in whatever the device has.
+const SECTOR: u64 = 512;
+
+/// Which part of the image the volume is: a partition, or all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// Where it begins, in bytes.
+    pub(crate) offset: u64,
+    /// How many bytes it has; 0: all of the image.
+    pub(crate) size: u64,
+}
+
+/// An image that can be cloned.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// Its name, as the kernel knows it.
+    pub(crate) path: PathBuf,
+    /// The file, open for reading.
+    pub(crate) file: File,
+    /// What of it the volume is.
+    pub(crate) part: Part,
+    /// Where it lies.
+    pub(crate) outer: OuterName,
+}
+
+/// Why there is no image that can be cloned.
+#[derive(Debug)]
+pub(crate) enum Without {
+    /// Half a sentence about the volume.
+    Reason(String),
+    /// It could not be found out.
+    Failed(VssError),
+}
+
+impl From<String> for Without {
+    fn from(reason: String) -> Self {
+        Self::Reason(reason)
+    }
+}
+
+/// The image of this volume.
+pub(crate) fn find(volume: &Volume) -> Result<Image, Without> {
+    if !matches!(volume.fs_type.as_str(), "ext4" | "xfs") {
+        return Err(format!("it is {}, and only images of ext4 and xfs are cloned", volume.fs_type).into());
+    }
+    let (loop_name, part, path) = loop_of(volume)?;
+    if store::holds(&path) {
+        return Err("it is a shadow copy itself".to_owned().into());
+    }
+    let shown = path.display();
+    let mounts = mountinfo::mounts().map_err(|error| cannot("The mount table cannot be read", &error))?;
+    check_is_on_one_device(volume, &mounts)?;
+    let device = Path::new("/dev").join(&loop_name);
+    let status = loop_device::status(&device)
+        .map_err(|error| cannot(&format!("{} cannot be examined", device.display()), &error))?;
+    if status.offset != 0 || status.size_limit != 0 || status.is_encrypted {
+        let reason = format!("{} shows only a part of {shown}, or encrypts it", device.display());
+        return Err(reason.into());
+    }
+    let host =
+        covering(&path, &mounts).ok_or_else(|| format!("its image {shown} lies on no mount that is seen here"))?;
+    if !matches!(host.fs_type.as_str(), "xfs" | "btrfs") {
+        return Err(format!("its image {shown} lies on {}, whose files cannot share blocks", host.fs_type).into());
+    }
+    let file = open(&path)?;
+    let found =
+        rustix::fs::fstat(&file).map_err(|error| cannot(&format!("{shown} cannot be examined"), &error.into()))?;
+    let is_it = (found.st_dev, found.st_ino) == (status.device, status.inode);
+    if !is_it || FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Err(format!("{shown} is not the file any more that {} is attached to", device.display()).into());
+    }
+    if host.fs_type == "xfs" && !shares_blocks(&file, &path)? {
+        return Err(format!("its image {shown} lies on xfs that was made without reflink").into());
+    }
+    if let Some(other) = other_device(&device, &path, (status.device, status.inode), host, &mounts)? {
+        return Err(format!("its image {shown} is attached to {} too", other.display()).into());
+    }
+    let outer = OuterName {
+        fs_type: host.fs_type.clone(),
+        uuid: uuid_of(&file, host).map_err(|error| {
+            cannot(&format!("The uuid of the {} with {shown} cannot be read", host.fs_type), &error)
+        })?,
+        device: outer::device_of(host).unwrap_or_default(),
+    };
+    Ok(Image { path, file, part, outer })
+}
+
+/// The loop device under the volume (`loop7`), the part of it, and the image's name.
+fn loop_of(volume: &Volume) -> Result<(String, Part, PathBuf), Without> {
+    let (major, minor) = (rustix::fs::major(volume.device_number), rustix::fs::minor(volume.device_number));
+    let on_none = || Without::Reason("it lies on no loop device".to_owned());
+    let mut sysfs = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).map_err(|_| on_none())?;
+    let mut part = Part::default();
+    if sysfs.join("partition").exists() {
+        let number = |name: &str| fs::read_to_string(sysfs.join(name)).ok()?.trim().parse::<u64>().ok();
+        let (start, size) = number("start").zip(number("size")).ok_or_else(on_none)?;
+        part = Part { offset: start.saturating_mul(SECTOR), size: size.saturating_mul(SECTOR) };
+        sysfs.pop();
+    }
+    let image = loop_device::backing_file(&sysfs).ok_or_else(on_none)?;
+    let name = sysfs.file_name().and_then(|name| name.to_str()).ok_or_else(on_none)?;
+    Ok((name.to_owned(), part, image))
+}
+
+/// The log of XFS, its realtime part, and the journal of ext4 may lie on another device, which no clone would have.
+fn check_is_on_one_device(volume: &Volume, mounts: &[MountEntry]) -> Result<(), Without> {
+    let on_several = |what: &str| Without::Reason(format!("its {what} lies on another device"));
+    let entry = mounts.iter().find(|entry| entry.mount_id == volume.mount_id);
+    for (option, what) in [("logdev", "log"), ("rtdev", "realtime part")] {
+        if entry.is_some_and(|entry| entry.super_option(option).is_some()) {
+            return Err(on_several(what));
+        }
+    }
+    if volume.fs_type != "ext4" {
+        return Ok(());
+    }
+    /// `s_journal_dev` of the superblock, which begins at 1024 (fs/ext4/ext4.h).
+    const JOURNAL_DEVICE: u64 = 1024 + 0xe4;
+    let mut device = [0; 4];
+    File::open(&volume.source)
+        .and_then(|file| file.read_exact_at(&mut device, JOURNAL_DEVICE))
+        .map_err(|error| cannot(&format!("{} cannot be read", volume.source), &error))?;
+    if device == [0; 4] { Ok(()) } else { Err(on_several("journal")) }
+}
+
+/// The mount that holds `path`, by its words alone.
+fn covering<'a>(path: &Path, mounts: &'a [MountEntry]) -> Option<&'a MountEntry> {
+    let over = mounts.iter().filter(|entry| path.starts_with(&entry.mount_point));
+    over.max_by_key(|entry| entry.mount_point.components().count())
+}
+
+fn open(path: &Path) -> Result<File, Without> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(|error| {
+        let shown = path.display();
+        if error == rustix::io::Errno::NOENT {
+            return Without::Reason(format!("its image {shown} was deleted or moved"));
+        }
+        cannot(&format!("{shown} cannot be opened"), &error.into())
+    })
+}
+
+fn shares_blocks(file: &File, path: &Path) -> Result<bool, Without> {
+    reflink::xfs_shares_blocks(file)
+        .map_err(|error| cannot(&format!("The xfs with {} cannot be examined", path.display()), &error))
+}
+
+/// Another loop device with the same image: what is written through it is no part of what is held. A file elsewhere is not
+/// asked for: it may lie on a server that is dead.
+fn other_device(
+    ours: &Path,
+    path: &Path,
+    file: (u64, u64),
+    host: &MountEntry,
+    mounts: &[MountEntry],
+) -> Result<Option<PathBuf>, Without> {
+    let attached = loop_device::attached().map_err(|error| cannot("The loop devices cannot be listed", &error))?;
+    let is_it = |(device, image): &(PathBuf, PathBuf)| {
+        let is_near = || {
+            covering(image, mounts).is_some_and(|entry| {
+                (entry.major, entry.minor, &entry.source) == (host.major, host.minor, &host.source)
+            })
+        };
+        let has_it = || loop_device::status(device).is_ok_and(|status| (status.device, status.inode) == file);
+        device != ours && (image == path || (is_near() && has_it()))
+    };
+    Ok(attached.into_iter().find(is_it).map(|(device, _)| device))
+}
+
+fn uuid_of(file: &File, host: &MountEntry) -> io::Result<String> {
+    if host.fs_type == "btrfs" {
+        return Ok(btrfs::uuid(file)?.to_string());
+    }
+    // XFS tells its uuid since Linux 6.9.
+    if let Ok(Some(uuid)) = fs_uuid::of_fd(file) {
+        return Ok(uuid.to_string());
+    }
+    let device = outer::device_of(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let uuid = fs_uuid::of_device(&device, &host.fs_type)?;
+    uuid.map(|uuid| uuid.to_string()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+fn cannot(what: &str, error: &io::Error) -> Without {
+    Without::Failed(failed(what, error))
+}

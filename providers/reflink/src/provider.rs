@@ -1,0 +1,250 @@
+//! The contract's calls: what each phase does, mounting and deleting.
+
+use crate::{
+    copy, cost,
+    creation::{Creation, Member, extents_of, refusal},
+    image::{self, Image, Part, Without},
+    outer::{self, Outer, OuterName},
+};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use vss_model::{FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
+use vss_provider::{
+    Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
+    ProviderProperties, ProviderType, StoredCopy, Support, current::Current, space, stage::Stage, store::Store,
+};
+
+/// The provider's id.
+const ID: ProviderId = ProviderId::from_u128(0x2f3b_9a55_7c1e_4a0b_8d26_5e9f_41c7_03ad);
+
+/// The provider's name.
+const NAME: &str = "reflink";
+
+/// What can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReflinkOptions {
+    /// Bytes that must be available on an outer file system for a copy to be made on it; none: [`space::least_free`].
+    pub min_free_bytes: Option<u64>,
+}
+
+/// The provider for ext4 and XFS in image files.
+#[derive(Debug)]
+pub struct ReflinkProvider {
+    options: ReflinkOptions,
+    current: Current<Creation>,
+}
+
+/// The provider's own words in a [`StoredCopy`].
+#[derive(Debug, Serialize, Deserialize)]
+struct CopyData {
+    /// Of this structure; 1.
+    format: u32,
+    /// Where the copy lies.
+    outer: OuterName,
+    /// What of it the volume is.
+    part: Part,
+}
+
+impl CopyData {
+    fn text(image: &Image) -> Result<String, VssError> {
+        let data = Self { format: 1, outer: image.outer.clone(), part: image.part };
+        serde_json::to_string(&data).map_err(|error| {
+            VssError::new(VssCode::ProviderVeto, format!("The place of a copy cannot be written down: {error}"))
+        })
+    }
+
+    fn of(copy: &StoredCopy) -> Result<Self, VssError> {
+        serde_json::from_str(&copy.data).map_err(|error| {
+            VssError::new(
+                VssCode::ProviderVeto,
+                format!("The record of shadow copy {} is damaged: {error}", copy.shadow_id),
+            )
+        })
+    }
+}
+
+impl ReflinkProvider {
+    /// A provider with no set in creation.
+    #[must_use]
+    pub fn new(options: ReflinkOptions) -> Self {
+        Self { options, current: Current::new(NAME) }
+    }
+
+    /// Can this volume be taken into a set now?
+    fn admit(&self, volume: &Volume) -> Result<Image, VssError> {
+        let image = image::find(volume).map_err(|without| refusal(volume, without))?;
+        outer::check_is_writable(&image.outer)?;
+        space::check_path(&image.path, self.options.min_free_bytes)?;
+        Ok(image)
+    }
+
+    /// The outer file system of a copy and the store there, for reading.
+    fn reach(copy: &StoredCopy, data: &CopyData) -> Result<(Outer, Option<Store>), VssError> {
+        let outer = Outer::open(&data.outer)?.ok_or_else(|| unreachable(copy, &data.outer))?;
+        let store = Store::open(&outer)?;
+        Ok((outer, store))
+    }
+}
+
+fn unreachable(copy: &StoredCopy, outer: &OuterName) -> VssError {
+    VssError::new(
+        VssCode::ObjectNotFound,
+        format!("The {} {} with shadow copy {} is not mounted now", outer.fs_type, outer.uuid, copy.shadow_id),
+    )
+    .with_hint("Mount it and try again")
+}
+
+fn gone(copy: &StoredCopy) -> VssError {
+    VssError::new(VssCode::ObjectNotFound, format!("Shadow copy {} is gone", copy.shadow_id))
+        .with_hint("Somebody deleted its file; delete its record too")
+}
+
+impl Provider for ReflinkProvider {
+    fn properties(&self) -> ProviderProperties {
+        ProviderProperties {
+            id: ID,
+            name: NAME.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            provider_type: ProviderType::Software,
+            freeze_policy: FreezePolicy::NeedsHold,
+            capabilities: Capabilities { kind: CopyKind::RedirectOnWrite, persistent: true, writable_phase: true },
+        }
+    }
+
+    fn is_volume_supported(&self, volume: &Volume) -> Result<Support, VssError> {
+        match image::find(volume) {
+            Ok(_) => Ok(Support::Yes),
+            Err(Without::Reason(reason)) => Ok(Support::No(reason)),
+            Err(Without::Failed(error)) => Err(error),
+        }
+    }
+
+    fn writes_to(&self, volume: &Volume) -> Result<Vec<PathBuf>, VssError> {
+        let image = image::find(volume).map_err(|without| refusal(volume, without))?;
+        Ok(vec![image.path])
+    }
+
+    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
+        let image = self.admit(volume)?;
+        cost::check(u64::from(extents_of(&image.file)?))?;
+        Ok(Forecast::default())
+    }
+
+    fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {
+        let volume = &request.volume;
+        let data = CopyData::text(&self.admit(volume)?)?;
+        self.current.begin(request.set_id);
+        self.current.phase(request.set_id, Stage::Preparing, "begin_prepare", |creation, _| {
+            let is_in = creation.members.iter().any(|member| member.shadow_id == request.shadow_id);
+            if !is_in {
+                creation.members.push(Member {
+                    shadow_id: request.shadow_id,
+                    volume: volume.clone(),
+                    lasting: request.context.is_persistent(),
+                    data: data.clone(),
+                });
+            }
+            Ok(StoredCopy {
+                set_id: request.set_id,
+                shadow_id: request.shadow_id,
+                volume: volume.clone(),
+                data: data.clone(),
+            })
+        })
+    }
+
+    fn end_prepare(&self, set_id: SetId) -> Result<(), VssError> {
+        self.current.phase(set_id, Stage::Preparing, "end_prepare", |creation, set| {
+            creation.end_prepare(self.options.min_free_bytes, || set.check())
+        })
+    }
+
+    fn pre_commit(&self, set_id: SetId) -> Result<(), VssError> {
+        self.current.phase(set_id, Stage::Prepared, "pre_commit", |creation, _| creation.pre_commit())
+    }
+
+    fn commit(&self, set_id: SetId) -> Result<(), VssError> {
+        self.current.phase(set_id, Stage::PreCommitted, "commit", |creation, _| creation.commit())
+    }
+
+    fn post_commit(&self, set_id: SetId) -> Result<Vec<CommittedCopy>, VssError> {
+        self.current.phase(set_id, Stage::Committed, "post_commit", |creation, _| Ok(creation.post_commit()))
+    }
+
+    fn pre_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
+        self.current.phase(set_id, Stage::Created, "pre_final_commit", |creation, _| creation.pre_final_commit())
+    }
+
+    fn post_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
+        self.current.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| creation.post_final_commit())?;
+        self.current.finish(set_id);
+        Ok(())
+    }
+
+    fn abort(&self, set_id: SetId) -> Result<(), VssError> {
+        self.current.abort(set_id)
+    }
+
+    fn mount(&self, copy: &StoredCopy, writable: bool) -> Result<Vec<MountedTree>, VssError> {
+        let being_mended =
+            self.current.look(copy.set_id, |creation| creation.mount(copy.shadow_id, writable)).flatten();
+        let mount = match being_mended {
+            Some(mounted) => mounted?,
+            None if writable => {
+                return Err(VssError::new(
+                    VssCode::ProviderVeto,
+                    format!("Shadow copy {} is writable only while its set is being finished", copy.shadow_id),
+                ));
+            }
+            None => {
+                let data = CopyData::of(copy)?;
+                let (_outer, store) = Self::reach(copy, &data)?;
+                let store = store.ok_or_else(|| gone(copy))?;
+                let file = copy::open(&store, copy.shadow_id)?.ok_or_else(|| gone(copy))?;
+                if !copy::is_sealed(&file)? {
+                    return Err(VssError::new(
+                        VssCode::ProviderVeto,
+                        format!("Shadow copy {} was never finished", copy.shadow_id),
+                    )
+                    .with_hint("Delete it"));
+                }
+                copy::mount_sealed(&file, copy.shadow_id, &copy.volume.fs_type, data.part)?
+            }
+        };
+        Ok(vec![MountedTree { path: PathBuf::new(), mount }])
+    }
+
+    fn delete(&self, copy: &StoredCopy) -> Result<Deletion, VssError> {
+        let data = CopyData::of(copy)?;
+        let (outer, store) = Self::reach(copy, &data)?;
+        let Some(store) = store else { return Ok(Deletion::WasGone) };
+        if let Some(file) = copy::open(&store, copy.shadow_id)?
+            && copy::is_sealed(&file)?
+            && let Some(place) = copy::place_of(copy.shadow_id)?
+        {
+            return Err(VssError::new(
+                VssCode::ProviderVeto,
+                format!("Shadow copy {} is mounted at {}", copy.shadow_id, place.display()),
+            )
+            .with_hint(format!("Unmount it first: umount {}", place.display())));
+        }
+        let deleted = copy::delete(&store, copy.shadow_id)?;
+        store.remove_if_empty(&outer)?;
+        if !deleted {
+            return Ok(Deletion::WasGone);
+        }
+        // Otherwise a power cut could bring it back, and nobody would know it any more.
+        outer.commit()?;
+        Ok(Deletion::Deleted)
+    }
+
+    fn presence(&self, copy: &StoredCopy) -> Result<Presence, VssError> {
+        let data = CopyData::of(copy)?;
+        if !outer::is_mounted(&data.outer)? {
+            return Ok(Presence::Unreachable);
+        }
+        let (_outer, store) = Self::reach(copy, &data)?;
+        let Some(store) = store else { return Ok(Presence::Gone) };
+        Ok(if copy::open(&store, copy.shadow_id)?.is_some() { Presence::Present } else { Presence::Gone })
+    }
+}
