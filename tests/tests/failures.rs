@@ -430,6 +430,8 @@ fn status_is_answered_in_a_hold_and_a_strangers_thaw_voids_the_set() -> anyhow::
     freeze::thaw(&directory)?;
     let outcome = run.finish()?;
     ensure!(outcome.code == Some(125) && outcome.stderr.contains("VSS_E_HOLD_WRITES_TIMEOUT"), "{outcome:?}");
+    let culprit = format!("{}: somebody else thawed the file system", volume.path().display());
+    ensure!(outcome.stderr.contains(&culprit), "which member, and by whom: {outcome:?}");
     volume.writes_flow()?;
     traces::has_no_markers(&instance)?;
     traces::has_no_shadows(&instance)?;

@@ -231,12 +231,17 @@ fn a_kill_at_any_message_leaves_nothing_frozen() -> TestResult {
             }
             // Not only thawed once: nothing freezes after everybody has gone.
             thawed_after(&what, &[&ext4, &xfs], THAW_LIMIT);
+            // The switch may be another test's for a moment.
+            assert!(wait_until(2 * SECOND, || switch() == "0"), "{what}: rcu_expedited is left on");
         }
     }
-    assert!(wait_until(2 * SECOND, || {
-        std::fs::read_to_string("/sys/kernel/rcu_expedited").is_ok_and(|value| value.trim() == "0")
-    }));
     Ok(())
+}
+
+/// The value of rcu_expedited; `0` on a machine that has none.
+fn switch() -> String {
+    std::fs::read_to_string("/sys/kernel/rcu_expedited")
+        .map_or_else(|_| "0".to_owned(), |value| value.trim().to_owned())
 }
 
 #[test]
@@ -306,7 +311,7 @@ fn sigterm_ends_a_hold_and_other_signals_do_not() -> TestResult {
     driver.guard.signal(Signal::TERM)?;
     println!("SIGTERM: thawed after {:?}", thawed_after("SIGTERM", &[&fs], THAW_LIMIT));
     let released = driver.ask("release")?;
-    assert!(released.starts_with("error GuardDied"), "{released}");
+    assert!(released.starts_with("error GuardEnded"), "{released}");
     Ok(())
 }
 

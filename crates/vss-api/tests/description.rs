@@ -70,6 +70,7 @@ fn values_are_those_of_the_types() {
         ("ComponentKind", variants::<model::ComponentKind>(json!("?"))),
         ("Usage", variants::<model::Usage>(json!("?"))),
         ("AppLevel", variants::<model::AppLevel>(json!("?"))),
+        ("GuardAnswer", variants::<model::GuardAnswer>(json!("?"))),
         ("WriterState", variants::<model::WriterState>(json!("?"))),
         ("OperationState", variants::<r::OperationState>(json!("?"))),
     ]);
@@ -222,6 +223,38 @@ fn shadow() -> model::ShadowCopy {
     }
 }
 
+fn proof() -> model::HoldProof {
+    let (at, span) = (model::Instant::now(), model::Span { from_us: -1, took_us: 1 });
+    model::HoldProof {
+        began_at: at,
+        began_boottime_us: 1,
+        flush: Some(span),
+        flush_in_window: Some(span),
+        hold: Some(model::HoldSpan {
+            frozen_at: at,
+            frozen_us: 1,
+            release_at: at,
+            release_us: 1,
+            thawed_at: at,
+            thawed_us: 1,
+            expedited: true,
+            expedited_restored: true,
+            expedited_us: 1,
+        }),
+        members: vec![model::MemberProof {
+            shadow_id: model::ShadowId::random(),
+            volume: "/".into(),
+            held: true,
+            level: Some(0),
+            freeze: Some(span),
+            commit: span,
+            cut_at: at,
+            thaw: Some(span),
+            answers: vec![model::GuardAnswer::ThawedEarly],
+        }],
+    }
+}
+
 fn set() -> model::ShadowCopySet {
     model::ShadowCopySet {
         set_id: model::SetId::random(),
@@ -248,6 +281,7 @@ fn set() -> model::ShadowCopySet {
         owner: 0,
         requester: "x".to_owned(),
         created_at: model::Instant::now(),
+        proof: Some(proof()),
     }
 }
 

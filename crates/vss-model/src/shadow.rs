@@ -1,8 +1,8 @@
 //! Records of finished work: shadow copies and sets, as the catalogue keeps them and as JSON shows them (design 8).
 
 use crate::{
-    Attributes, BackupState, ComponentName, Consistency, Context, Instant, ProviderId, SetId, ShadowId, VolumeId,
-    VssError, WriterClassId, WriterInstanceId, WriterState,
+    Attributes, BackupState, ComponentName, Consistency, Context, HoldProof, Instant, ProviderId, SetId, ShadowId,
+    VolumeId, VssError, WriterClassId, WriterInstanceId, WriterState,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -111,4 +111,7 @@ pub struct ShadowCopySet {
     pub requester: String,
     /// When it was finished.
     pub created_at: Instant,
+    /// What was done to its members in the freeze window; none for a set of an earlier release, and for one without volumes.
+    #[serde(default)]
+    pub proof: Option<HoldProof>,
 }

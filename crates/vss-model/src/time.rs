@@ -15,6 +15,13 @@ impl Instant {
         Self(jiff::Timestamp::now())
     }
 
+    /// The instant so many microseconds later, or earlier for a negative number; this one where that is out of range
+    /// (years -9999 to 9999).
+    #[must_use]
+    pub fn after_us(self, microseconds: i64) -> Self {
+        self.0.checked_add(jiff::SignedDuration::from_micros(microseconds)).map_or(self, Self)
+    }
+
     /// The instant in the machine's time zone, to the second, for a person.
     #[must_use]
     pub fn local(self) -> String {
@@ -25,5 +32,18 @@ impl Instant {
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn microseconds_are_added_and_taken_away() {
+        let at = Instant("2026-11-24T09:30:00.000010Z".parse().unwrap());
+        assert_eq!(at.after_us(5).to_string(), "2026-11-24T09:30:00.000015Z");
+        assert_eq!(at.after_us(-10).to_string(), "2026-11-24T09:30:00Z");
+        assert_eq!(at.after_us(i64::MAX), at);
     }
 }

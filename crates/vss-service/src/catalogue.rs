@@ -410,6 +410,25 @@ mod tests {
     }
 
     #[test]
+    fn a_set_of_a_release_that_kept_no_proof_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let entry = finished(&pending(), "nas_rollback");
+        let mut value = serde_json::to_value(&entry).unwrap();
+        assert!(value["set"].as_object_mut().unwrap().remove("proof").is_some());
+        let catalogue = Catalogue::open(directory.path()).unwrap();
+        let key = *entry.set.set_id.as_bytes();
+        let kept = serde_json::to_vec(&value).unwrap();
+        catalogue
+            .write(|transaction| {
+                transaction.open_table(SETS)?.insert(key.as_slice(), kept.as_slice())?;
+                Ok(())
+            })
+            .unwrap();
+        drop(catalogue);
+        assert_eq!(Catalogue::open(directory.path()).unwrap().sets(), [entry]);
+    }
+
+    #[test]
     fn a_crash_at_any_call_finds_either_the_intent_or_the_set() {
         let directory = tempfile::tempdir().unwrap();
         let reopened = || Catalogue::open(directory.path()).unwrap();

@@ -6,12 +6,14 @@
 //!
 //! The rows themselves stand in `sagas/create_set.rs`; how a hold is made and thawed is the guard's (`guard/`).
 
+use crate::hold_trace::{HoldTrace, Times};
 use crate::{fault, providers};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant as Clock;
+use vss_linux::clock;
 use vss_model::{FreezePolicy, SetId, VssCode, VssError, limits};
 use vss_provider::Provider;
 
@@ -42,15 +44,17 @@ pub trait Hold: Send {
     /// # Errors
     /// `VSS_E_HOLD_WRITES_TIMEOUT` when a member was thawed before this call: the hold was not whole, the set is void.
     fn release(&mut self) -> Result<(), VssError>;
+
+    /// What has happened so far. Allocates: not for the time in which writes are held.
+    fn trace(&self) -> HoldTrace;
 }
 
-/// When things happened in the window.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct WindowTimes {
-    /// Before the first FIFREEZE.
-    pub held: Option<std::time::Instant>,
-    /// After the last FITHAW.
-    pub released: Option<std::time::Instant>,
+/// One provider of the set.
+struct Participant {
+    name: String,
+    provider: Arc<dyn Provider>,
+    /// Its commit.
+    commit: Option<Times>,
 }
 
 /// What the window rows work on.
@@ -59,14 +63,16 @@ pub struct Window {
     pub set_id: SetId,
     /// What holds; none when no member needs a hold.
     pub hold: Option<Box<dyn Hold>>,
-    /// The providers of the set with their names: those that need the hold first, so that it is short for them.
-    providers: Vec<(String, Arc<dyn Provider>)>,
+    /// The providers of the set: those that need the hold first, so that it is short for them.
+    providers: Vec<Participant>,
     /// How many of them have committed.
     committed: usize,
     /// Nothing more is begun after this instant: the first frozen writer's limit.
     deadline: Option<std::time::Instant>,
-    /// When things happened.
-    pub times: WindowTimes,
+    /// Writes are held.
+    held: bool,
+    /// Writes were held and are released.
+    released: bool,
     /// Where it stands, for who waits for it.
     standing: Arc<Standing>,
     /// Whom an injected fault may end.
@@ -86,16 +92,18 @@ impl Window {
     /// A window for these providers.
     #[must_use]
     pub fn new(set_id: SetId, hold: Option<Box<dyn Hold>>, providers: Vec<Arc<dyn Provider>>) -> Self {
-        let mut providers: Vec<_> =
-            providers.into_iter().map(|provider| (provider.properties().name, provider)).collect();
-        providers.sort_by_key(|(_, provider)| provider.properties().freeze_policy == FreezePolicy::MustNotHold);
+        let participant =
+            |provider: Arc<dyn Provider>| Participant { name: provider.properties().name, provider, commit: None };
+        let mut providers: Vec<_> = providers.into_iter().map(participant).collect();
+        providers.sort_by_key(|one| one.provider.properties().freeze_policy == FreezePolicy::MustNotHold);
         Self {
             set_id,
             hold,
             providers,
             committed: 0,
             deadline: None,
-            times: WindowTimes::default(),
+            held: false,
+            released: false,
             standing: Arc::default(),
             victims: fault::Victims::default(),
         }
@@ -133,12 +141,12 @@ impl Window {
     /// # Errors
     /// Those of [`Hold::hold`].
     pub fn begin_hold(&mut self) -> Result<(), VssError> {
-        if self.times.held.is_none()
+        if !self.held
             && let Some(hold) = self.hold.as_mut()
         {
-            let held = *self.standing.held.get_or_init(std::time::Instant::now);
+            self.standing.held.get_or_init(std::time::Instant::now);
             hold.hold()?;
-            self.times.held = Some(held);
+            self.held = true;
         }
         Ok(())
     }
@@ -148,9 +156,11 @@ impl Window {
     /// # Errors
     /// What the first failing provider says; [`Self::by_contract`] is for later, since it logs.
     pub fn commit(&mut self) -> Result<(), VssError> {
-        while let Some((_, provider)) = self.providers.get(self.committed) {
+        while let Some(one) = self.providers.get_mut(self.committed) {
             self.standing.committing.store(self.committed + 1, Ordering::Relaxed);
-            provider.commit(self.set_id)?;
+            let began_ns = clock::boottime_ns();
+            one.provider.commit(self.set_id)?;
+            one.commit = Some(Times { began_ns, ended_ns: clock::boottime_ns() });
             self.committed += 1;
         }
         self.standing.committing.store(0, Ordering::Relaxed);
@@ -162,7 +172,7 @@ impl Window {
     pub fn by_contract(&self, error: VssError) -> VssError {
         let failed = self.standing.committing.load(Ordering::Relaxed).checked_sub(1);
         match failed.and_then(|index| self.providers.get(index)) {
-            Some((name, _)) => providers::by_contract(name, error),
+            Some(one) => providers::by_contract(&one.name, error),
             None => error,
         }
     }
@@ -172,15 +182,27 @@ impl Window {
     /// # Errors
     /// Those of [`Hold::release`]: the hold was not whole.
     pub fn release(&mut self) -> Result<(), VssError> {
-        if self.times.held.is_some()
-            && self.times.released.is_none()
+        if self.held
+            && !self.released
             && let Some(hold) = self.hold.as_mut()
         {
             let released = hold.release();
-            self.times.released = Some(std::time::Instant::now());
+            self.released = true;
             return released;
         }
         Ok(())
+    }
+
+    /// True when every member that needs it was held, and then released.
+    #[must_use]
+    pub fn was_held(&self) -> bool {
+        self.held && self.released
+    }
+
+    /// When this provider cut its volumes; none when it did not.
+    #[must_use]
+    pub fn commit_of(&self, provider: &str) -> Option<Times> {
+        self.providers.iter().find(|one| one.name == provider)?.commit
     }
 
     /// A window row without an undo.
@@ -232,7 +254,7 @@ impl WindowThread {
     ) -> Result<(Window, T), VssError> {
         let began = Clock::now();
         let standing = Arc::clone(&window.standing);
-        let names: Vec<String> = window.providers.iter().map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = window.providers.iter().map(|one| one.name.clone()).collect();
         let (answer, mut answered) = oneshot::channel();
         let job: Job = Box::new(move || {
             let value = body(&mut window);

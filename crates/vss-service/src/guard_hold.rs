@@ -3,6 +3,7 @@
 use crate::environment::HoldMaker;
 use crate::freeze_window::Hold;
 use crate::guard::{Guard, GuardError, GuardMember, GuardOptions};
+use crate::hold_trace::HoldTrace;
 use crate::mount_graph::{MountGraph, Place};
 use crate::providers::Target;
 use rustix::fs::{Mode, OFlags};
@@ -91,6 +92,10 @@ impl Hold for GuardHold {
 
     fn release(&mut self) -> Result<(), VssError> {
         self.guard()?.release().map(drop).map_err(|error| told(&error))
+    }
+
+    fn trace(&self) -> HoldTrace {
+        self.0.as_ref().map(|guard| guard.trace().clone()).unwrap_or_default()
     }
 }
 

@@ -17,6 +17,7 @@ pub mod fault;
 pub mod freeze_window;
 pub mod guard;
 pub mod guard_hold;
+pub mod hold_trace;
 pub mod inbox_writers;
 pub mod jobs;
 pub mod mount_graph;

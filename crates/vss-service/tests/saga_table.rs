@@ -15,6 +15,7 @@ use vss_service::catalogue::Catalogue;
 use vss_service::environment::{Environment, HoldMaker, Staging};
 use vss_service::exposure::Exposures;
 use vss_service::freeze_window::Hold;
+use vss_service::hold_trace::HoldTrace;
 use vss_service::operation::Operation;
 use vss_service::providers::{Providers, Target};
 use vss_service::sagas::create_set::{CreateSet, Member, Plan, Requester, TABLE};
@@ -67,6 +68,10 @@ impl Hold for FakeHold {
         assert!(self.frozen, "released what was not held");
         self.frozen = false;
         self.act("release")
+    }
+
+    fn trace(&self) -> HoldTrace {
+        HoldTrace::new([Some(0)].into_iter())
     }
 }
 

@@ -186,8 +186,8 @@ impl Control<'_> {
     }
 
     fn restore(&mut self) {
-        if let Some(expedite) = &mut self.expedite {
-            expedite.restore(&self.hold.ledger);
+        if let Some(told) = self.expedite.as_mut().and_then(|expedite| expedite.restore(&self.hold.ledger)) {
+            self.hold.answer(told);
         }
     }
 }

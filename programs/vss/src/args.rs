@@ -204,9 +204,7 @@ pub(crate) struct ListArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  vss show b5946137-7b9f-4925-af80-51abd60b20d5 --json")]
+#[command(after_help = SHOW_HELP)]
 pub(crate) struct ShowArguments {
     /// A shadow copy or a shadow copy set
     #[arg(value_name = "ID", value_parser = id)]
@@ -215,6 +213,26 @@ pub(crate) struct ShowArguments {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+const SHOW_HELP: &str = "\
+Of a set its freeze window is shown too: a time line in milliseconds from the
+first freeze, and what was done to each volume, when, and what the guard that
+held it answered. That is the proof that all volumes are of one instant.
+
+--json prints the keys of `vss create --json` and, for a set, context, created_at,
+requester, owner, frozen_ms of each writer, and
+  proof        null for a set of an earlier release, else an object:
+    began_at, began_boottime_us   the instant that microseconds count from
+    flush, flush_in_window        null or a span [from_us, took_us]
+    hold         null, or [frozen_at, frozen_us, release_at, release_us,
+                 thawed_at, thawed_us, expedited, expedited_restored,
+                 expedited_us]
+    members      [shadow_id, volume, held, level, freeze, commit, cut_at, thaw,
+                 answers]: freeze, commit and thaw are spans; answers are
+                 synced, frozen, thawed, thawed_early, lost
+
+Example:
+  vss show b5946137-7b9f-4925-af80-51abd60b20d5 --json";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

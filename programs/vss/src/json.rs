@@ -4,8 +4,8 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use vss_api::management::{CheckedVolume, CheckedWriter};
 use vss_model::{
-    Attributes, ComponentName, Consistency, Context, Instant, NestedCopy, SetId, ShadowCopy, ShadowCopySet, ShadowId,
-    VolumeId, VssError, WriterRecord, WriterState,
+    Attributes, ComponentName, Consistency, Context, HoldProof, Instant, NestedCopy, SetId, ShadowCopy, ShadowCopySet,
+    ShadowId, VolumeId, VssError, WriterRecord, WriterState,
 };
 
 /// `vss create --json`.
@@ -56,12 +56,15 @@ pub(crate) struct ShownSet<'a> {
     created_at: Instant,
     requester: &'a str,
     owner: u32,
+    proof: Option<&'a HoldProof>,
 }
 
 #[derive(Debug, Serialize)]
 struct WriterDocument<'a> {
     name: &'a str,
     state: WriterState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frozen_ms: Option<u64>,
     components: Vec<ComponentDocument<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a VssError>,
@@ -151,6 +154,7 @@ impl<'a> From<&'a WriterRecord> for WriterDocument<'a> {
         Self {
             name: &writer.name,
             state: writer.state,
+            frozen_ms: None,
             components: components.collect(),
             failure: writer.failure.as_ref(),
         }
@@ -173,12 +177,17 @@ impl<'a> From<&'a ShadowCopySet> for SetDocument<'a> {
 
 impl<'a> From<&'a ShadowCopySet> for ShownSet<'a> {
     fn from(set: &'a ShadowCopySet) -> Self {
+        let mut document = SetDocument::from(set);
+        for (writer, record) in document.writers.iter_mut().zip(&set.writers) {
+            writer.frozen_ms = Some(record.frozen_ms);
+        }
         Self {
-            set: set.into(),
+            set: document,
             context: set.context,
             created_at: set.created_at,
             requester: &set.requester,
             owner: set.owner,
+            proof: set.proof.as_ref(),
         }
     }
 }
@@ -275,6 +284,12 @@ mod tests {
             Value::Array(values) => values.iter().flat_map(keys).collect(),
             _ => Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_set_of_an_earlier_release_is_shown_without_a_proof() {
+        let document = serde_json::to_value(ShownSet::from(&set(json!([])))).unwrap();
+        assert_eq!((&document["proof"], &document["writers"][0]["frozen_ms"]), (&Value::Null, &json!(5)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod request;
 mod signals;
 #[cfg(test)]
 mod table;
+mod window;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -11,15 +11,17 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FlockOperation, flock};
 
 use super::ledger::Ledger;
+use super::protocol::Answer;
+use crate::clock;
 
 const SWITCH: &str = "/sys/kernel/rcu_expedited";
 
-/// The switch, opened before the hold. Every failure with it only makes a freeze slower, so none is reported.
+/// The switch, opened before the hold. Not being able to set it only makes a freeze slower, so that is no failure.
 #[derive(Debug)]
 pub struct Expedite {
     switch: File,
-    /// The value before ours, while ours is set.
-    old: Option<u8>,
+    /// The value before ours and when ours was set (CLOCK_BOOTTIME, ns), while ours is set.
+    old: Option<(u8, u64)>,
 }
 
 impl Expedite {
@@ -37,20 +39,23 @@ impl Expedite {
         let mut value = [0u8; 1];
         let off = self.switch.read_exact_at(&mut value, 0).is_ok() && value == *b"0";
         if off && ledger.set_expedited(Some(value[0])).is_ok() {
-            self.old = Some(value[0]);
+            self.old = Some((value[0], clock::boottime_ns()));
             let _ = self.switch.write_all_at(b"1", 0);
         } else {
             unlock(&self.switch);
         }
     }
 
-    /// Puts the old value back, if [`Expedite::set`] changed it.
-    pub fn restore(&mut self, ledger: &Ledger) {
-        if let Some(old) = self.old.take() {
-            let _ = self.switch.write_all_at(&[old], 0);
+    /// Puts the old value back, if [`Expedite::set`] changed it; then there is something to tell. What cannot be put back
+    /// stays in the ledger: who cleans up after the guard tries again.
+    pub fn restore(&mut self, ledger: &Ledger) -> Option<Answer> {
+        let (old, set_ns) = self.old.take()?;
+        let restored = self.switch.write_all_at(&[old], 0).is_ok();
+        if restored {
             let _ = ledger.set_expedited(None);
-            unlock(&self.switch);
         }
+        unlock(&self.switch);
+        Some(Answer::Expedited { set_ns, restored_ns: clock::boottime_ns(), restored })
     }
 }
 

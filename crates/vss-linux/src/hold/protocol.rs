@@ -10,10 +10,11 @@
 //!                         <-  Frozen i  | Failed i                                   one per member of the level
 //!   Release               ->
 //!                         <-  Thawed i  | Lost i                                     one per member that was frozen
+//!                         <-  Expedited                                              rcu_expedited has its old value again
 //! ```
 //!
 //! A member that is thawed before `Release` was sent (deadline, SIGTERM, end of vssd) is answered in the same way, with
-//! the [`Cause`]. Every message is one packet of [`PACKET`] bytes on a SOCK_SEQPACKET socket, little-endian:
+//! the [`Cause`]. `Expedited` comes after each time that the switch was set, before the first `Thawed`. Every message is one packet of [`PACKET`] bytes on a SOCK_SEQPACKET socket, little-endian:
 //!
 //! | bytes | field |
 //! |---|---|
@@ -80,6 +81,15 @@ pub enum Answer {
     Thawed(Call, Cause),
     /// FITHAW said EINVAL: somebody else thawed the member while we held it, so the hold was not whole.
     Lost(Call, Cause),
+    /// `/sys/kernel/rcu_expedited` was set for a freeze and is put back.
+    Expedited {
+        /// CLOCK_BOOTTIME before it was set, ns.
+        set_ns: u64,
+        /// CLOCK_BOOTTIME after it was put back, ns.
+        restored_ns: u64,
+        /// False when the kernel refused to put it back.
+        restored: bool,
+    },
     /// A system call failed; after `Sync` and `Freeze` nothing is frozen by it, after `Thaw` it is tried again.
     Failed {
         /// The member.
@@ -198,6 +208,10 @@ impl Answer {
             Self::Frozen(call) => packet(19, call.member, 0, 0, 0, Some(call)),
             Self::Thawed(call, cause) => packet(20, call.member, cause as u8, 0, 0, Some(call)),
             Self::Lost(call, cause) => packet(21, call.member, cause as u8, 0, 0, Some(call)),
+            Self::Expedited { set_ns, restored_ns, restored } => {
+                let switch = Call { member: NONE, called_ns: set_ns, returned_ns: restored_ns };
+                packet(23, NONE, 0, u8::from(restored), 0, Some(switch))
+            }
             Self::Failed { member, step, errno } => packet(22, member, step as u8, 0, raw(Some(errno)), None),
         }
     }
@@ -224,6 +238,9 @@ impl Answer {
             19 => Self::Frozen(call),
             20 => Self::Thawed(call, Cause::from_byte(packet[2])?),
             21 => Self::Lost(call, Cause::from_byte(packet[2])?),
+            23 => {
+                Self::Expedited { set_ns: call.called_ns, restored_ns: call.returned_ns, restored: packet[3] & 1 != 0 }
+            }
             22 => Self::Failed { member: packet[1], step: Step::from_byte(packet[2])?, errno: errno? },
             _ => return None,
         })
@@ -260,6 +277,7 @@ mod tests {
             Answer::Thawed(call, Cause::Release),
             Answer::Lost(call, Cause::Abandoned),
             Answer::Failed { member: 0, step: Step::Freeze, errno: Errno::BUSY },
+            Answer::Expedited { set_ns: 7, restored_ns: 8, restored: true },
         ] {
             assert_eq!(Answer::decode(&answer.encode()), Some(answer));
         }

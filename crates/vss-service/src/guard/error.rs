@@ -32,8 +32,10 @@ pub enum GuardErrorKind {
     Lost,
     /// FITHAW failed or takes long; it is being repeated.
     ThawFailed,
-    /// The guard died, was ended, or does not talk sense. Its members are thawed by the backup.
+    /// The guard died, or does not talk sense. Its members are thawed by the backup.
     GuardDied,
+    /// The guard was told to end (SIGTERM), and thawed its members first.
+    GuardEnded,
     /// Called out of order.
     Misused,
 }
@@ -48,9 +50,12 @@ impl GuardErrorKind {
             Self::HoldExpired | Self::Lost => VssCode::HoldWritesTimeout,
             Self::FrozenByAnother => VssCode::VolumeInUse,
             Self::Refused(Refusal::LedgerOnMember) => VssCode::NestedVolumeLimit,
-            Self::CannotStart | Self::Refused(_) | Self::ThawFailed | Self::GuardDied | Self::Misused => {
-                VssCode::Unexpected
-            }
+            Self::CannotStart
+            | Self::Refused(_)
+            | Self::ThawFailed
+            | Self::GuardDied
+            | Self::GuardEnded
+            | Self::Misused => VssCode::Unexpected,
         }
     }
 }
@@ -99,9 +104,10 @@ impl GuardError {
                 "use a runtime directory on another file system, usually /run"
             }
             GuardErrorKind::CannotStart => "is vss-guard installed beside vssd, and is vssd run by root?",
-            GuardErrorKind::Refused(_) | GuardErrorKind::GuardDied | GuardErrorKind::Misused => {
-                "see the log of the service"
-            }
+            GuardErrorKind::Refused(_)
+            | GuardErrorKind::GuardDied
+            | GuardErrorKind::GuardEnded
+            | GuardErrorKind::Misused => "see the log of the service",
         }
     }
 }
@@ -128,11 +134,18 @@ impl fmt::Display for GuardError {
             }
             GuardErrorKind::FreezeFailed => write!(f, "freezing the file system failed")?,
             GuardErrorKind::HoldExpired => {
-                write!(f, "the hold of writes ended at its limit ({} s at most)", HOLD_LIMIT.as_secs())?;
+                write!(
+                    f,
+                    "the hold of writes ended at its limit ({} s at most): the guard thawed the file system",
+                    HOLD_LIMIT.as_secs()
+                )?;
             }
             GuardErrorKind::Lost => write!(f, "somebody else thawed the file system during the hold")?,
             GuardErrorKind::ThawFailed => write!(f, "the file system is not thawed yet; it is being tried again")?,
             GuardErrorKind::GuardDied => write!(f, "the guard died; what it held is being thawed")?,
+            GuardErrorKind::GuardEnded => {
+                write!(f, "the guard was told to end (SIGTERM) and thawed the file system during the hold")?;
+            }
             GuardErrorKind::Misused => write!(f, "the guard was called out of order")?,
         }
         match self.errno {

@@ -30,6 +30,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::hold_trace::{HeldTimes, HoldTrace, Times};
 use rustix::io::Errno;
 use vss_linux::clock;
 use vss_linux::hold::channel::{self, Received};
@@ -116,6 +117,9 @@ pub struct Guard {
     /// The levels that are used, innermost first.
     levels: Vec<u8>,
     monitor: Option<Box<dyn Monitor>>,
+    trace: HoldTrace,
+    /// When the release was asked for.
+    release_ns: Option<u64>,
     /// Declared before the supervisor: closing it is what tells the guard to end.
     channel: Option<OwnedFd>,
     supervisor: Supervisor,
@@ -213,6 +217,7 @@ impl Guard {
         let mut levels: Vec<u8> = ours.iter().filter_map(|member| member.level).collect();
         levels.sort_unstable();
         levels.dedup();
+        let trace = HoldTrace::new(ours.iter().map(|member| member.level));
         let supervisor = Supervisor::start(&mut starting.0, ledger, directories).map_err(cannot)?;
         Ok(Self {
             pid,
@@ -223,6 +228,8 @@ impl Guard {
             members: ours,
             levels,
             monitor: options.monitor,
+            trace,
+            release_ns: None,
             channel: Some(channel),
             supervisor,
         })
@@ -243,6 +250,11 @@ impl Guard {
         self.expedites
     }
 
+    /// What has happened so far.
+    pub fn trace(&self) -> &HoldTrace {
+        &self.trace
+    }
+
     /// Flushes every member at the same time and waits for all, at most `limit`.
     ///
     /// # Errors
@@ -250,7 +262,8 @@ impl Guard {
     /// spent, and nothing was frozen.
     pub fn sync(&mut self, limit: Duration) -> Result<(), GuardError> {
         self.expect_ready()?;
-        let until_ns = clock::boottime_ns().saturating_add(nanoseconds(limit));
+        let began_ns = clock::boottime_ns();
+        let until_ns = began_ns.saturating_add(nanoseconds(limit));
         self.members.iter_mut().for_each(|member| member.awaited = true);
         let synced = self.send(Request::Sync).and_then(|()| {
             self.collect(until_ns, GuardErrorKind::SyncTimeout, |_, answer| match answer {
@@ -258,7 +271,9 @@ impl Guard {
                 other => Err(unexpected(other)),
             })
         });
-        synced.map_err(|failure| self.spend(failure))
+        synced.map_err(|failure| self.spend(failure))?;
+        self.trace.flushed(Times { began_ns, ended_ns: clock::boottime_ns() });
+        Ok(())
     }
 
     /// Freezes every member that has a level, level after level, innermost first.
@@ -274,6 +289,8 @@ impl Guard {
         match self.freeze_levels(&mut hold) {
             Ok(()) => {
                 self.phase = Phase::Held(hold);
+                let Hold { began_ns, frozen_ns, .. } = hold;
+                self.trace.held = Some(HeldTimes { began_ns, frozen_ns, release_ns: None, thawed_ns: None });
                 Ok(hold)
             }
             Err(mut failure) => {
@@ -333,24 +350,34 @@ impl Guard {
             return Err(GuardError::new(GuardErrorKind::Misused, None, None));
         };
         let release_ns = clock::boottime_ns();
+        self.release_ns = Some(release_ns);
         let mut thawed_ns = release_ns;
         for member in &mut self.members {
             member.awaited = member.frozen;
         }
-        let until_ns = release_ns.max(hold.deadline_ns) + nanoseconds(LATE_AFTER);
-        let released = self.send(Request::Release).and_then(|()| {
-            self.collect(until_ns, GuardErrorKind::ThawFailed, |_, answer| match answer {
-                Answer::Thawed(Call { called_ns, returned_ns, .. }, _) if called_ns >= release_ns => {
-                    thawed_ns = thawed_ns.max(returned_ns);
-                    Ok(())
-                }
-                other => Err(unexpected(other)),
-            })
+        let sent = self.send(Request::Release);
+        // Of a guard that has ended, what it said before is read all the same: it tells who thawed.
+        let late_ns = release_ns.max(hold.deadline_ns) + nanoseconds(LATE_AFTER);
+        let until_ns = if sent.is_ok() { late_ns } else { release_ns };
+        let answered = self.collect(until_ns, GuardErrorKind::ThawFailed, |_, answer| match answer {
+            Answer::Thawed(Call { called_ns, returned_ns, .. }, _) if called_ns >= release_ns => {
+                thawed_ns = thawed_ns.max(returned_ns);
+                Ok(())
+            }
+            other => Err(unexpected(other)),
         });
+        let released = match (sent, answered) {
+            (Err(died), Err(said)) => Err(if said.kind == GuardErrorKind::ThawFailed { died } else { said }),
+            (Err(failure), Ok(())) | (Ok(()), Err(failure)) => Err(failure),
+            (Ok(()), Ok(())) => Ok(()),
+        };
         match released {
             Ok(()) => {
                 self.phase = Phase::Spent;
                 self.supervisor.not_late();
+                let Hold { began_ns, frozen_ns, .. } = hold;
+                let (release, thawed) = (Some(release_ns), Some(thawed_ns));
+                self.trace.held = Some(HeldTimes { began_ns, frozen_ns, release_ns: release, thawed_ns: thawed });
                 Ok(Released { hold, release_ns, thawed_ns })
             }
             Err(failure) => Err(self.spend(failure)),
@@ -414,7 +441,9 @@ impl Guard {
             if let Some(monitor) = &mut self.monitor {
                 monitor.received(&answer);
             }
+            self.trace.note(&answer, self.release_ns);
             let index = match answer {
+                Answer::Expedited { .. } => continue,
                 Answer::Synced(call) | Answer::Frozen(call) | Answer::Thawed(call, _) | Answer::Lost(call, _) => {
                     call.member
                 }
@@ -449,12 +478,14 @@ fn unexpected(answer: Answer) -> Failure {
             };
             Failure::of(kind).member(member).errno(errno)
         }
-        Answer::Thawed(call, Cause::Terminated) => Failure::of(GuardErrorKind::GuardDied).member(call.member),
+        Answer::Thawed(call, Cause::Terminated) => Failure::of(GuardErrorKind::GuardEnded).member(call.member),
         Answer::Thawed(call, _) => Failure::of(GuardErrorKind::HoldExpired).member(call.member),
         Answer::Lost(call, _) => Failure::of(GuardErrorKind::Lost).member(call.member),
-        Answer::Synced(_) | Answer::Frozen(_) | Answer::Ready { .. } | Answer::Refused { .. } => {
-            Failure::of(GuardErrorKind::GuardDied).errno(Errno::PROTO)
-        }
+        Answer::Synced(_)
+        | Answer::Frozen(_)
+        | Answer::Expedited { .. }
+        | Answer::Ready { .. }
+        | Answer::Refused { .. } => Failure::of(GuardErrorKind::GuardDied).errno(Errno::PROTO),
     }
 }
 

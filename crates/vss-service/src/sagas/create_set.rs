@@ -19,10 +19,12 @@
 //!
 //! What the rows of the window may not do stands in `freeze_window.rs`.
 
+use super::proof::{Clocks, read_clocks};
 use super::{Act, Context, Row, StepFuture, nothing_to_undo, run_window_rows};
 use crate::catalogue::{KeptCopy, PendingSet};
 use crate::environment::Environment;
-use crate::freeze_window::{WINDOW_GRACE, Window, WindowThread, WindowTimes};
+use crate::freeze_window::{WINDOW_GRACE, Window, WindowThread};
+use crate::hold_trace::Times;
 use crate::operation::{Operation, cancelled};
 use crate::providers::{self, by_contract};
 use crate::writers::registry::milliseconds;
@@ -35,6 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::writer::EventKind;
+use vss_linux::clock;
 use vss_model::{
     AppLevel, FreezePolicy, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
 };
@@ -91,10 +94,13 @@ pub struct CreateSet {
     pub writers: SessionWriters,
     /// Mount points and volumes, for the level of components.
     pub mounts: Vec<(PathBuf, VolumeId)>,
-    window: Option<Window>,
+    pub(super) window: Option<Window>,
     thread: Option<WindowThread>,
     window_lost: bool,
-    pub(super) times: WindowTimes,
+    /// The flush of a set without a guard.
+    pub(super) flush: Option<Times>,
+    /// Both clocks after the window.
+    pub(super) clocks: Option<Clocks>,
     phases_done: BTreeSet<(&'static str, String)>,
     aborted: bool,
     pub(super) committed: BTreeMap<ShadowId, CommittedCopy>,
@@ -176,7 +182,8 @@ impl CreateSet {
             window: None,
             thread: None,
             window_lost: false,
-            times: WindowTimes::default(),
+            flush: None,
+            clocks: None,
             phases_done: BTreeSet::new(),
             aborted: false,
             committed: BTreeMap::new(),
@@ -282,9 +289,9 @@ impl Context for CreateSet {
             });
             let cut = thread.run(window, limit, |window| run_window_rows(rows, window, Window::entering)).await;
             self.operation.set_holding(false);
+            self.clocks = Some(read_clocks());
             match cut {
                 Ok((window, result)) => {
-                    self.times = window.times;
                     let result = result.map_err(|error| window.by_contract(error));
                     self.window = Some(window);
                     result
@@ -434,6 +441,7 @@ fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
             return result;
         }
         // Without a guard no member is held: each flushes itself in its snapshot, and an early flush keeps that short.
+        let began_ns = clock::boottime_ns();
         let mount_points: Vec<_> = saga.plan.members.iter().map(|member| member.volume.mount_point.clone()).collect();
         let flushed = blocking::run("Flushing the volumes", limits::FLUSH, move || {
             mount_points.iter().try_for_each(|mount_point| {
@@ -445,7 +453,9 @@ fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
                 })
             })
         });
-        saga.operation.unless_cancelled(flushed).await?
+        saga.operation.unless_cancelled(flushed).await??;
+        saga.flush.get_or_insert(Times { began_ns, ended_ns: clock::boottime_ns() });
+        Ok(())
     })
 }
 

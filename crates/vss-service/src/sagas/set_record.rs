@@ -3,8 +3,8 @@
 
 use super::create_set::{CreateSet, Member};
 use crate::catalogue::{KeptCopy, SetEntry};
+use crate::freeze_window::Window;
 use crate::writers::SessionWriter;
-use crate::writers::registry::milliseconds;
 use vss_model::involvement;
 use vss_model::level::{self, ComponentCut, Cut};
 use vss_model::{
@@ -27,7 +27,7 @@ impl CreateSet {
                 writer_succeeded: has_succeeded(writer, component),
             })
             .collect();
-        let levels = level::levels(&cuts, self.times.held.is_some(), &component_cuts);
+        let levels = level::levels(&cuts, self.window.as_ref().is_some_and(Window::was_held), &component_cuts);
         let mut of_components = levels.components.into_iter();
         let writers = self.writers.involved().map(|writer| writer_record(writer, &mut of_components)).collect();
         let shadows = self
@@ -37,10 +37,9 @@ impl CreateSet {
             .zip(levels.volumes)
             .map(|(member, consistency)| self.shadow(member, consistency, created_at))
             .collect();
-        let hold_ms = match (self.times.held, self.times.released) {
-            (Some(held), Some(released)) => milliseconds(released.saturating_duration_since(held)),
-            _ => 0,
-        };
+        let proof = self.proof();
+        // Rounded up: a hold was never shorter than it is said to be.
+        let hold_ms = proof.as_ref().map_or(0, |proof| proof.hold_us().div_ceil(1000));
         SetEntry {
             copies: self
                 .plan
@@ -61,6 +60,7 @@ impl CreateSet {
                 owner: self.plan.requester.uid,
                 requester: self.plan.requester.name.clone(),
                 created_at,
+                proof,
             },
             boot_id: self.environment.boot_id.clone(),
         }

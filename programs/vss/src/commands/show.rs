@@ -4,6 +4,7 @@ use super::Failure;
 use crate::args::{Id, ShowArguments};
 use crate::json::{ListedShadow, ShownSet};
 use crate::output::{self, line};
+use crate::window;
 use std::io;
 use vss_model::{Context, ShadowCopy, ShadowCopySet, VssCode, VssError};
 use vss_requester::{Instance, Management};
@@ -47,6 +48,9 @@ fn print_set(set: &ShadowCopySet) -> io::Result<()> {
         if set.atomic { "one instant" } else { "several instants" }
     ))?;
     line(&format!("  Frozen       {} ms, of these writes held {} ms", set.freeze_ms, set.hold_ms))?;
+    for text in set.proof.iter().flat_map(window::lines) {
+        line(&format!("  {text}"))?;
+    }
     for shadow in &set.shadows {
         print_shadow(shadow, "  ")?;
     }
