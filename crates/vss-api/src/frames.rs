@@ -114,6 +114,9 @@ pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, serde_json::Er
 #[derive(Serialize)]
 struct Reply<'a, T> {
     parameters: &'a T,
+    /// More replies to the same call follow.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    continues: bool,
 }
 
 #[derive(Serialize)]
@@ -122,9 +125,14 @@ struct ErrorReply<'a, T> {
     parameters: &'a T,
 }
 
-/// The bytes of a successful reply.
+/// The bytes of a successful reply, the last one to its call.
 pub(crate) fn encode_reply(parameters: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    encode(&Reply { parameters })
+    encode(&Reply { parameters, continues: false })
+}
+
+/// The bytes of a successful reply after which others to the same call follow.
+pub(crate) fn encode_reply_that_continues(parameters: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    encode(&Reply { parameters, continues: true })
 }
 
 /// The bytes of `<interface>.VssError`.

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod error;
+pub mod event;
 mod frames;
 pub mod interface;
 pub mod management;

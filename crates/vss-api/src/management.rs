@@ -1,5 +1,6 @@
 //! Messages of `org.linuxvss.Management`: what the service is doing, what it keeps, and its limits.
 
+use crate::event::Event;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{
@@ -41,6 +42,9 @@ pub enum Call {
     /// What a set of these paths would be, if it were made now; changes nothing.
     #[serde(rename = "org.linuxvss.Management.Check")]
     Check(Check),
+    /// What has happened since the start of the service. With `more`: follows, from now on or from `after` on.
+    #[serde(rename = "org.linuxvss.Management.ListEvents")]
+    ListEvents(ListEvents),
     /// Deletes shadow copies; stops at the first that cannot be deleted (spec P 10, row 17).
     #[serde(rename = "org.linuxvss.Management.DeleteShadows")]
     DeleteShadows(Selection),
@@ -357,6 +361,24 @@ pub struct MissingVolume {
     pub provider: Option<String>,
     /// Why none can; empty when one can.
     pub reason: String,
+}
+
+/// Parameters of `ListEvents`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListEvents {
+    /// Only events with a higher number. None: all that are remembered; with `more`, those from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+}
+
+/// Reply to `ListEvents`; with `more`, one of many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventList {
+    /// In their order.
+    pub events: Vec<Event>,
+    /// How many events before these are forgotten, the caller's or not: the service remembers the newest only.
+    pub lost: u64,
 }
 
 /// Parameters of `DeleteShadows`: exactly one field.

@@ -70,6 +70,7 @@ fn values_are_those_of_the_types() {
         ("ComponentKind", variants::<model::ComponentKind>(json!("?"))),
         ("Usage", variants::<model::Usage>(json!("?"))),
         ("AppLevel", variants::<model::AppLevel>(json!("?"))),
+        ("EventKind", variants::<vss_api::event::EventKind>(json!("?"))),
         ("GuardAnswer", variants::<model::GuardAnswer>(json!("?"))),
         ("WriterState", variants::<model::WriterState>(json!("?"))),
         ("OperationState", variants::<r::OperationState>(json!("?"))),
@@ -424,6 +425,38 @@ fn paths_that_are_no_text_come_back_in_lists_too() {
     assert!(serde_json::from_value::<m::Check>(json!({"paths": ["/srv", "/a\u{0}"]})).is_err());
 }
 
+fn event() -> vss_api::event::Event {
+    use vss_api::event::{Event, EventKind, MemberTimes};
+    let (text, span) = (|| Some("x".to_owned()), Some(model::Span { from_us: 1, took_us: 1 }));
+    Event {
+        seq: 1,
+        at: Some(model::Instant::now()),
+        kind: EventKind::Member,
+        session_id: Some(model::SessionId::random()),
+        set_id: Some(model::SetId::random()),
+        shadow_id: Some(model::ShadowId::random()),
+        uid: Some(1),
+        requester: text(),
+        writer: text(),
+        provider: text(),
+        volume: Some("/".into()),
+        path: Some("/".into()),
+        step: text(),
+        took_us: Some(1),
+        member: Some(MemberTimes {
+            level: Some(1),
+            freeze: span,
+            commit: span,
+            thaw: span,
+            answers: vec![model::GuardAnswer::Frozen],
+        }),
+        consistency: Some(model::Consistency::Crash),
+        hold_us: Some(1),
+        failure: Some(failure()),
+        recovery: vec!["x".to_owned()],
+    }
+}
+
 #[test]
 fn messages_of_management_are_as_described() {
     let text = || "x".to_owned();
@@ -507,6 +540,10 @@ fn messages_of_management_are_as_described() {
         sample(&m::Call::ListProviders, &m::Providers { providers: vec![provider] }),
         sample(&m::Call::ListVolumes, &m::Volumes { volumes: vec![volume] }),
         sample(&m::Call::Check(question), &forecast()),
+        sample(
+            &m::Call::ListEvents(m::ListEvents { after: Some(1) }),
+            &m::EventList { events: vec![event()], lost: 1 },
+        ),
         sample(&m::Call::DeleteShadows(selection), &m::Deleted { shadow_ids: vec![model::ShadowId::random()] }),
     ];
     check(interface::MANAGEMENT, samples);

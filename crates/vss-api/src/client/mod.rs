@@ -3,9 +3,11 @@
 //! [`Client`] calls; after [`Client::register`] the line is turned round and [`WriterEvents`] answers. What a call means is
 //! in [`crate::requester`], [`crate::management`] and [`crate::writer`].
 
+mod follower;
 mod line;
 mod writer_events;
 
+pub use follower::Follower;
 pub use writer_events::{IncomingEvent, Received, WriterEvents};
 
 use crate::{ErrorParameters, frames::IncomingReply, management, requester, writer};
@@ -125,6 +127,16 @@ impl Client {
         self.exchange(call)
     }
 
+    /// Calls `org.linuxvss.Management` with `more`: answers come until the service ends them. The connection is the
+    /// follower's from here on.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn follow<R: DeserializeOwned>(mut self, call: &management::Call) -> Result<Follower<R>, ClientError> {
+        self.line.send(&follower::More { call, more: true })?;
+        Ok(Follower::new(self.line))
+    }
+
     /// Registers a writer. From here on the service calls, and the result answers.
     ///
     /// # Errors
@@ -137,17 +149,22 @@ impl Client {
 
     fn exchange<R: DeserializeOwned>(&mut self, call: &impl Serialize) -> Result<R, ClientError> {
         self.line.send(call)?;
-        let Some(message) = self.line.receive()? else {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        };
-        let unreadable =
-            |error: serde_json::Error| ClientError::Protocol(format!("The service's answer cannot be read: {error}"));
-        let reply = IncomingReply::read(&message.bytes).map_err(unreadable)?;
-        let parameters = reply.parameters.as_deref().map_or("{}", serde_json::value::RawValue::get);
-        match reply.error {
-            None => serde_json::from_str(parameters).map_err(unreadable),
-            Some(name) => Err(error_of(name, parameters)),
-        }
+        receive(&mut self.line).map(|(reply, _)| reply)
+    }
+}
+
+/// The next reply, and whether others to the same call follow.
+fn receive<R: DeserializeOwned>(line: &mut Line) -> Result<(R, bool), ClientError> {
+    let Some(message) = line.receive()? else {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    };
+    let unreadable =
+        |error: serde_json::Error| ClientError::Protocol(format!("The service's answer cannot be read: {error}"));
+    let reply = IncomingReply::read(&message.bytes).map_err(unreadable)?;
+    let parameters = reply.parameters.as_deref().map_or("{}", serde_json::value::RawValue::get);
+    match reply.error {
+        None => Ok((serde_json::from_str(parameters).map_err(unreadable)?, reply.continues)),
+        Some(name) => Err(error_of(name, parameters)),
     }
 }
 

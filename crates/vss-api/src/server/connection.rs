@@ -4,9 +4,10 @@ use super::{
     ConnectionId, Face, Handler, Replier, WriterReplier,
     bounds::Admission,
     line::LineEnd,
-    replier::{Answer, Decision},
+    replier::{Answer, Decision, Given},
     request::{self, Request, What},
     socket::Socket,
+    stream::Part,
 };
 use crate::{
     frames::{Frames, Outgoing, encode_error},
@@ -56,7 +57,7 @@ impl Drop for Announced {
 
 /// One reply to come, at its place in the order.
 struct Slot {
-    reply: oneshot::Receiver<Outgoing>,
+    reply: oneshot::Receiver<Given>,
     place: OwnedSemaphorePermit,
 }
 
@@ -156,7 +157,7 @@ impl Connection {
                 return Ok(None);
             };
             first = false;
-            let Request { what, oneway } = request::read(&message, self.face);
+            let Request { what, oneway, more } = request::read(&message, self.face);
             drop(message);
             match what {
                 What::Garbage(answer) => {
@@ -171,7 +172,7 @@ impl Connection {
                     } else {
                         let (answer, slot) = backlog.answer(place);
                         drop(slots.send(slot));
-                        Replier::new(interface, self.admission.bounds().message_bytes, answer)
+                        Replier::new(interface, self.admission.bounds().message_bytes, more, answer)
                     };
                     self.announced.handler.call(self.announced.id, call, replier);
                 }
@@ -253,9 +254,20 @@ async fn write_replies(
     mut replies: mpsc::UnboundedReceiver<Slot>,
 ) -> io::Result<()> {
     while let Some(Slot { reply, place }) = replies.recv().await {
-        let Ok(Outgoing { bytes, fds }) = reply.await else { continue };
-        socket.send(&bytes, &fds).await?;
-        backlog.unsent.fetch_sub(bytes.len(), Ordering::Relaxed);
+        match reply.await {
+            Ok(Given::One(Outgoing { bytes, fds })) => {
+                socket.send(&bytes, &fds).await?;
+                backlog.unsent.fetch_sub(bytes.len(), Ordering::Relaxed);
+            }
+            Ok(Given::Many(mut parts)) => {
+                while let Some(Part { bytes, sent }) = parts.recv().await {
+                    socket.send_patiently(&bytes).await?;
+                    // Nobody waits for it any more when the stream was dropped meanwhile.
+                    let _gone = sent.send(());
+                }
+            }
+            Err(_) => continue,
+        }
         drop(place);
         backlog.sent.notify_one();
     }

@@ -12,7 +12,8 @@
 //!
 //! Every part is bounded (numbers in [`Bounds`] and here): a message 4 MiB, 32 unanswered calls a connection, 1 MiB of unsent
 //! replies before reading rests, 16 long messages under way for one uid, 5 s without progress of a peer that does not read,
-//! 30 s from the first to the last byte of a message. What a call means is not here.
+//! 30 s from the first to the last byte of a message. A call with `more` may be answered by a stream, of which one message is
+//! under way at a time. What a call means is not here.
 //!
 //! Messages are cut and written here and not by zlink's `Connection`: its read buffer never shrinks (100 MiB a connection),
 //! its serializer begins anew for every 256 bytes (a reply of 1 MiB takes 1 s), it tells not which field is wrong, and its
@@ -59,11 +60,13 @@ mod line;
 mod replier;
 mod request;
 mod socket;
+mod stream;
 
 pub use bounds::Bounds;
 pub use handler::{Call, ConnectionId, Face, Handler, Peer};
 pub use line::{LineError, WriterLine};
 pub use replier::{PendingReply, Replier, WriterReplier};
+pub use stream::{CallerGone, ReplyStream};
 
 use crate::frames::encode_error;
 use bounds::Doorkeeper;

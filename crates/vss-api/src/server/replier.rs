@@ -1,8 +1,10 @@
-//! Answers to calls. Each replier answers one call once; one that is dropped answers `VSS_E_UNEXPECTED`.
+//! Answers to calls. Each replier answers one call, once or, if the caller wants that, as a stream; one that is dropped answers
+//! `VSS_E_UNEXPECTED`.
 
 use super::line::{LineEnd, WriterLine};
+use super::stream::{Part, ReplyStream};
 use crate::{
-    frames::{IncomingReply, MESSAGE_BYTES, Outgoing, encode_error, encode_reply},
+    frames::{IncomingReply, MESSAGE_BYTES, Outgoing, encode_error, encode_reply, encode_reply_that_continues},
     writer,
 };
 use serde::Serialize;
@@ -13,7 +15,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use vss_model::{VssCode, VssError};
 
 /// Answers one call.
@@ -22,6 +24,8 @@ use vss_model::{VssCode, VssError};
 pub struct Replier {
     interface: &'static str,
     message_bytes: usize,
+    /// The caller takes more than one answer.
+    more: bool,
     to: To,
 }
 
@@ -36,16 +40,25 @@ enum To {
     Done,
 }
 
+/// What takes the place of a call in the order of replies.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// The one answer.
+    One(Outgoing),
+    /// Answers as they come, the last one among them.
+    Many(mpsc::Receiver<Part>),
+}
+
 /// Takes one answer to its place in the order of replies.
 #[derive(Debug)]
 pub(super) struct Answer {
-    sender: oneshot::Sender<Outgoing>,
+    sender: oneshot::Sender<Given>,
     unsent: Arc<AtomicUsize>,
 }
 
 impl Answer {
     /// The answer's bytes count in `unsent` until the connection has sent them.
-    pub(super) fn new(unsent: Arc<AtomicUsize>) -> (Self, oneshot::Receiver<Outgoing>) {
+    pub(super) fn new(unsent: Arc<AtomicUsize>) -> (Self, oneshot::Receiver<Given>) {
         let (sender, receiver) = oneshot::channel();
         (Self { sender, unsent }, receiver)
     }
@@ -53,25 +66,25 @@ impl Answer {
     /// A connection that ended meanwhile wants no answer any more.
     pub(super) fn send(self, outgoing: Outgoing) {
         self.unsent.fetch_add(outgoing.bytes.len(), Ordering::Relaxed);
-        drop(self.sender.send(outgoing));
+        drop(self.sender.send(Given::One(outgoing)));
     }
 }
 
 impl Replier {
     /// For a call that wants its answer.
-    pub(super) fn new(interface: &'static str, message_bytes: usize, answer: Answer) -> Self {
-        Self { interface, message_bytes, to: To::Connection(answer) }
+    pub(super) fn new(interface: &'static str, message_bytes: usize, more: bool, answer: Answer) -> Self {
+        Self { interface, message_bytes, more, to: To::Connection(answer) }
     }
 
     /// For a call that wants no answer.
     pub(super) fn oneway(interface: &'static str, place: OwnedSemaphorePermit) -> Self {
-        Self { interface, message_bytes: 0, to: To::Nobody { _place: place } }
+        Self { interface, message_bytes: 0, more: false, to: To::Nobody { _place: place } }
     }
 
     /// A replier without a connection, and what it will answer: for tests of a handler.
     pub fn detached(interface: &'static str) -> (Self, PendingReply) {
         let (answer, receiver) = Answer::new(Arc::default());
-        (Self::new(interface, MESSAGE_BYTES, answer), PendingReply(receiver))
+        (Self::new(interface, MESSAGE_BYTES, false, answer), PendingReply(receiver))
     }
 
     /// Answers with the call's result.
@@ -82,10 +95,29 @@ impl Replier {
     /// Answers with the call's result and file descriptors, at most 253.
     pub fn ok_with_fds(mut self, result: &impl Serialize, fds: Vec<OwnedFd>) {
         let To::Connection(answer) = std::mem::replace(&mut self.to, To::Done) else { return };
-        answer.send(match reply_bytes(self.interface, self.message_bytes, result) {
+        answer.send(match reply_bytes(self.interface, self.message_bytes, result, false) {
             Ok(bytes) => Outgoing { bytes, fds },
             Err(bytes) => Outgoing { bytes, fds: Vec::new() },
         });
+    }
+
+    /// True when the caller takes more than one answer.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        self.more
+    }
+
+    /// Answers with as many results as will come; later calls of the connection wait until the last of them. None for a
+    /// caller that takes one answer only: it gets `VSS_E_UNEXPECTED`.
+    #[must_use]
+    pub fn stream(mut self) -> Option<ReplyStream> {
+        if !self.more {
+            return None;
+        }
+        let To::Connection(answer) = std::mem::replace(&mut self.to, To::Done) else { return None };
+        let (stream, parts) = ReplyStream::new(self.interface, self.message_bytes);
+        drop(answer.sender.send(Given::Many(parts)));
+        Some(stream)
     }
 
     /// Answers that the call failed.
@@ -117,8 +149,14 @@ impl Drop for Replier {
 }
 
 /// The bytes of a reply, or of the error that says why there is none.
-fn reply_bytes(interface: &str, message_bytes: usize, result: &impl Serialize) -> Result<Vec<u8>, Vec<u8>> {
-    let why = match encode_reply(result) {
+pub(super) fn reply_bytes(
+    interface: &str,
+    message_bytes: usize,
+    result: &impl Serialize,
+    continues: bool,
+) -> Result<Vec<u8>, Vec<u8>> {
+    let encoded = if continues { encode_reply_that_continues(result) } else { encode_reply(result) };
+    let why = match encoded {
         Ok(bytes) if bytes.len() <= message_bytes => return Ok(bytes),
         Ok(bytes) => format!("The answer has {} bytes; a message has at most {message_bytes}", bytes.len()),
         Err(error) => format!("The answer cannot be written as JSON: {error}"),
@@ -134,7 +172,7 @@ pub(super) fn unanswered() -> VssError {
 
 /// The answer to come of a [`Replier::detached`].
 #[derive(Debug)]
-pub struct PendingReply(oneshot::Receiver<Outgoing>);
+pub struct PendingReply(oneshot::Receiver<Given>);
 
 impl PendingReply {
     /// Waits for the answer.
@@ -142,7 +180,7 @@ impl PendingReply {
     /// # Errors
     /// The error that the call was answered with.
     pub async fn wait(self) -> Result<serde_json::Value, VssError> {
-        let outgoing = self.0.await.map_err(|_| unanswered())?;
+        let Ok(Given::One(outgoing)) = self.0.await else { return Err(unanswered()) };
         parse(&outgoing.bytes[..outgoing.bytes.len().saturating_sub(1)])
     }
 }
@@ -186,7 +224,7 @@ impl WriterReplier {
     pub fn accept(mut self, registered: &writer::Registered) -> WriterLine {
         let (line, end) = WriterLine::new();
         if let Some(decision) = self.decision.take() {
-            let decided = match reply_bytes(writer::INTERFACE, MESSAGE_BYTES, registered) {
+            let decided = match reply_bytes(writer::INTERFACE, MESSAGE_BYTES, registered, false) {
                 Ok(bytes) => Decision::Accepted(bytes, end),
                 Err(_) => Decision::Refused(unanswered()),
             };

@@ -20,6 +20,8 @@ pub(super) struct Request {
     pub(super) what: What,
     /// The peer wants no answer.
     pub(super) oneway: bool,
+    /// The peer takes more than one answer.
+    pub(super) more: bool,
 }
 
 #[derive(Debug)]
@@ -43,9 +45,8 @@ struct Envelope {
     oneway: Option<bool>,
     #[serde(default)]
     upgrade: Option<bool>,
-    /// Every call of ours has one reply, with `more` too.
-    #[serde(default, rename = "more")]
-    _more: Option<bool>,
+    #[serde(default)]
+    more: Option<bool>,
 }
 
 /// Understands one message.
@@ -54,12 +55,13 @@ pub(super) fn read(message: &[u8], face: Face) -> Request {
         Ok(object) => object,
         Err(error) => {
             tracing::debug!(%error, "a message is no JSON object");
-            return Request { what: What::Garbage(invalid_parameter("message")), oneway: false };
+            return Request { what: What::Garbage(invalid_parameter("message")), oneway: false, more: false };
         }
     };
     match read_fields::<Envelope>(object) {
         Ok(envelope) => Request {
             oneway: envelope.oneway.unwrap_or(false),
+            more: envelope.more.unwrap_or(false),
             what: dispatch(
                 &envelope.method,
                 envelope.parameters.unwrap_or_default(),
@@ -67,7 +69,7 @@ pub(super) fn read(message: &[u8], face: Face) -> Request {
                 face,
             ),
         },
-        Err(fault) => Request { what: What::Answer(answer_fault("", fault)), oneway: false },
+        Err(fault) => Request { what: What::Answer(answer_fault("", fault)), oneway: false, more: false },
     }
 }
 

@@ -56,7 +56,19 @@ impl Socket {
     ///
     /// # Errors
     /// `TimedOut` when the peer takes no byte for 5 s; what sendmsg(2) says. Then a part may have been sent.
-    pub(super) async fn send(&self, mut bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+    pub(super) async fn send(&self, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+        self.send_within(Some(STALL), bytes, fds).await
+    }
+
+    /// Sends all of `bytes` to a peer that may take them as slowly as it likes.
+    ///
+    /// # Errors
+    /// What sendmsg(2) says. Then a part may have been sent.
+    pub(super) async fn send_patiently(&self, bytes: &[u8]) -> io::Result<()> {
+        self.send_within(None, bytes, &[]).await
+    }
+
+    async fn send_within(&self, stall: Option<Duration>, mut bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
         let mut fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         while !bytes.is_empty() {
             match send_some(&self.0, bytes, &fds) {
@@ -65,7 +77,10 @@ impl Socket {
                     fds.clear();
                 }
                 Err(Errno::AGAIN) => {
-                    timeout(STALL, self.0.writable()).await??;
+                    match stall {
+                        Some(stall) => timeout(stall, self.0.writable()).await??,
+                        None => self.0.writable().await?,
+                    }
                     self.forget_news(Interest::WRITABLE);
                 }
                 Err(Errno::INTR) => {}
