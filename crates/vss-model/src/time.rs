@@ -27,6 +27,12 @@ impl Instant {
     pub fn local(self) -> String {
         self.0.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
+
+    /// As [`Self::local`], to the millisecond.
+    #[must_use]
+    pub fn local_ms(self) -> String {
+        self.0.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+    }
 }
 
 impl fmt::Display for Instant {

@@ -2,11 +2,13 @@
 
 use crate::{Instance, failure, launch};
 use serde::de::DeserializeOwned;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 use vss_api::Empty;
-use vss_api::client::Client;
+use vss_api::client::{Client, Follower};
 use vss_api::management::{
-    Call, Check, Deleted, GetSet, Limits, ProviderEntry, Providers, RegisteredWriter, Selection, SetForecast,
-    SetLimits, SetRecord, Shadows, Status, VolumeEntry, Volumes, Writers,
+    Call, Check, Deleted, EventList, GetSet, Limits, ListEvents, ProviderEntry, Providers, RegisteredWriter, Selection,
+    SetForecast, SetLimits, SetRecord, Shadows, Status, VolumeEntry, Volumes, Writers,
 };
 use vss_model::{SetId, ShadowCopy, ShadowCopySet, ShadowId, VssCode, VssError};
 
@@ -117,6 +119,25 @@ impl Management {
         self.call(&Call::Check(question))
     }
 
+    /// What has happened since the service started, as far as it is remembered and the caller's to see; only what came after
+    /// this event, if one is named.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn events(&mut self, after: Option<u64>) -> Result<EventList, VssError> {
+        self.call(&Call::ListEvents(ListEvents { after }))
+    }
+
+    /// Follows the events from now on, or from this one on. While it does, the service does not end for want of requesters.
+    /// The first list comes at once and may be empty; nothing is missed from there on.
+    ///
+    /// # Errors
+    /// See the type; whether there is room for one more follower is told by the first list.
+    pub fn follow(self, after: Option<u64>) -> Result<Following, VssError> {
+        let follower = self.client.follow(&Call::ListEvents(ListEvents { after })).map_err(failure::of_call)?;
+        Ok(Following(follower))
+    }
+
     /// Deletes what `selection` names and returns what is gone; stops at the first that cannot be deleted.
     ///
     /// # Errors
@@ -139,5 +160,33 @@ impl Management {
 
     fn call<Reply: DeserializeOwned>(&mut self, call: &Call) -> Result<Reply, VssError> {
         self.client.call_management(call).map_err(failure::of_call)
+    }
+}
+
+/// Lists of events as they happen, one with the last event of the service being the end. An error is the last item.
+#[derive(Debug)]
+pub struct Following(Follower<EventList>);
+
+impl Following {
+    /// Longest wait for one list; none, as at the beginning: for ever.
+    ///
+    /// # Errors
+    /// `VSS_E_UNEXPECTED` for zero.
+    pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<(), VssError> {
+        self.0.set_timeout(timeout).map_err(failure::of_call)
+    }
+}
+
+impl Iterator for Following {
+    type Item = Result<EventList, VssError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|list| list.map_err(failure::of_call))
+    }
+}
+
+impl AsFd for Following {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant as Clock;
+use vss_api::event::{self, EventKind};
 use vss_api::requester::VolumeAdded;
 use vss_api::server::{Call, ConnectionId, Face, Peer, Replier, WriterReplier};
 use vss_api::{Empty, requester, writer};
@@ -357,8 +358,8 @@ impl Coordinator {
 
     fn disconnected(&mut self, id: ConnectionId) {
         if let Some((_, instance_id)) = self.writer_connections.remove(&id) {
-            if let Some(instance_id) = instance_id {
-                self.registry.remove(instance_id);
+            if let Some(writer) = instance_id.and_then(|instance_id| self.registry.remove(instance_id)) {
+                self.environment.events.tell(writer.event(EventKind::WriterGone));
             }
             return;
         }
@@ -440,6 +441,8 @@ impl Coordinator {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(session) = connection.session.as_mut() else { return };
         if session.state.is_released() {
+            let requester = Some(session.requester.clone());
+            session.teller.tell(event::Event { requester, ..event::Event::of(EventKind::SessionClosed) });
             self.connections.remove(&id);
             return;
         }

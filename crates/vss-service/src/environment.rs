@@ -2,6 +2,7 @@
 
 use crate::{
     catalogue::Catalogue,
+    events::Events,
     exposure::{Exposure, Exposures},
     freeze_window::Hold,
     providers::{Providers, Target},
@@ -67,6 +68,8 @@ pub struct Environment {
     pub staging: Arc<dyn Staging>,
     /// One change of finished copies at a time: a removal, or a look whether one is exposed with what follows from it.
     pub changes: tokio::sync::Mutex<()>,
+    /// What is told to those who follow the service.
+    pub events: Arc<Events>,
     /// The boot that we run in.
     pub boot_id: String,
 }

@@ -19,6 +19,8 @@ use vss_provider::Provider;
 
 /// How long the window may take beyond its own limits before its thread is given up.
 pub const WINDOW_GRACE: Duration = Duration::from_secs(2);
+/// Rows whose times are noted; a set has four.
+const ROWS: usize = 8;
 /// How often who waits for the window looks where it stands.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -69,6 +71,8 @@ pub struct Window {
     committed: usize,
     /// Nothing more is begun after this instant: the first frozen writer's limit.
     deadline: Option<std::time::Instant>,
+    /// The rows that were begun and when (CLOCK_BOOTTIME, ns), as far as there is room.
+    rows: Vec<(&'static str, u64)>,
     /// Writes are held.
     held: bool,
     /// Writes were held and are released.
@@ -102,6 +106,7 @@ impl Window {
             providers,
             committed: 0,
             deadline: None,
+            rows: Vec::with_capacity(ROWS),
             held: false,
             released: false,
             standing: Arc::default(),
@@ -119,6 +124,9 @@ impl Window {
     /// # Errors
     /// `VSS_E_WRITERERROR_TIMEOUT` when a writer's limit has passed.
     pub fn entering(&mut self, row: &'static str) -> Result<(), VssError> {
+        if self.rows.len() < self.rows.capacity() {
+            self.rows.push((row, clock::boottime_ns()));
+        }
         fault::at(row, self.victims)?;
         // The hold must be released whatever the time is.
         if row != "release" && self.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
@@ -170,11 +178,17 @@ impl Window {
     /// The error of the window after the hold: a provider whose commit failed is kept to its error contract.
     #[must_use]
     pub fn by_contract(&self, error: VssError) -> VssError {
-        let failed = self.standing.committing.load(Ordering::Relaxed).checked_sub(1);
-        match failed.and_then(|index| self.providers.get(index)) {
-            Some(one) => providers::by_contract(&one.name, error),
+        match self.failed_provider() {
+            Some(name) => providers::by_contract(name, error),
             None => error,
         }
+    }
+
+    /// The provider whose commit failed; none when none did.
+    #[must_use]
+    pub fn failed_provider(&self) -> Option<&str> {
+        let failed = self.standing.committing.load(Ordering::Relaxed).checked_sub(1)?;
+        self.providers.get(failed).map(|one| one.name.as_str())
     }
 
     /// Row, and the undo of the hold: lets writes go.
@@ -197,6 +211,12 @@ impl Window {
     #[must_use]
     pub fn was_held(&self) -> bool {
         self.held && self.released
+    }
+
+    /// The rows that were begun, each with its beginning and its end, of which the last is `ended_ns`.
+    pub fn rows(&self, ended_ns: u64) -> impl Iterator<Item = (&'static str, Times)> {
+        let ends = self.rows.iter().skip(1).map(|(_, began_ns)| *began_ns).chain([ended_ns]);
+        self.rows.iter().zip(ends).map(|((row, began_ns), ended_ns)| (*row, Times { began_ns: *began_ns, ended_ns }))
     }
 
     /// When this provider cut its volumes; none when it did not.

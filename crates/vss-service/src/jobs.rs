@@ -11,9 +11,10 @@ use crate::{blocking, providers, removal, sagas, volumes, writers};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use vss_api::event::{self, Event};
 use vss_api::requester::{VolumeAdded, VolumeQuestion, VolumeSupport};
 use vss_api::writer::EventKind;
-use vss_model::{Context, SessionId, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
+use vss_model::{Context, HoldProof, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
 use vss_provider::{PrepareRequest, Provider};
 use vss_session::{ComponentReference, Effect, Failure, Finished};
 
@@ -43,14 +44,18 @@ fn ended<T>(operation: &Operation, result: Result<T, VssError>) -> Result<T, Fai
 /// GatherWriterMetadata.
 pub async fn gather_metadata(
     operation: Operation,
-    session_id: SessionId,
+    facts: EventFacts,
     writers: Vec<(Arc<RegisteredWriter>, Duration)>,
     prepare_limit: Duration,
 ) -> OperationOutcome {
     operation.step("asking writers what they own");
-    let result = operation.unless_cancelled(writers::identify(session_id, writers)).await;
+    let result = operation.unless_cancelled(writers::identify(facts.session_id, writers)).await;
     match ended(&operation, result) {
         Ok(asked) => {
+            for one in &asked {
+                let name = &one.writer.register.name;
+                facts.teller.writer(None, name, EventKind::Identify.name(), one.took, one.metadata.as_ref().err());
+            }
             let writers = SessionWriters::new(asked, prepare_limit);
             let metadata = writers.iter().map(|writer| writer.metadata.clone()).collect();
             OperationOutcome::new(Finished::GatherWriterMetadata(Ok(metadata)), writers)
@@ -111,6 +116,7 @@ pub async fn create_set(
     plan: Plan,
     writers: SessionWriters,
 ) -> OperationOutcome {
+    let (teller, name) = (plan.facts.teller.clone(), plan.requester.name.clone());
     let mounts = match mount_table().await {
         Ok(mounts) => mounts,
         Err(error) => {
@@ -118,10 +124,20 @@ pub async fn create_set(
         }
     };
     let set_id = plan.set_id;
+    let told = |kind| Event { set_id: Some(set_id), requester: Some(name.clone()), ..Event::of(kind) };
+    teller.tell(told(event::EventKind::SetBegun));
     let mut saga = CreateSet::new(environment, operation.clone(), plan, writers, mounts);
     let result = sagas::run(create_set::TABLE, &mut saga).await.map_err(|failure| {
         tracing::warn!(%set_id, row = failure.row, cause = %failure.cause, undo_failures = failure.undo_failures.len(), "the set was not made");
         failure.into_error()
+    });
+    teller.tell(match (&result, saga.set()) {
+        (Err(failure), _) => Event { failure: Some(failure.clone()), ..told(event::EventKind::SetFailed) },
+        (Ok(()), set) => Event {
+            consistency: set.map(|set| set.consistency),
+            hold_us: set.map(|set| set.proof.as_ref().map_or(0, HoldProof::hold_us)),
+            ..told(event::EventKind::SetFinished)
+        },
     });
     let empty_set = saga.set().filter(|set| set.shadows.is_empty()).cloned();
     OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, result)), writers: saga.writers, empty_set }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod coordinator;
 pub mod creation_lock;
 pub mod environment;
+pub mod events;
 pub mod exposure;
 pub mod fault;
 pub mod freeze_window;

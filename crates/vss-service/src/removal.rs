@@ -6,6 +6,7 @@ use crate::catalogue::{KeptCopy, SetEntry};
 use crate::environment::Environment;
 use crate::providers::by_contract;
 use std::sync::Arc;
+use vss_api::event::{Event, EventKind};
 use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
 
 /// The entry of a set that holds this copy.
@@ -47,11 +48,32 @@ pub async fn remove(environment: &Arc<Environment>, shadow_id: ShadowId) -> Resu
     let _one = environment.changes.lock().await;
     let environment = Arc::clone(environment);
     blocking::run("Deleting a shadow copy", limits::PROVIDER_OUTSIDE, move || {
-        let (_, copy) = find(&environment, shadow_id)?;
-        environment.unexpose(shadow_id)?;
+        let (entry, copy) = find(&environment, shadow_id)?;
+        if environment.unexpose(shadow_id)? {
+            tell(&environment, &entry, &copy, Event::of(EventKind::CopyUnexposed));
+        }
         let provider = environment.providers.named(&copy.provider)?;
-        provider.delete(&copy.stored).map_err(|error| by_contract(&copy.provider, error))?;
-        environment.catalogue.remove_copy(shadow_id)
+        provider.delete(&copy.stored).map_err(|error| {
+            let error = by_contract(&copy.provider, error);
+            let (step, failure) = (Some("delete".to_owned()), Some(error.clone()));
+            tell(&environment, &entry, &copy, Event { step, failure, ..Event::of(EventKind::ProviderTrouble) });
+            error
+        })?;
+        environment.catalogue.remove_copy(shadow_id)?;
+        tell(&environment, &entry, &copy, Event::of(EventKind::CopyDeleted));
+        Ok(())
     })
     .await
+}
+
+/// Tells what became of a finished copy; it belongs to the copy's owner.
+pub fn tell(environment: &Environment, entry: &SetEntry, copy: &KeptCopy, event: Event) {
+    environment.events.tell(Event {
+        set_id: Some(entry.set.set_id),
+        shadow_id: Some(copy.stored.shadow_id),
+        uid: Some(entry.set.owner),
+        provider: Some(copy.provider.clone()),
+        volume: Some(copy.stored.volume.mount_point.clone()),
+        ..event
+    });
 }

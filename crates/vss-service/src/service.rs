@@ -6,6 +6,7 @@ use crate::config::{Config, ConfigError};
 use crate::coordinator::{Action, Beginning, Coordinator};
 use crate::creation_lock;
 use crate::environment::Environment;
+use crate::events::Events;
 use crate::exposure::Exposures;
 use crate::guard_hold::GuardMaker;
 use crate::inbox_writers::InboxWriters;
@@ -17,11 +18,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vss_api::server::{Bounds, Face, serve};
 use vss_model::{VssError, limits};
+
+/// How long followers of the events are given to take the last ones.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How the service is to run.
 pub struct Options {
@@ -66,6 +71,7 @@ pub enum StartError {
 pub struct Service {
     options: Options,
     coordinator: Coordinator,
+    events: Arc<Events>,
     actions: mpsc::UnboundedSender<Action>,
     door: Arc<Door>,
     config: Config,
@@ -101,10 +107,13 @@ impl Service {
                     .map_err(|source| StartError::Path { path: options.runtime_directory.clone(), source })?,
             }),
             changes: tokio::sync::Mutex::new(()),
+            events: Arc::default(),
             boot_id: vss_linux::clock::boot_id()
                 .map_err(|source| StartError::Path { path: "/proc/sys/kernel/random/boot_id".into(), source })?,
         });
         report.extend(recovery::recover(&environment));
+        let events = Arc::clone(&environment.events);
+        events.started(&report);
         let rules = Rules::new(&config, Path::new("/etc/group"));
         let (coordinator, actions) = Coordinator::new(Beginning {
             environment,
@@ -125,6 +134,7 @@ impl Service {
         Ok(Self {
             options,
             coordinator,
+            events,
             actions,
             door,
             config,
@@ -171,6 +181,8 @@ impl Service {
         if let Err(error) = coordinator.await {
             tracing::error!(%error, "the coordinator broke off");
         }
+        self.events.stopped();
+        self.events.drained(LAST_WORDS).await;
         shutdown.cancel();
         while doors.join_next().await.is_some() {}
         if let Some(writers) = writers {

@@ -1,10 +1,12 @@
 //! One session as the coordinator keeps it: its state machine, and what the machine does not hold.
 
 use crate::creation_lock::CreationLock;
+use crate::events::{Events, Teller};
 use crate::operation::Operation;
 use crate::sagas::create_set::Member;
 use crate::writers::{EventFacts, SessionWriters};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use vss_api::management::SessionStatus;
 use vss_api::requester::OperationState;
 use vss_api::server::Peer;
@@ -33,15 +35,19 @@ pub struct Session {
     pub empty_set: Option<ShadowCopySet>,
     /// The creation lock, from StartSnapshotSet to the end of DoSnapshotSet.
     pub lock: Option<CreationLock>,
+    /// Who tells its events.
+    pub teller: Teller,
     operations: VecDeque<Operation>,
 }
 
 impl Session {
     /// A new session.
     #[must_use]
-    pub fn new(requester: String, state: State) -> Self {
+    pub fn new(requester: String, state: State, events: Arc<Events>, uid: u32) -> Self {
+        let id = SessionId::random();
         Self {
-            id: SessionId::random(),
+            id,
+            teller: Teller::new(events, id, uid),
             requester,
             state,
             writers: Some(SessionWriters::default()),
@@ -85,6 +91,7 @@ impl Session {
             context: draft.map(vss_session::Draft::context).unwrap_or_default(),
             backup_state: draft.and_then(vss_session::Draft::backup_state).unwrap_or_default(),
             volumes: volumes(&self.members),
+            teller: self.teller.clone(),
         }
     }
 

@@ -78,6 +78,7 @@ impl Bench {
             exposures,
             holds: Arc::new(NoHolds),
             changes: tokio::sync::Mutex::new(()),
+            events: Arc::default(),
             boot_id: "this boot".to_owned(),
         });
         let (coordinator, actions) = Coordinator::new(Beginning {

@@ -13,6 +13,7 @@ use vss_provider::fake::{FakeOptions, FakeProvider, Phase};
 use vss_provider::{MountedTree, PrepareRequest, Provider};
 use vss_service::catalogue::Catalogue;
 use vss_service::environment::{Environment, HoldMaker, Staging};
+use vss_service::events::Teller;
 use vss_service::exposure::Exposures;
 use vss_service::freeze_window::Hold;
 use vss_service::hold_trace::HoldTrace;
@@ -160,6 +161,7 @@ async fn stage(wishes: Wishes) -> Stage {
         holds: Arc::new(FakeHolds(Arc::clone(&diary), wishes.hold_fails)),
         staging: Arc::new(FakeStaging(Arc::clone(&diary), wishes.staging_fails)),
         changes: tokio::sync::Mutex::new(()),
+        events: Arc::default(),
         boot_id: "this boot".to_owned(),
     });
     let volume = vss_service::volumes::resolve(directory.path()).unwrap().volume;
@@ -185,6 +187,7 @@ async fn stage(wishes: Wishes) -> Stage {
         set_id: Some(set_id),
         context: Context::Backup,
         backup_state: BackupState::default(),
+        teller: Teller::default(),
         volumes: vec![serde_json::from_value(serde_json::json!({
             "volume": volume.mount_point, "volume_id": volume.id, "shadow_id": shadow_id, "provider": "fake", "cut_group": 0,
         }))

@@ -59,6 +59,15 @@ pub(crate) fn json(document: &impl serde::Serialize) -> io::Result<()> {
     writeln!(stdout)
 }
 
+/// Writes one JSON document on a line of its own to stdout, at once.
+pub(crate) fn json_line(document: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(document)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -107,7 +107,8 @@ pub(crate) fn ms(us: u64) -> String {
     format!("{}.{:03}", us / 1000, us % 1000)
 }
 
-fn signed(us: i64) -> String {
+/// The same with a sign where it is negative.
+pub(crate) fn signed(us: i64) -> String {
     format!("{}{}", if us < 0 { "-" } else { "" }, ms(us.unsigned_abs()))
 }
 

@@ -44,6 +44,7 @@ impl Coordinator {
                 replier.result(blocking::run("Examining the volumes", limits::PROVIDER_OUTSIDE, work).await);
             }),
             Call::Check(question) => self.check(&peer, question, replier),
+            Call::ListEvents(question) => environment.events.answer(peer.uid, question, replier),
             Call::DeleteShadows(selection) => {
                 let leases = self.leases(&peer);
                 self.answer(async move { replier.result(delete(environment, peer, selection, leases).await) });

@@ -10,6 +10,7 @@ use crate::sessions::Session;
 use crate::{blocking, removal, rules};
 use std::sync::Arc;
 use std::time::Duration;
+use vss_api::event::{self, EventKind};
 use vss_api::requester::{
     Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata, OperationReference,
     OperationStarted, OperationState, OperationStatus, SessionOpened, SetStarted, Statuses, UnexposeSnapshot,
@@ -89,8 +90,12 @@ impl Coordinator {
         self.has_room_for_session(uid)?;
         let mut state = State::default();
         state.apply(Event::InitializeForBackup)?;
-        let session = Session::new(parameters.requester, state);
+        let session = Session::new(parameters.requester, state, Arc::clone(&self.environment.events), uid);
         let session_id = session.id;
+        session.teller.tell(event::Event {
+            requester: Some(session.requester.clone()),
+            ..event::Event::of(EventKind::SessionOpened)
+        });
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.session = Some(session);
         }
@@ -148,11 +153,10 @@ impl Coordinator {
         let Some(session) = connection.session.as_mut() else { return };
         let operation = session.begin_operation();
         let facts = session.facts();
-        let session_id = session.id;
         let of_session = session.writers.take().unwrap_or_default();
         match effect {
             Effect::IdentifyWriters(_) => {
-                let work = jobs::gather_metadata(operation, session_id, writers, prepare_limit);
+                let work = jobs::gather_metadata(operation, facts, writers, prepare_limit);
                 self.run_operation(id, vss_session::Operation::GatherWriterMetadata, work);
             }
             Effect::PrepareWriters => {
@@ -319,7 +323,7 @@ impl Coordinator {
             let _one = all.changes.lock().await;
             let exposed = blocking::run("Exposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
                 rules::root(&peer, "expose shadow copies")?;
-                let (_, copy) = removal::find(&environment, parameters.shadow_id)?;
+                let (entry, copy) = removal::find(&environment, parameters.shadow_id)?;
                 if let Some(place) = environment.place(parameters.shadow_id)? {
                     if parameters.path.as_ref().is_none_or(|path| *path == place) {
                         return Ok(Exposed { path: place });
@@ -336,6 +340,8 @@ impl Coordinator {
                     Some(path) => environment.expose_at(parameters.shadow_id, trees, path)?.place,
                     None => environment.exposures.expose(parameters.shadow_id, trees)?,
                 };
+                let event = event::Event { path: Some(path.clone()), ..event::Event::of(EventKind::CopyExposed) };
+                removal::tell(&environment, &entry, &copy, event);
                 Ok(Exposed { path })
             });
             replier.result(exposed.await);
@@ -349,7 +355,7 @@ impl Coordinator {
             let all = Arc::clone(&environment);
             let _one = all.changes.lock().await;
             let done = blocking::run("Unexposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
-                let (entry, _) = removal::find(&environment, parameters.shadow_id)?;
+                let (entry, copy) = removal::find(&environment, parameters.shadow_id)?;
                 rules::owner(&peer, entry.set.owner, "unexpose this shadow copy")?;
                 if !environment.unexpose(parameters.shadow_id)? {
                     return Err(VssError::new(
@@ -357,6 +363,7 @@ impl Coordinator {
                         format!("Shadow copy {} is not exposed", parameters.shadow_id),
                     ));
                 }
+                removal::tell(&environment, &entry, &copy, event::Event::of(EventKind::CopyUnexposed));
                 Ok(vss_api::Empty {})
             });
             replier.result(done.await);

@@ -4,6 +4,7 @@ use crate::coordinator::{Action, Coordinator};
 use crate::writers::RegisteredWriter;
 use crate::{blocking, rules};
 use std::sync::Arc;
+use vss_api::event::EventKind;
 use vss_api::server::{ConnectionId, WriterReplier};
 use vss_api::writer::{Register, Registered};
 use vss_model::{VssError, WriterInstanceId, limits};
@@ -51,6 +52,8 @@ impl Coordinator {
         let service = format!("vssd {}", env!("CARGO_PKG_VERSION"));
         let line = replier.accept(&Registered { instance_id, service });
         tracing::info!(writer = register.name, uid, pid, "registered");
-        self.registry.add(Arc::new(RegisteredWriter { instance_id, register, uid, pid, port: Arc::new(line) }));
+        let writer = Arc::new(RegisteredWriter { instance_id, register, uid, pid, port: Arc::new(line) });
+        self.environment.events.tell(writer.event(EventKind::WriterRegistered));
+        self.registry.add(writer);
     }
 }

@@ -227,7 +227,7 @@ impl CreateSet {
             // Not broken off by a wish to stop: the phase goes on whether we wait or not, and its abort must come after it.
             blocking::run(&format!("Provider {name} in {phase}"), limit, move || call(&*provider, set_id))
                 .await
-                .map_err(|error| by_contract(&name, error))?;
+                .map_err(|error| self.trouble(&name, phase, error))?;
             self.phases_done.insert((phase, name));
         }
         Ok(())
@@ -245,6 +245,13 @@ impl CreateSet {
             Some(failure) if self.plan.strict => Err(failure),
             _ => Ok(()),
         }
+    }
+
+    /// What a provider's failure is to others; it is told too.
+    fn trouble(&self, provider: &str, phase: &str, error: VssError) -> VssError {
+        let error = by_contract(provider, error);
+        self.plan.facts.teller.provider_trouble(self.plan.set_id, provider, phase, &error);
+        error
     }
 
     fn victims(&self) -> fault::Victims {
@@ -272,6 +279,10 @@ impl Context for CreateSet {
         if self.operation.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
+    fn left(&mut self, row: &'static Row<Self>, took: Duration, result: &Result<(), VssError>) {
+        self.plan.facts.teller.step(self.plan.set_id, row.name, took, result.as_ref().err());
+    }
+
     fn window<'a>(&'a mut self, rows: &'static [Row<Self>]) -> StepFuture<'a> {
         Box::pin(async move {
             let gone = || VssError::new(VssCode::Unexpected, "The window of the set is gone");
@@ -287,17 +298,21 @@ impl Context for CreateSet {
             let limit = deadline.map_or(limit, |deadline| {
                 limit.min(deadline.saturating_duration_since(tokio::time::Instant::now()) + WINDOW_GRACE)
             });
+            let began = tokio::time::Instant::now();
             let cut = thread.run(window, limit, |window| run_window_rows(rows, window, Window::entering)).await;
             self.operation.set_holding(false);
-            self.clocks = Some(read_clocks());
+            let clocks = read_clocks();
+            self.clocks = Some(clocks);
             match cut {
                 Ok((window, result)) => {
                     let result = result.map_err(|error| window.by_contract(error));
                     self.window = Some(window);
+                    self.tell_window(clocks, result.as_ref().err());
                     result
                 }
                 Err(lost) => {
                     self.window_lost = true;
+                    self.plan.facts.teller.step(self.plan.set_id, "window", began.elapsed(), Some(&lost));
                     Err(lost)
                 }
             }
@@ -393,7 +408,7 @@ fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
             let work = move || provider.abort(set_id);
             let done = blocking::run(&format!("Provider {name} in abort"), limits::PROVIDER_IN_WINDOW, work).await;
             if let Err(error) = done {
-                first.get_or_insert(by_contract(&name, error));
+                first.get_or_insert(saga.trouble(&name, "abort", error));
             }
         }
         // A provider ignores abort once it has finished the set (spec P 2.6), so each copy is deleted by its record too.
@@ -403,7 +418,7 @@ fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
             let work = move || provider.delete(&stored);
             let done = blocking::run(&format!("Provider {name} in delete"), limits::PROVIDER_IN_WINDOW, work).await;
             if let Err(error) = done {
-                first.get_or_insert(by_contract(&name, error));
+                first.get_or_insert(saga.trouble(&name, "delete", error));
             }
         }
         saga.aborted = first.is_none();
@@ -497,7 +512,7 @@ fn post_commit(saga: &mut CreateSet) -> StepFuture<'_> {
             let work = move || provider.post_commit(set_id);
             let copies = blocking::run(&format!("Provider {name} in post_commit"), limits::PROVIDER_IN_WINDOW, work)
                 .await
-                .map_err(|error| by_contract(&name, error))?;
+                .map_err(|error| saga.trouble(&name, "post_commit", error))?;
             saga.committed.extend(copies.into_iter().map(|copy| (copy.shadow_id, copy)));
             saga.phases_done.insert(("post_commit", name));
         }

@@ -18,6 +18,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     task::Poll,
+    time::{Duration, Instant},
 };
 use vss_model::{VssCode, VssError};
 
@@ -83,6 +84,9 @@ pub trait Context: Send + Sized + 'static {
     /// The row is not begun, and all is undone.
     fn entering(&mut self, row: &'static Row<Self>) -> Result<(), VssError>;
 
+    /// A row of the conductor has ended.
+    fn left(&mut self, row: &'static Row<Self>, took: Duration, result: &Result<(), VssError>);
+
     /// Runs these window rows with [`run_window_rows`] on the window thread.
     ///
     /// # Errors
@@ -123,10 +127,12 @@ pub async fn run<C: Context>(table: &'static [Row<C>], context: &mut C) -> Resul
         let row = &table[next];
         let (done, result) = match &row.act {
             Act::Conductor { run, .. } => {
+                let began = Instant::now();
                 let result = match context.entering(row) {
                     Ok(()) => unless_it_panics(row.name, async { run(context).await }).await,
                     Err(error) => Err(error),
                 };
+                context.left(row, began.elapsed(), &result);
                 (next + 1, result)
             }
             Act::Window { .. } => {

@@ -2,8 +2,10 @@
 
 use super::create_set::{CreateSet, Member};
 use crate::hold_trace::{HoldTrace, MemberTrace, Times};
+use std::time::Duration;
+use vss_api::event::{Event, EventKind, MemberTimes};
 use vss_linux::clock;
-use vss_model::{FreezePolicy, HoldProof, HoldSpan, Instant, MemberProof, Span};
+use vss_model::{FreezePolicy, HoldProof, HoldSpan, Instant, MemberProof, Span, VssError};
 
 impl CreateSet {
     /// The proof of this set's window; none before every member was cut, and for a set without members.
@@ -51,6 +53,48 @@ impl CreateSet {
             }),
             members: members.collect(),
         })
+    }
+}
+
+impl CreateSet {
+    /// Tells what happened in the window: its rows, the provider that failed, and what was done to each member.
+    pub(super) fn tell_window(&self, (_, ended_ns): Clocks, failure: Option<&VssError>) {
+        let Some(window) = self.window.as_ref() else { return };
+        let (teller, set_id) = (&self.plan.facts.teller, self.plan.set_id);
+        let rows: Vec<_> = window.rows(ended_ns).collect();
+        for (index, (row, times)) in rows.iter().enumerate() {
+            let took = Duration::from_nanos(times.ended_ns.saturating_sub(times.began_ns));
+            // A failure ends the window: it is the last row's.
+            teller.step(set_id, row, took, failure.filter(|_| index + 1 == rows.len()));
+        }
+        if let (Some(failure), Some(provider)) = (failure, window.failed_provider()) {
+            teller.provider_trouble(set_id, provider, "commit", failure);
+        }
+        let trace = window.hold.as_ref().map(|hold| hold.trace()).unwrap_or_default();
+        let traces = traces(&self.plan.members, &trace);
+        let commit = |member: &Member| window.commit_of(&member.provider.properties().name);
+        let first_freeze = traces.iter().flatten().filter_map(|traced| traced.freeze).map(|times| times.began_ns).min();
+        let first_commit = self.plan.members.iter().filter_map(commit).map(|times| times.began_ns).min();
+        let Some(zero_ns) = trace.held.map(|held| held.began_ns).or(first_freeze).or(first_commit) else { return };
+        let scale = Scale { zero_ns, began_at: Instant::now() };
+        for (member, traced) in self.plan.members.iter().zip(traces) {
+            let traced = traced.unwrap_or(&NOTHING);
+            let times = MemberTimes {
+                level: traced.level,
+                freeze: traced.freeze.map(|times| scale.span(times)),
+                commit: commit(member).map(|times| scale.span(times)),
+                thaw: traced.thaw.map(|times| scale.span(times)),
+                answers: traced.answers(),
+            };
+            teller.tell(Event {
+                set_id: Some(set_id),
+                shadow_id: Some(member.shadow_id),
+                provider: Some(member.provider.properties().name),
+                volume: Some(member.volume.mount_point.clone()),
+                member: Some(times),
+                ..Event::of(EventKind::Member)
+            });
+        }
     }
 }
 

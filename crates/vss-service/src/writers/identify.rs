@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use vss_api::writer::{Identify, Identity};
 use vss_model::{SessionId, VssCode, VssError, WriterMetadata, limits};
 
@@ -24,6 +24,8 @@ pub struct Asked {
     pub freeze_limit: Duration,
     /// What it owns, or why that is not known.
     pub metadata: Result<WriterMetadata, VssError>,
+    /// How long it took to say so.
+    pub took: Duration,
 }
 
 /// Asks these writers what they own, all at once, each with its limit from Freeze to Thaw. When all together say more than
@@ -33,12 +35,18 @@ pub async fn identify(session_id: SessionId, writers: Vec<(Arc<RegisteredWriter>
     for (index, (writer, _)) in writers.iter().enumerate() {
         let question = Identify { session_id, time_left_ms: milliseconds(limits::WRITER_IDENTIFY) };
         let answer = writer.port.identify(question);
-        answers.spawn(async move { (index, tokio::time::timeout(limits::WRITER_IDENTIFY, answer).await) });
+        let began = Instant::now();
+        answers.spawn(async move {
+            let answer = tokio::time::timeout(limits::WRITER_IDENTIFY, answer).await;
+            (index, began.elapsed(), answer)
+        });
     }
     let mut identities: BTreeMap<usize, Result<Identity, VssError>> = BTreeMap::new();
+    let mut times = BTreeMap::new();
     let mut sizes = BTreeSet::new();
     while let Some(answer) = answers.join_next().await {
-        let Ok((index, answer)) = answer else { continue };
+        let Ok((index, took, answer)) = answer else { continue };
+        times.insert(index, took);
         let identity = answer.map_or_else(|_| Err(too_slow()), |answer| answer.map_err(PortError::into_failure));
         if let Ok(identity) = &identity {
             sizes.insert((serde_json::to_vec(identity).map_or(usize::MAX, |json| json.len()), index));
@@ -53,7 +61,8 @@ pub async fn identify(session_id: SessionId, writers: Vec<(Arc<RegisteredWriter>
     let asked = writers.into_iter().enumerate().map(|(index, (writer, freeze_limit))| {
         let identity = identities.remove(&index).unwrap_or_else(|| Err(too_slow()));
         let metadata = identity.and_then(|identity| metadata(&writer, identity));
-        Asked { writer, freeze_limit, metadata }
+        let took = times.get(&index).copied().unwrap_or(limits::WRITER_IDENTIFY);
+        Asked { writer, freeze_limit, metadata, took }
     });
     asked.collect()
 }

@@ -3,6 +3,7 @@
 use super::port::WriterPort;
 use crate::config;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use vss_api::event::{Event, EventKind};
 use vss_api::management;
 use vss_api::writer::Register;
 use vss_model::{VssCode, VssError, WriterInstanceId, limits};
@@ -22,6 +23,14 @@ pub struct RegisteredWriter {
     pub pid: u32,
     /// The line to it.
     pub port: Arc<dyn WriterPort>,
+}
+
+impl RegisteredWriter {
+    /// An event about it; it belongs to the uid of its process.
+    #[must_use]
+    pub fn event(&self, kind: EventKind) -> Event {
+        Event { writer: Some(self.register.name.clone()), uid: Some(self.uid), ..Event::of(kind) }
+    }
 }
 
 /// All registered writers, in the order of registration.
@@ -88,9 +97,10 @@ impl Registry {
         self.writers.push(writer);
     }
 
-    /// Ends a registration.
-    pub fn remove(&mut self, instance_id: WriterInstanceId) {
-        self.writers.retain(|writer| writer.instance_id != instance_id);
+    /// Ends a registration; none when it had ended.
+    pub fn remove(&mut self, instance_id: WriterInstanceId) -> Option<Arc<RegisteredWriter>> {
+        let index = self.writers.iter().position(|writer| writer.instance_id == instance_id)?;
+        Some(self.writers.remove(index))
     }
 
     /// All writers, in the order of registration.

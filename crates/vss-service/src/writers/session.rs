@@ -2,8 +2,10 @@
 //! answer means stands in [`super::session_writer`].
 
 use super::identify::Asked;
+use super::port::PortError;
 use super::registry::milliseconds;
 use super::session_writer::SessionWriter;
+use crate::events::Teller;
 use std::{os::fd::OwnedFd, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use vss_api::writer::{Event, EventComponent, EventKind, EventVolume};
@@ -26,6 +28,8 @@ pub struct EventFacts {
     pub backup_state: BackupState,
     /// The volumes of the set.
     pub volumes: Vec<EventVolume>,
+    /// Who tells what the writers did.
+    pub teller: Teller,
 }
 
 /// The writers of one session.
@@ -42,7 +46,7 @@ impl SessionWriters {
     #[must_use]
     pub fn new(asked: Vec<Asked>, prepare_limit: Duration) -> Self {
         let identified = asked.into_iter().filter_map(|asked| {
-            let Asked { writer, freeze_limit, metadata } = asked;
+            let Asked { writer, freeze_limit, metadata, .. } = asked;
             match metadata {
                 Ok(metadata) => Some(SessionWriter::new(writer, metadata, freeze_limit)),
                 Err(error) => {
@@ -138,7 +142,7 @@ impl SessionWriters {
         let call =
             |&index: &usize| (index, self.event(index, facts, self.writers[index].freeze_limit), Vec::new(), left);
         let calls = chosen.iter().map(call).collect();
-        self.run(EventKind::Freeze, calls).await;
+        self.run(EventKind::Freeze, facts, calls).await;
     }
 
     /// Thaws one level. A writer whose limit has passed gets no Thaw: it failed with TIMEOUT, and Abort follows.
@@ -186,7 +190,7 @@ impl SessionWriters {
             }
             calls.push((index, event, fds, limits::WRITER_FINISH));
         }
-        self.run(EventKind::PostSnapshot, calls).await;
+        self.run(EventKind::PostSnapshot, facts, calls).await;
         for index in chosen {
             self.writers[index].in_snapshot = false;
         }
@@ -254,7 +258,7 @@ impl SessionWriters {
                 (index, self.event(index, facts, limit), Vec::new(), limit)
             })
             .collect();
-        self.run(kind, calls).await;
+        self.run(kind, facts, calls).await;
     }
 
     fn event(&self, index: usize, facts: &EventFacts, limit: Duration) -> Event {
@@ -276,7 +280,7 @@ impl SessionWriters {
 
     /// Makes these calls at once and takes in every answer. Abort and BackupShutdown change no state by their answers; a
     /// writer that owes an earlier one finds them when it comes back, and keeps nobody waiting until then.
-    async fn run(&mut self, kind: EventKind, calls: Vec<(usize, Event, Vec<OwnedFd>, Duration)>) {
+    async fn run(&mut self, kind: EventKind, facts: &EventFacts, calls: Vec<(usize, Event, Vec<OwnedFd>, Duration)>) {
         let farewell = matches!(kind, EventKind::Abort | EventKind::BackupShutdown);
         let mut answers = JoinSet::new();
         for (index, event, fds, limit) in calls {
@@ -285,30 +289,34 @@ impl SessionWriters {
             if farewell && writer.is_silent {
                 tokio::spawn(tokio::time::timeout(limit, answer));
             } else {
-                answers.spawn(async move { (index, limit, tokio::time::timeout(limit, answer).await) });
+                let began = Instant::now();
+                answers.spawn(async move {
+                    let answer = tokio::time::timeout(limit, answer).await;
+                    (index, limit, began.elapsed(), answer)
+                });
             }
         }
         while let Some(answer) = answers.join_next().await {
-            let Ok((index, limit, answer)) = answer else { continue };
+            let Ok((index, limit, took, answer)) = answer else { continue };
             let writer = &mut self.writers[index];
             writer.is_silent |= answer.is_err();
-            match answer {
-                Ok(Ok(reply)) if !farewell => writer.take_reply(kind, &reply),
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) if !farewell => writer.fail(kind, error.into_failure()),
-                Err(_) if !farewell => {
+            let answer = match answer {
+                Ok(answer) => answer.map_err(PortError::into_failure),
+                Err(_) => {
                     let code = match kind {
                         EventKind::Freeze | EventKind::Thaw => VssCode::WriterErrorTimeout,
                         _ => VssCode::WriterNotResponding,
                     };
-                    writer.fail(
-                        kind,
-                        VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name())),
-                    );
+                    Err(VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name())))
                 }
-                Ok(Err(_)) | Err(_) => {
-                    tracing::warn!(writer = writer.metadata.name, event = kind.name(), "was not acknowledged");
-                }
+            };
+            let failure = answer.as_ref().map_or_else(|failure| Some(failure.clone()), |reply| reply.failure());
+            facts.teller.writer(facts.set_id, &writer.metadata.name, kind.name(), took, failure.as_ref());
+            match answer {
+                Ok(reply) if !farewell => writer.take_reply(kind, &reply),
+                Ok(_) => {}
+                Err(failure) if !farewell => writer.fail(kind, failure),
+                Err(_) => tracing::warn!(writer = writer.metadata.name, event = kind.name(), "was not acknowledged"),
             }
         }
     }
@@ -317,7 +325,7 @@ impl SessionWriters {
 #[cfg(test)]
 mod tests {
     use super::super::port::PortFuture;
-    use super::super::{PortError, RegisteredWriter, WriterPort, identify};
+    use super::super::{RegisteredWriter, WriterPort, identify};
     use super::*;
     use serde_json::json;
     use std::sync::Arc;
@@ -374,6 +382,7 @@ mod tests {
             set_id: None,
             context: Context::Backup,
             backup_state: BackupState::default(),
+            teller: Teller::default(),
             volumes: Vec::new(),
         }
     }

@@ -3,6 +3,7 @@
 mod check;
 mod create;
 mod delete;
+mod events;
 mod expose;
 mod list;
 mod run;
@@ -51,6 +52,7 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
         Command::Expose(expose) => expose::expose(&instance, &expose),
         Command::Unexpose(unexpose) => unexpose::unexpose(&instance, &unexpose),
         Command::Delete(delete) => delete::delete(&instance, delete),
+        Command::Events(events) => events::events(&instance, &events),
     };
     match done {
         Ok(()) => return DONE,
