@@ -310,7 +310,8 @@ impl SessionWriters {
                     Err(VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name())))
                 }
             };
-            let failure = answer.as_ref().map_or_else(|failure| Some(failure.clone()), |reply| reply.failure());
+            let failure =
+                answer.as_ref().map_or_else(|failure| Some(failure.clone()), vss_api::writer::EventReply::failure);
             facts.teller.writer(facts.set_id, &writer.metadata.name, kind.name(), took, failure.as_ref());
             match answer {
                 Ok(reply) if !farewell => writer.take_reply(kind, &reply),
