@@ -9,6 +9,7 @@ use vss_model::Volume;
 use vss_provider::{
     Provider,
     conformance::{Subject, assert_conforms},
+    store,
 };
 
 /// Volumes on one or two outer file systems; the inner ones go first.
@@ -31,8 +32,8 @@ impl Subject for ReflinkSubject {
             self.outer.iter().map(|outer| Ok(fs::metadata(outer.path())?.dev())).collect::<io::Result<_>>()?;
         // A loop device of a copy whose file is gone would keep the blocks.
         let is_of_copy = |device: &Path, image: &Path| {
-            let lies_here = status(device).is_ok_and(|status| devices.contains(&status.device));
-            lies_here && self.inner.iter().all(|inner| inner.image != image)
+            // No other is asked: its image may lie on a file system that does not answer.
+            store::holds(image) && status(device).is_ok_and(|status| devices.contains(&status.device))
         };
         let attached = attached()?.into_iter().filter(|(device, image)| is_of_copy(device, image));
         let stored = self.outer.iter().flat_map(FileSystem::store);
