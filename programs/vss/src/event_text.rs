@@ -6,7 +6,7 @@ use vss_model::Span;
 
 /// One event with its time, in one line.
 pub(crate) fn line(event: &Event) -> String {
-    let at = event.at.map_or_else(String::new, |at| at.local_ms());
+    let at = event.at.map_or_else(String::new, vss_model::Instant::local_ms);
     format!("{at}  {:<17} {}", event.kind.name(), words(event))
 }
 
