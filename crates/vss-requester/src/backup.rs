@@ -39,7 +39,8 @@ impl Backup {
         request: &BackupRequest,
         monitor: &mut dyn Monitor,
     ) -> Result<Self, VssError> {
-        requester.initialize_for_backup(&request.requester)?;
+        let session_id = requester.initialize_for_backup(&request.requester)?;
+        monitor.opened(session_id);
         requester.set_context(request.context)?;
         requester.set_backup_state(request.state)?;
         if request.context.has_writers() {

@@ -1,7 +1,14 @@
 //! What a caller hears of work that takes time, and how it asks to stop.
 
+use vss_model::SessionId;
+
 /// Told about progress while an operation runs; every method may do nothing.
 pub trait Monitor {
+    /// The session is open; the service's events name it ([`crate::Management::follow`]).
+    fn opened(&mut self, session_id: SessionId) {
+        let _ = session_id;
+    }
+
     /// The operation began a step, for example `freezing: postgresql`.
     fn step(&mut self, step: &str) {
         let _ = step;

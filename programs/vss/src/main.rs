@@ -9,6 +9,7 @@ mod exit;
 mod forecast;
 mod inside;
 mod json;
+mod live;
 mod output;
 mod progress;
 mod request;

@@ -1,11 +1,13 @@
 //! What is said on stderr while a set is made: every step for a person at a terminal, warnings for everybody.
 
+use crate::live::Live;
 use crate::output::{printable, say, warn};
 use crate::signals::Signals;
+use crate::window;
 use std::io::{self, IsTerminal};
 use std::time::Instant;
-use vss_model::ShadowCopySet;
-use vss_requester::{Backup, Monitor};
+use vss_model::{SessionId, ShadowCopySet};
+use vss_requester::{Backup, Instance, Monitor};
 
 /// Hears of the set being made.
 #[derive(Debug)]
@@ -13,12 +15,22 @@ pub(crate) struct Progress {
     signals: Signals,
     terminal: bool,
     started: Instant,
+    instance: Instance,
+    /// The lines of the set while it is made, on a terminal.
+    live: Option<Live>,
     told_to_stop: bool,
 }
 
 impl Progress {
-    pub(crate) fn new(signals: Signals) -> Self {
-        Self { signals, terminal: io::stderr().is_terminal(), started: Instant::now(), told_to_stop: false }
+    pub(crate) fn new(signals: Signals, instance: &Instance) -> Self {
+        Self {
+            signals,
+            terminal: io::stderr().is_terminal(),
+            started: Instant::now(),
+            instance: instance.clone(),
+            live: None,
+            told_to_stop: false,
+        }
     }
 
     /// One line about what is going on, for a person at a terminal only.
@@ -28,8 +40,16 @@ impl Progress {
         }
     }
 
-    /// Says how the writers of a finished set did.
-    pub(crate) fn finished(&self, backup: &Backup) {
+    /// Says how the volumes and the writers of a finished set did.
+    pub(crate) fn finished(&mut self, backup: &Backup) {
+        match self.live.take() {
+            Some(live) => live.finish(true),
+            None => {
+                for member in backup.set().proof.iter().flat_map(|proof| &proof.members) {
+                    self.note(&format!("{}: {}", member.volume.display(), window::words(member)));
+                }
+            }
+        }
         for writer in &backup.set().writers {
             self.note(&format!("{}: frozen {} ms, {}", writer.name, writer.frozen_ms, writer.state));
         }
@@ -39,9 +59,27 @@ impl Progress {
     }
 }
 
+/// The error that follows is the last that is said.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(live) = self.live.take() {
+            live.finish(false);
+        }
+    }
+}
+
 impl Monitor for Progress {
+    fn opened(&mut self, session_id: SessionId) {
+        if self.terminal {
+            self.live = Live::follow(&self.instance, session_id, self.started);
+        }
+    }
+
     fn step(&mut self, step: &str) {
-        self.note(step);
+        match &self.live {
+            Some(live) => live.begins(step),
+            None => self.note(step),
+        }
     }
 
     fn waiting(&mut self, why: &str) {

@@ -8,7 +8,7 @@ use super::session_writer::SessionWriter;
 use crate::events::Teller;
 use std::{os::fd::OwnedFd, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
-use vss_api::writer::{Event, EventComponent, EventKind, EventVolume};
+use vss_api::writer::{Event, EventComponent, EventKind, EventReply, EventVolume};
 use vss_model::involvement::{self, MountTable};
 use vss_model::{
     AppLevel, BackupState, ComponentName, Context, SessionId, SetId, VolumeId, VssCode, VssError, WriterState,
@@ -310,8 +310,7 @@ impl SessionWriters {
                     Err(VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name())))
                 }
             };
-            let failure =
-                answer.as_ref().map_or_else(|failure| Some(failure.clone()), vss_api::writer::EventReply::failure);
+            let failure = answer.as_ref().map_or_else(|failure| Some(failure.clone()), EventReply::failure);
             facts.teller.writer(facts.set_id, &writer.metadata.name, kind.name(), took, failure.as_ref());
             match answer {
                 Ok(reply) if !farewell => writer.take_reply(kind, &reply),
@@ -330,7 +329,7 @@ mod tests {
     use super::*;
     use serde_json::json;
     use std::sync::Arc;
-    use vss_api::writer::{EventReply, Identify, Identity};
+    use vss_api::writer::{Identify, Identity};
     use vss_model::{WriterClassId, WriterInstanceId};
 
     /// Owns one component and answers every event alike; with none: never.

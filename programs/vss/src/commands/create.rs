@@ -17,7 +17,7 @@ pub(super) fn create(instance: &Instance, arguments: &CreateArguments) -> Result
     let request = request("vss create".to_owned(), lifetime, &selected, &arguments.backup);
     let requester = Requester::connect(instance)?;
     let signals = Signals::catch(FAILED)?;
-    let mut progress = Progress::new(signals.clone());
+    let mut progress = Progress::new(signals.clone(), instance);
     let mut backup = Backup::create(requester, &request, &mut progress)?;
     signals.ending(FAILED);
     progress.finished(&backup);

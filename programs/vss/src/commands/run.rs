@@ -59,7 +59,7 @@ fn prepare(instance: &Instance, arguments: RunArguments) -> Result<Run, VssError
 
     let requester = Requester::connect(instance)?;
     let signals = Signals::catch(NO_COPY)?;
-    let mut progress = Progress::new(signals.clone());
+    let mut progress = Progress::new(signals.clone(), instance);
     let backup = Backup::create(requester, &request, &mut progress)?;
     progress.finished(&backup);
     progress.note(&summary(backup.set()));
