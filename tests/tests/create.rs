@@ -135,7 +135,11 @@ fn the_documents_have_these_keys() -> anyhow::Result<()> {
     for key in SHADOW {
         ensure!(listed[key] == shadow[key], "{key}: {} in the list, {} in the set", listed[key], shadow[key]);
     }
-    let shown = scene.does(&["show", &text(&set["set_id"])?, "--json"])?.json()?;
+    let mut shown = scene.does(&["show", &text(&set["set_id"])?, "--json"])?.json()?;
+    has_keys(&shown, &[&SET[..], &["context", "created_at", "requester", "owner", "proof"]].concat())?;
+    // A set that is shown says one thing more of its writers.
+    let frozen = shown["writers"][0].as_object_mut().and_then(|writer| writer.remove("frozen_ms"));
+    ensure!(frozen.is_some_and(|ms| ms.is_u64()), "{shown}");
     for key in SET {
         ensure!(shown[key] == set[key], "{key}: {} is shown, {} was made", shown[key], set[key]);
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant as Clock;
-use vss_linux::clock;
+use vss_linux::{clock, process};
 use vss_model::{FreezePolicy, SetId, VssCode, VssError, limits};
 use vss_provider::Provider;
 
@@ -69,6 +69,8 @@ pub struct Window {
     providers: Vec<Participant>,
     /// How many of them have committed.
     committed: usize,
+    /// What is said when the deadline has passed; made beforehand, since it may be said in the hold.
+    too_late: Option<VssError>,
     /// Nothing more is begun after this instant: the first frozen writer's limit.
     deadline: Option<std::time::Instant>,
     /// The rows that were begun and when (CLOCK_BOOTTIME, ns), as far as there is room.
@@ -105,6 +107,7 @@ impl Window {
             hold,
             providers,
             committed: 0,
+            too_late: Some(too_late()),
             deadline: None,
             rows: Vec::with_capacity(ROWS),
             held: false,
@@ -130,8 +133,7 @@ impl Window {
         fault::at(row, self.victims)?;
         // The hold must be released whatever the time is.
         if row != "release" && self.deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
-            return Err(VssError::new(VssCode::WriterErrorTimeout, "A frozen writer's limit ended before the cut")
-                .with_hint("Raise the writer's limit in vss.toml, or look why the volumes flush so slowly"));
+            return Err(self.too_late.take().unwrap_or_else(too_late));
         }
         Ok(())
     }
@@ -234,6 +236,11 @@ impl Window {
     }
 }
 
+fn too_late() -> VssError {
+    VssError::new(VssCode::WriterErrorTimeout, "A frozen writer's limit ended before the cut")
+        .with_hint("Raise the writer's limit in vss.toml, or look why the volumes flush so slowly")
+}
+
 /// A piece of work for the window thread; gives the window back with its result.
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -243,7 +250,7 @@ pub struct WindowThread {
 }
 
 impl WindowThread {
-    /// Makes the thread and locks its stack; nothing else of it is allocated later.
+    /// Makes the thread and touches its stack, which is locked then; nothing else of it is allocated later.
     ///
     /// # Errors
     /// `E_OUTOFMEMORY` when no thread can be made.
@@ -252,6 +259,7 @@ impl WindowThread {
         std::thread::Builder::new()
             .name("freeze-window".to_owned())
             .spawn(move || {
+                process::fault_in_stack();
                 for job in work {
                     job();
                 }
