@@ -213,6 +213,8 @@ pub struct ProviderEntry {
     pub freeze_policy: String,
     /// `copy_on_write`, `redirect_on_write` or `plex`.
     pub kind: String,
+    /// Writers can mend its copies in PostSnapshot; where not, they get no directory there.
+    pub writable_phase: bool,
 }
 
 /// Reply to `ListVolumes`.

@@ -275,7 +275,7 @@ pub struct EventVolume {
     /// Volumes with the same number are planned to be cut at one instant.
     pub cut_group: u32,
     /// In PostSnapshot: the index of the directory's file descriptor among those that came with the call; what stands in
-    /// the copy for the mount point, writable until the reply.
+    /// the copy for the mount point, writable until the reply. None where the copy cannot be written to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<u32>,
 }

@@ -511,6 +511,7 @@ fn messages_of_management_are_as_described() {
         provider_type: text(),
         freeze_policy: text(),
         kind: text(),
+        writable_phase: true,
     };
     let volume = m::VolumeEntry {
         volume: "/".into(),

@@ -118,8 +118,8 @@ impl Writable {
         Ok(mounted)
     }
 
-    /// Ends all writing, wherever somebody still has the copy open, and unmounts it.
-    pub(crate) fn close(self) -> Result<(), VssError> {
+    /// Ends all writing, wherever somebody still has the copy open. It may be tried again.
+    pub(crate) fn close(&self) -> Result<(), VssError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match mount::make_file_system_read_only(&self.mounted) {

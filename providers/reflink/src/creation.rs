@@ -167,7 +167,8 @@ impl Creation {
     pub(crate) fn post_final_commit(&mut self) -> Result<(), VssError> {
         for place in &mut self.places {
             for copy in &mut place.copies {
-                copy.writable.take().map_or(Ok(()), Writable::close)?;
+                copy.writable.as_ref().map_or(Ok(()), Writable::close)?;
+                copy.writable = None;
                 copy::seal(&copy.target)?;
             }
             if place.copies.iter().any(|copy| copy.lasting) {

@@ -175,6 +175,7 @@ fn providers(environment: &Environment) -> Providers {
                     provider_type: name(serde_json::json!(properties.provider_type)),
                     freeze_policy: name(serde_json::json!(properties.freeze_policy)),
                     kind: name(serde_json::json!(properties.capabilities.kind)),
+                    writable_phase: properties.capabilities.writable_phase,
                 }
             })
             .collect(),

@@ -550,13 +550,16 @@ fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
         let mut directories = Vec::new();
         if saga.writers.involved().next().is_some() {
             for (index, member) in saga.plan.members.iter().enumerate() {
+                // A copy that nobody can write to has no directory for its writers: mending it fails in their hands.
+                if !member.provider.properties().capabilities.writable_phase {
+                    continue;
+                }
                 let stored = saga.stored(member);
-                let writable = member.provider.properties().capabilities.writable_phase;
                 let (provider, staging) = (Arc::clone(&member.provider), Arc::clone(&saga.environment.staging));
                 let (shadow_id, volume) = (member.shadow_id, member.volume.clone());
                 saga.staged.push(shadow_id);
                 let work = move || {
-                    let trees = provider.mount(&stored, writable)?;
+                    let trees = provider.mount(&stored, true)?;
                     shown_by(&volume, staging.stage(shadow_id, trees)?)
                 };
                 directories.push((

@@ -77,6 +77,10 @@ impl CreateSet {
     fn shadow(&self, member: &Member, consistency: Consistency, created_at: Instant) -> ShadowCopy {
         let properties = member.provider.properties();
         let copy = &self.committed[&member.shadow_id];
+        let no_recovery = match properties.capabilities.writable_phase {
+            true => Attributes::empty(),
+            false => Attributes::NO_AUTORECOVERY,
+        };
         ShadowCopy {
             id: member.shadow_id,
             set_id: self.plan.set_id,
@@ -96,6 +100,7 @@ impl CreateSet {
                 .context
                 .attributes()
                 .with(properties.capabilities.kind.attribute())
+                .with(no_recovery)
                 .with(Attributes::NOT_SURFACED),
             owner: self.plan.requester.uid,
         }

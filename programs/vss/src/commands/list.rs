@@ -67,15 +67,16 @@ fn level(level: AppLevel) -> &'static str {
     }
 }
 
-const PROVIDERS: [&str; 5] = ["NAME", "VERSION", "TYPE", "KIND", "FREEZE"];
+const PROVIDERS: [&str; 6] = ["NAME", "VERSION", "TYPE", "KIND", "FREEZE", "MENDABLE"];
 
-fn provider(provider: &ProviderEntry) -> [String; 5] {
+fn provider(provider: &ProviderEntry) -> [String; 6] {
     [
         provider.name.clone(),
         provider.version.clone(),
         provider.provider_type.clone(),
         provider.kind.clone(),
         provider.freeze_policy.clone(),
+        (if provider.writable_phase { "yes" } else { "no" }).to_owned(),
     ]
 }
 

@@ -247,6 +247,11 @@ pub(crate) fn begin(provider: &dyn Provider, volumes: &[Volume]) -> (SetId, Vec<
 
 /// Calls `act` while the volumes are flushed and frozen, at most 10 s.
 pub(crate) fn held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> T {
+    try_held(volumes, act).unwrap()
+}
+
+/// As [`held`], of volumes that may refuse to be flushed or frozen.
+pub(crate) fn try_held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> std::io::Result<T> {
     let open = || volumes.iter().map(|volume| File::open(&volume.mount_point).unwrap()).collect::<Vec<_>>();
     let (directories, late) = (open(), open());
     let (over, is_over) = mpsc::channel::<()>();
@@ -257,14 +262,13 @@ pub(crate) fn held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> T {
             }
         }
     });
+    let frozen = directories.iter().try_for_each(|directory| {
+        freeze::sync(directory)?;
+        freeze::freeze(directory).map_err(|error| std::io::Error::from(error.errno()))
+    });
+    let result = frozen.map(|()| act());
     for directory in &directories {
-        freeze::sync(directory).unwrap();
-    }
-    for directory in &directories {
-        freeze::freeze(directory).unwrap();
-    }
-    let result = act();
-    for directory in &directories {
+        // One that was not frozen says so.
         freeze::thaw(directory).unwrap();
     }
     drop(over);
