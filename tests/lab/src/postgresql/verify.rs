@@ -144,7 +144,7 @@ fn in_one_line(said: &str) -> String {
     if damaged == 0 {
         said.replace('\n', " ")
     } else {
-        format!("pg_amcheck finds damage in {damaged} tables and indexes")
+        format!("pg_amcheck finds {damaged} damaged tables and indexes")
     }
 }
 

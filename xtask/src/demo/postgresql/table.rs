@@ -84,7 +84,7 @@ impl Outcome {
             ("transactions/s after", self.after.pace(&self.log)),
             ("  during the slow copy", self.copying.pace(&self.log)),
             ("transactions", in_backup),
-            ("recovery with us", format!("{:.1} s", self.with.recovery.as_secs_f64())),
+            ("recovery with us", format!("{} ms", self.with.recovery.as_millis())),
         ];
         for (name, verdict) in [("second server with us", &self.with), ("second server without", &self.without)] {
             // One line for each fault.
