@@ -9,6 +9,7 @@ pub mod loopfs;
 pub mod postgresql;
 pub mod programs;
 pub mod scale;
+pub mod stalling;
 pub mod traces;
 pub mod volume;
 pub mod writers;

@@ -119,6 +119,19 @@ impl LoopFs {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         let image = directory.path().join("image");
         File::create_new(&image)?.set_len(size_mib << 20)?;
+        Self::make(directory, image, kind)
+    }
+
+    /// A new, empty file system on an image that is there already and stays; what else it needs is in the directory for
+    /// temporary files.
+    ///
+    /// # Errors
+    /// As [`LoopFs::new`].
+    pub fn new_on(image: &Path, kind: Kind) -> anyhow::Result<Self> {
+        Self::make(TempDir::with_prefix("vss-loopfs-")?, image.to_owned(), kind)
+    }
+
+    fn make(directory: TempDir, image: PathBuf, kind: Kind) -> anyhow::Result<Self> {
         let options: &[&str] = match kind {
             Kind::Ext4 => &["-q", "-F", "-E", "nodiscard"],
             Kind::Xfs => &["-q", "-f", "-K"],

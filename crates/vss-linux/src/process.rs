@@ -142,7 +142,7 @@ impl AsFd for PidFd {
     }
 }
 
-/// `/proc/PID/stat`, opened beforehand: tells the death of a process that is not gone yet.
+/// `/proc/PID/stat` or that of one thread, opened beforehand: tells the death of a process that is not gone yet.
 #[derive(Debug)]
 pub struct ProcessStat(File);
 
@@ -155,15 +155,38 @@ impl ProcessStat {
         File::open(format!("/proc/{pid}/stat")).map(Self)
     }
 
-    /// True when the main thread has ended: at once when the process is killed, even while another thread of it is in an
-    /// uninterruptible system call. True too when the process has been reaped.
+    /// Opens it for every thread of process `pid`, each with its name. A thread that ends meanwhile is left out.
+    ///
+    /// # Errors
+    /// There is no such process, or no `/proc`.
+    pub fn open_threads(pid: u32) -> io::Result<Vec<(String, Self)>> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+        let open = |directory: std::path::PathBuf| {
+            let name = fs::read_to_string(directory.join("comm")).ok()?;
+            Some((name.trim_end().to_owned(), Self(File::open(directory.join("stat")).ok()?)))
+        };
+        Ok(threads.filter_map(|thread| open(thread.path())).collect())
+    }
+
+    /// True when the main thread, or this one, has ended: at once when the process is killed, even while another thread of
+    /// it is in an uninterruptible system call. True too when it has been reaped.
     pub fn is_dying(&self) -> bool {
+        matches!(self.state(), None | Some(b'Z' | b'X'))
+    }
+
+    /// True while it is in a system call that no signal ends (D).
+    pub fn is_uninterruptible(&self) -> bool {
+        self.state() == Some(b'D')
+    }
+
+    /// The letter of its state; none when there is no such process any more.
+    fn state(&self) -> Option<u8> {
         // `PID (NAME) STATE ...`; the name has at most 15 bytes (proc_pid_stat(5)).
         let mut line = [0u8; 64];
-        let Ok(length) = self.0.read_at(&mut line, 0) else { return true };
+        let length = self.0.read_at(&mut line, 0).ok()?;
         let line = &line[..length];
-        let state = line.iter().rposition(|byte| *byte == b')').and_then(|end| line.get(end + 2));
-        matches!(state, Some(b'Z' | b'X'))
+        let name_end = line.iter().rposition(|byte| *byte == b')')?;
+        line.get(name_end + 2).copied()
     }
 }
 
@@ -185,6 +208,30 @@ mod tests {
         assert!(stat.is_dying(), "a zombie");
         child.wait()?;
         assert!(stat.is_dying() && process.is_gone(), "reaped");
+        Ok(())
+    }
+
+    #[test]
+    fn a_thread_is_told_from_its_process() -> io::Result<()> {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().name("vss-told-apart".to_owned()).spawn(move || ended.recv())?;
+        let find = || {
+            let threads = ProcessStat::open_threads(std::process::id())?;
+            io::Result::Ok(threads.into_iter().find(|(name, _)| name == "vss-told-apart").map(|(_, stat)| stat))
+        };
+        let stat = loop {
+            // It names itself when it begins.
+            if let Some(stat) = find()? {
+                break stat;
+            }
+        };
+        assert!(!stat.is_dying() && !stat.is_uninterruptible());
+        drop(end);
+        let _ = thread.join();
+        while !stat.is_dying() {
+            std::thread::yield_now();
+        }
+        assert!(find()?.is_none() && !ProcessStat::open(std::process::id())?.is_dying());
         Ok(())
     }
 }

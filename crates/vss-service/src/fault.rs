@@ -32,6 +32,7 @@ enum Deed {
     KillWriter,
     /// Any process, by its number.
     Kill(u32),
+    StopService,
 }
 
 #[cfg(feature = "fault-injection")]
@@ -47,6 +48,7 @@ fn planned() -> Option<&'static (String, Deed)> {
             "kill-both" => Deed::KillBoth,
             "kill-requester" => Deed::KillRequester,
             "kill-writer" => Deed::KillWriter,
+            "stop-service" => Deed::StopService,
             other => Deed::Kill(other.strip_prefix("kill-")?.parse().ok()?),
         };
         Some((row.to_owned(), deed))
@@ -68,12 +70,13 @@ pub fn prepare() {
 pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
     use rustix::process::{Pid, Signal, kill_process};
     let Some((_, deed)) = planned().filter(|(planned, _)| planned == row) else { return Ok(()) };
-    let end = |pid: Option<u32>| {
+    let tell = |pid: Option<u32>, signal: Signal| {
         if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
             // A victim that is gone already is what the fault wanted.
-            let _gone = kill_process(pid, Signal::KILL);
+            let _gone = kill_process(pid, signal);
         }
     };
+    let end = |pid: Option<u32>| tell(pid, Signal::KILL);
     let service = Some(std::process::id());
     match deed {
         Deed::Fail => return Err(VssError::new(VssCode::Unexpected, "A fault was injected")),
@@ -86,6 +89,12 @@ pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
         Deed::KillRequester => end(victims.requester),
         Deed::KillWriter => end(victims.writer),
         Deed::Kill(pid) => end(Some(*pid)),
+        // Until a test has prepared what is to happen next, and lets it go on.
+        Deed::StopService => {
+            tell(service, Signal::STOP);
+            // Another thread may have taken the signal: this one must not get ahead of it.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
     }
     Ok(())
 }

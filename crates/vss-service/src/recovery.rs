@@ -12,10 +12,11 @@ use vss_linux::hold::sweep;
 use vss_model::{ShadowId, VssError};
 use vss_provider::{Deletion, Presence};
 
-/// Thaws what dead guards left frozen. Needs nothing but the runtime directory, so it comes before everything else.
+/// Thaws what dead guards left frozen. Needs nothing but the runtime directory, so it comes before everything else. What a
+/// disk that does not answer keeps, is thawed in the background when it does.
 #[must_use]
 pub fn thaw(runtime_directory: &Path) -> Vec<String> {
-    match sweep::sweep(runtime_directory, sweep::SWEEP_LIMIT) {
+    match sweep::sweep(runtime_directory, sweep::START_LIMIT) {
         Ok(swept) => swept.iter().map(ToString::to_string).collect(),
         Err(error) => vec![format!("The ledgers of holds could not be read: {error}")],
     }

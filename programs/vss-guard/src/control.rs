@@ -13,6 +13,7 @@ use vss_linux::clock;
 use vss_linux::hold::channel::{self, Received};
 use vss_linux::hold::expedite::Expedite;
 use vss_linux::hold::protocol::{Answer, Refusal, Request, Step};
+use vss_linux::hold::threads;
 
 use crate::Refused;
 use crate::hold::Hold;
@@ -27,10 +28,10 @@ const LEVEL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Runs the guard from `Ready` to its end.
 pub(crate) fn run(hold: &Hold, memory_locked: bool) -> Result<(), Refused> {
-    let done = thread::scope(|threads| {
-        for member in &hold.members {
-            let builder = thread::Builder::new().name("vss-member".to_owned()).stack_size(STACK);
-            if let Err(error) = builder.spawn_scoped(threads, || member.run(hold)) {
+    let done = thread::scope(|scope| {
+        for (index, member) in hold.members.iter().enumerate() {
+            let builder = thread::Builder::new().name(threads::name(index)).stack_size(STACK);
+            if let Err(error) = builder.spawn_scoped(scope, || member.run(hold)) {
                 hold.members.iter().for_each(Member::end);
                 return Err(Refused::new(Refusal::Thread, error));
             }

@@ -13,7 +13,8 @@
 //!
 //! The thread that freezes a file system is the one that thaws it, because FITHAW beside a running FIFREEZE answers
 //! EINVAL and the freeze completes afterwards. The ledger names, for each member, whether a freeze may be ours; nothing
-//! else is ever thawed by anybody.
+//! else is ever thawed by anybody. And nobody calls FITHAW while the guard's own call on that file system may be running: it
+//! would wait behind it, uninterruptibly, and a process with such a thread keeps its locks even when it is killed.
 //!
 //! Not here: who asks for a hold, and what is done while it lasts.
 
@@ -25,6 +26,7 @@ pub mod ledger;
 pub mod protocol;
 pub mod sweep;
 pub mod thaw;
+pub mod threads;
 
 use std::time::Duration;
 

@@ -4,12 +4,13 @@
 //!
 //! - *Written in another boot, or cut short*: nothing can be frozen by it. Removed.
 //! - *Not locked*: its guard is gone. What is marked as ours is thawed at once.
-//! - *Locked, but its guard was killed*: a thread of it sits in the kernel. What is marked as ours is thawed at once, and
-//!   again and again until the lock is free.
+//! - *Locked, but its guard was killed*: a thread of it sits in the kernel. What is marked as ours is thawed as soon as the
+//!   guard's thread of that member is gone: at once, except where the kernel still works on it.
 //! - *Locked*: a guard without a vssd lives; it is about to thaw by itself. Only when it has not ended 1 s after its
 //!   deadline it gets SIGCONT and SIGTERM, 1 s later SIGKILL, and then as above.
 //!
-//! The lock is free when no thread of the guard is in the kernel any more: only then FITHAW's EINVAL is believed.
+//! The lock is free when no thread of the guard is in the kernel any more: only then FITHAW's EINVAL is believed. A disk that
+//! does not answer keeps it taken, so whoever sweeps must be able to go on meanwhile.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -24,13 +25,18 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::ledger::{Ledger, State};
 use super::thaw::{Rescue, rescue};
+use super::threads::GuardThreads;
 use super::{HOLD_LIMIT, LATE_AFTER, LEDGER_DIRECTORY, THAW_PAUSE, expedite, find};
 use crate::clock;
 use crate::process::{PidFd, ProcessStat, Signal};
 
 /// Long enough for the slowest regular way: a guard that was stopped when its hold began, is not woken by SIGCONT and
-/// SIGTERM, and is killed.
+/// SIGTERM, and is killed. For who has nothing else to do; [`START_LIMIT`] for a service that others wait for.
 pub const SWEEP_LIMIT: Duration = Duration::from_secs(15);
+
+/// A service waits so long for the sweep before it serves. Whatever can be thawed at once is thawed by then, and a guard
+/// without a vssd has ended; only a disk that does not answer takes longer, and that must not keep the other volumes waiting.
+pub const START_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often a lock is tried while its guard is given time.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -185,10 +191,13 @@ fn stop_guard(ledger: &Ledger) {
 
 /// Thaws what is ours, each member in its own thread: one whose FITHAW waits delays no other.
 fn thaw_all(ledger: &Arc<Ledger>) -> Vec<(String, Fate)> {
+    // Opened before the lock is tried: still taken, so the number means the guard.
+    let of_guard = Arc::new(GuardThreads::open(ledger.guard).ok());
     let gone = Arc::new(AtomicBool::new(ledger.try_lock()));
     let mut threads = Vec::new();
     for (index, entry) in ledger.members.iter().enumerate() {
         let (ledger, gone, identity) = (Arc::clone(ledger), Arc::clone(&gone), entry.identity);
+        let of_guard = Arc::clone(&of_guard);
         threads.push(thread::spawn(move || {
             if gone.load(Ordering::Acquire) && ledger.state(index) != State::Ours {
                 return Fate::Rescued(Rescue::NotOurs);
@@ -198,7 +207,8 @@ fn thaw_all(ledger: &Arc<Ledger>) -> Vec<(String, Fate)> {
                 thread::sleep(THAW_PAUSE);
                 true
             };
-            Fate::Rescued(rescue(&ledger, index, directory, || gone.load(Ordering::Acquire), pause))
+            let may_call = || of_guard.as_ref().as_ref().is_some_and(|threads| threads.is_gone(index));
+            Fate::Rescued(rescue(&ledger, index, directory, || gone.load(Ordering::Acquire), may_call, pause))
         }));
     }
     while !ledger.try_lock() {

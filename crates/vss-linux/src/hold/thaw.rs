@@ -21,18 +21,24 @@ pub enum Rescue {
 /// Thaws member `index` of `ledger` through `directory` until it is certain that none of our freezes is left.
 ///
 /// `guard_is_gone` says whether no thread of the guard can be in a system call any more. Only a FITHAW that *begins*
-/// after that proves anything by an EINVAL: before, a FIFREEZE may still be running and complete later. `pause` waits
-/// between two tries and returns false to give up.
+/// after that proves anything by an EINVAL: before, a FIFREEZE may still be running and complete later. Until then
+/// `may_call` says whether FITHAW can be called without waiting behind a call of the guard ([`super::threads`]). `pause`
+/// waits between two tries and returns false to give up.
 pub fn rescue(
     ledger: &Ledger,
     index: usize,
     directory: impl AsFd,
     guard_is_gone: impl Fn() -> bool,
+    may_call: impl Fn() -> bool,
     mut pause: impl FnMut() -> bool,
 ) -> Rescue {
     loop {
         let gone = guard_is_gone();
-        if ledger.state(index) == State::Ours {
+        if ledger.state(index) != State::Ours {
+            if gone {
+                return Rescue::NotOurs;
+            }
+        } else if gone || may_call() {
             let rescue = match freeze::thaw(&directory) {
                 Ok(Thaw::Thawed) => Some(Rescue::Thawed),
                 Ok(Thaw::NotFrozen) if gone => Some(Rescue::NotFrozen),
@@ -43,8 +49,6 @@ pub fn rescue(
                 let _ = ledger.mark(index, State::Thawed);
                 return rescue;
             }
-        } else if gone {
-            return Rescue::NotOurs;
         }
         if !pause() {
             return Rescue::Unfinished;

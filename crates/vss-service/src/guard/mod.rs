@@ -455,7 +455,10 @@ impl Guard {
             };
             member.awaited = false;
             match answer {
-                Answer::Frozen(_) => member.frozen = true,
+                Answer::Frozen(_) => {
+                    member.frozen = true;
+                    self.supervisor.frozen(usize::from(index));
+                }
                 Answer::Thawed(..) | Answer::Lost(..) => member.frozen = false,
                 _ => {}
             }

@@ -8,9 +8,12 @@
 //! | what happens | what is done |
 //! |---|---|
 //! | the guard's process is gone | thaw at once, then clean up |
-//! | it was killed, but a thread of it sits in the kernel | thaw within 100 ms, again until the process is gone |
-//! | 1 s after the deadline it still lives | thaw at once, again until it is gone; SIGCONT, SIGTERM |
+//! | it was killed, but a thread of it sits in the kernel | thaw the other members within 100 ms |
+//! | 1 s after the deadline it still lives | thaw at once what it holds and does nothing about; SIGCONT, SIGTERM |
 //! | 2 s after the deadline | SIGKILL |
+//!
+//! A member on which a call of the guard may be running is left to that call until it has ended: FITHAW would wait behind it,
+//! and vssd with it, even if it were killed ([`vss_linux::hold::threads`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,6 +29,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use vss_linux::clock;
 use vss_linux::hold::ledger::Ledger;
 use vss_linux::hold::thaw::rescue;
+use vss_linux::hold::threads::GuardThreads;
 use vss_linux::hold::{LATE_AFTER, THAW_PAUSE, expedite};
 use vss_linux::process::{self, PidFd, ProcessStat, Signal};
 
@@ -47,6 +51,10 @@ struct Shared {
     process: PidFd,
     /// Tells when the guard has been killed but is not gone.
     stat: ProcessStat,
+    /// Tells on which members a call of the guard may be running.
+    threads: GuardThreads,
+    /// The guard has said that the member is frozen: its FIFREEZE has returned.
+    frozen: Vec<AtomicBool>,
     /// Readable when the guard is late.
     late: OwnedFd,
     /// The timer is set: a hold is on, or the end is near.
@@ -76,6 +84,8 @@ impl Supervisor {
         let shared = Arc::new(Shared {
             process: PidFd::open(pid)?,
             stat: ProcessStat::open(pid)?,
+            threads: GuardThreads::open(pid)?,
+            frozen: directories.iter().map(|_| AtomicBool::new(false)).collect(),
             late: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
             armed: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -95,6 +105,13 @@ impl Supervisor {
     /// The guard is late at `at_ns` of CLOCK_BOOTTIME.
     pub(super) fn late_at(&self, at_ns: u64) {
         self.0.set_timer(at_ns);
+    }
+
+    /// The guard has said that FIFREEZE of this member has returned.
+    pub(super) fn frozen(&self, member: usize) {
+        if let Some(frozen) = self.0.frozen.get(member) {
+            frozen.store(true, Ordering::Release);
+        }
     }
 
     /// The hold is over.
@@ -238,6 +255,13 @@ impl Shared {
         }
     }
 
+    /// True when FITHAW of this member waits behind no call of the guard. A thread that does not sit in the kernel although
+    /// its FIFREEZE has returned is stopped, or hangs otherwise.
+    fn may_thaw(&self, index: usize) -> bool {
+        let is_frozen = self.frozen.get(index).is_some_and(|frozen| frozen.load(Ordering::Acquire));
+        self.threads.is_gone(index) || (is_frozen && !self.threads.is_in_kernel(index))
+    }
+
     /// The backup thread of one member.
     fn back_up(&self, index: usize) {
         process::fault_in_stack();
@@ -258,6 +282,6 @@ impl Shared {
             true
         };
         let Some(directory) = self.directories.get(index) else { return };
-        rescue(&self.ledger, index, directory, || self.process.is_gone(), pause);
+        rescue(&self.ledger, index, directory, || self.process.is_gone(), || self.may_thaw(index), pause);
     }
 }
