@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -84,6 +84,12 @@ impl StallingDisk {
     #[must_use]
     pub fn image(&self) -> PathBuf {
         self.mount_point().join("image")
+    }
+
+    /// A directory beside the mount, on an ordinary file system, gone with the disk.
+    #[must_use]
+    pub fn beside(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Stops answering, until what is returned is dropped.

@@ -89,10 +89,10 @@ impl Service {
     /// See [`StartError`].
     pub async fn start(mut options: Options, providers: impl FnOnce(&Config) -> Providers) -> Result<Self, StartError> {
         make_directory(&options.runtime_directory, 0o755)?;
-        make_directory(&options.state_directory, 0o700)?;
         let instance = lock_instance(&options.runtime_directory)?;
-        // First of all: whatever is frozen must flow.
+        // First of all: whatever is frozen must flow. The other directories may lie on it.
         let mut report = recovery::thaw(&options.runtime_directory);
+        make_directory(&options.state_directory, 0o700)?;
         let config = Config::load(&options.state_directory)?;
         crate::fault::prepare();
         let exposures = Arc::new(Exposures::new(&options.runtime_directory)?);
