@@ -10,6 +10,7 @@ use vss_requester::{Quiet, Requester};
 use vss_tests::instance::{Instance, creation_turn};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::traces::{self, BusyVolume};
+use vss_tests::volume::Mounted;
 
 /// A service whose fake provider holds what it copies.
 fn with_fake() -> anyhow::Result<Instance> {
@@ -45,6 +46,35 @@ fn a_volume_in_a_file_on_another_is_held_first() -> anyhow::Result<()> {
         }
         instance.vss(["delete", "--all"])?;
         traces::has_no_markers(&instance)?;
+    }
+    Ok(())
+}
+
+/// What lies between them is no member, has no device number of its own in the mount table, and the image is named by the
+/// path of a bind mount.
+#[test]
+fn a_volume_on_btrfs_on_another_is_held_before_that_one() -> anyhow::Result<()> {
+    if LoopFs::skips("a_volume_on_btrfs_on_another_is_held_before_that_one", &[Kind::Ext4, Kind::Btrfs]) {
+        return Ok(());
+    }
+    let outer = LoopFs::new(Kind::Ext4, 320)?;
+    {
+        let middle = LoopFs::new_in(outer.path(), Kind::Btrfs, 256)?;
+        let instance = with_fake()?;
+        let bound = Mounted::bind(middle.path(), &instance.path().join("bound"))?;
+        {
+            let inner = BusyVolume::of(LoopFs::new_in(bound.path(), Kind::Ext4, 32)?)?;
+            inner.writes_flow()?;
+            let _turn = creation_turn();
+            let words = ["create".as_ref(), "--json".as_ref(), outer.path().as_os_str(), inner.path().as_os_str()];
+            let set = instance.vss(words)?.json()?;
+            ensure!(set["atomic"] == true && set["hold_ms"].as_u64().is_some_and(|ms| ms < 5000), "{set}");
+            inner.writes_flow()?;
+        }
+        // Its cut writes to the outer one.
+        let error = set_of(&instance, &[(outer.path(), "fake"), (bound.path(), "btrfs")]).unwrap_err();
+        ensure!(error.code == VssCode::NestedVolumeLimit, "{error}");
+        instance.vss(["delete", "--all"])?;
     }
     Ok(())
 }
