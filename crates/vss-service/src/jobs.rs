@@ -139,6 +139,9 @@ pub async fn create_set(
             ..told(event::EventKind::SetFinished)
         },
     });
+    if let (Ok(()), Some(set)) = (&result, saga.set()) {
+        tracing::info!(%set_id, shadows = set.shadows.len(), hold_ms = set.hold_ms, "the set is made");
+    }
     let empty_set = saga.set().filter(|set| set.shadows.is_empty()).cloned();
     OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, result)), writers: saga.writers, empty_set }
 }

@@ -1,9 +1,10 @@
-//! The log: lines go to a ring in memory, and one thread writes them to stderr.
+//! The log: lines go to a ring in memory, and one thread writes them to stderr, or sends them to journald (`journal.rs`).
 //!
 //! stderr may be journald, and journald stops taking lines as soon as the file system of its files is frozen (experiment
 //! "journald on a frozen fs": after 69 lines). So nobody but that one thread ever waits for stderr. A full ring drops the
 //! oldest line and says how many were dropped.
 
+use crate::journal::{self, Entry};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,9 +13,18 @@ use std::time::Duration;
 /// Lines kept while stderr does not take them.
 const MOST_LINES: usize = 4096;
 
+/// What the ring keeps.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// For stderr, with its end.
+    Text(Vec<u8>),
+    /// For journald.
+    Entry(Entry),
+}
+
 #[derive(Default)]
 struct Ring {
-    lines: VecDeque<Vec<u8>>,
+    lines: VecDeque<Line>,
     dropped: u64,
     writing: bool,
 }
@@ -43,6 +53,24 @@ impl Log {
         drop(written.wait_timeout_while(self.ring(), limit, unwritten));
     }
 
+    /// Appends a line; never waits for who reads it.
+    pub(crate) fn push(&self, line: Line) {
+        let mut ring = self.ring();
+        if ring.lines.len() == MOST_LINES {
+            ring.lines.pop_front();
+            ring.dropped += 1;
+        }
+        ring.lines.push_back(line);
+        drop(ring);
+        self.0.1.notify_all();
+    }
+
+    /// The oldest line.
+    #[cfg(test)]
+    pub(crate) fn take(&self) -> Option<Line> {
+        self.ring().lines.pop_front()
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,10 +90,13 @@ impl Log {
             let mut stderr = io::stderr().lock();
             // A closed stderr is nothing that the log could report.
             if dropped > 0 {
-                drop(writeln!(stderr, "{dropped} lines of the log were dropped"));
+                drop(journal::warn(&mut stderr, &format!("{dropped} lines of the log were dropped")));
             }
             for line in lines {
-                drop(stderr.write_all(&line));
+                match line {
+                    Line::Text(text) => drop(stderr.write_all(&text)),
+                    Line::Entry(entry) => entry.send(&mut stderr),
+                }
             }
         }
     }
@@ -73,14 +104,7 @@ impl Log {
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut ring = self.ring();
-        if ring.lines.len() == MOST_LINES {
-            ring.lines.pop_front();
-            ring.dropped += 1;
-        }
-        ring.lines.push_back(line.to_vec());
-        drop(ring);
-        self.0.1.notify_all();
+        self.push(Line::Text(line.to_vec()));
         Ok(line.len())
     }
 

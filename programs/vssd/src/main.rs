@@ -3,6 +3,7 @@
 //! Runs in the foreground, on demand (`--idle-exit`, started by `vss`), or as a systemd unit with socket activation and
 //! `sd_notify`. May be killed at any instruction.
 
+mod journal;
 mod log;
 mod sockets;
 mod wiring;
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use vss_service::service::{Options, Service, Stopper};
 
 /// Where programs lie that are not beside us.
@@ -49,13 +52,7 @@ fn main() -> anyhow::Result<()> {
     // Sockets and exposures are for others too, whatever the umask of the `vss` that started us.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let log = log::Log::start().context("cannot start the log")?;
-    let writer = log.clone();
-    tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_max_level(if arguments.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO })
-        .with_ansi(false)
-        .with_target(false)
-        .init();
+    start_telling(&log, if arguments.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO });
     // Page faults in a hold could wait for a held file system; without the right to lock, the guard alone is safe.
     if let Err(error) = vss_linux::process::lock_touched_memory() {
         tracing::warn!(%error, "cannot lock memory");
@@ -74,6 +71,17 @@ fn main() -> anyhow::Result<()> {
         });
     log.flush(Duration::from_secs(2));
     result
+}
+
+/// What is told goes to the log: as entries for journald where standard error is its own, else as lines with their time.
+fn start_telling(log: &log::Log, most: LevelFilter) {
+    let told = tracing_subscriber::registry().with(most);
+    if journal::is_connected() {
+        return told.with(journal::Entries(log.clone())).init();
+    }
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+    told.with(lines.with_ansi(false).with_target(false)).init();
 }
 
 /// Every connection holds up to two descriptors, and the usual soft limit of 1024 is less than the connections that we

@@ -17,6 +17,7 @@
 //! Not here: which volumes are members, on which nesting level, and what is done in the hold.
 
 mod error;
+mod scope;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -109,6 +110,7 @@ impl Released {
 /// The guard of one shadow copy set.
 pub struct Guard {
     pid: u32,
+    scope: Option<String>,
     memory_locked: bool,
     expedites: bool,
     limit: Duration,
@@ -165,7 +167,8 @@ impl Failure {
 
 impl Guard {
     /// Starts the guard `program` with `members` and waits until it is ready: its threads made, its memory locked, its
-    /// ledger `runtime_directory/holds/name` written. Nothing is flushed or frozen yet.
+    /// ledger `runtime_directory/holds/name` written, and, under systemd, a scope of its own around it. Nothing is flushed or
+    /// frozen yet.
     ///
     /// `name` is the file name of the ledger, unique among the living guards: the id of the set.
     ///
@@ -208,6 +211,7 @@ impl Guard {
         };
 
         let pid = starting.id();
+        let scope = scope::enter(pid, name);
         let ledger = Ledger::open(&ledger).map_err(cannot)?;
         let (mut directories, mut ours) = (Vec::new(), Vec::new());
         for GuardMember { volume, directory, level } in members {
@@ -221,6 +225,7 @@ impl Guard {
         let supervisor = Supervisor::start(&mut starting.0, ledger, directories).map_err(cannot)?;
         Ok(Self {
             pid,
+            scope,
             memory_locked,
             expedites,
             limit,
@@ -238,6 +243,11 @@ impl Guard {
     /// Process id of the guard.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The systemd scope that the guard is in; none where systemd is not the manager, or where it refused.
+    pub fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
     }
 
     /// True when the guard's memory is locked; without it a hold works, but may wait for a disk.
