@@ -92,6 +92,12 @@ pub(crate) fn metadata() -> Result<Metadata> {
     serde_json::from_slice(&output.stdout).context("cargo metadata says something unexpected")
 }
 
+/// The directory in which cargo has built us; there may be no cargo any more.
+pub(crate) fn target() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find our own executable")?;
+    Ok(own.parent().and_then(Path::parent).context("our own executable is in no target directory")?.to_path_buf())
+}
+
 /// Builds the programs as they are shipped and returns their directory. Started without cargo, as root by `sudo .../xtask`, it
 /// takes those that the same command has built for an ordinary user before: root may have no cargo.
 pub(crate) fn build_release(interrupt: &Interrupt) -> Result<PathBuf> {
@@ -99,9 +105,7 @@ pub(crate) fn build_release(interrupt: &Interrupt) -> Result<PathBuf> {
         println!("$ cargo build --release");
         interrupt.check(cargo().args(["build", "--release"]))?;
     }
-    let own = std::env::current_exe().context("cannot find our own executable")?;
-    let target = own.parent().and_then(Path::parent).context("our own executable is in no target directory")?;
-    let directory = target.join("release");
+    let directory = target()?.join("release");
     for program in PROGRAMS {
         anyhow::ensure!(directory.join(program).is_file(), "{program} has not been built in {}", directory.display());
     }

@@ -10,6 +10,7 @@ mod interrupt;
 mod packages;
 mod rules;
 mod test;
+mod vm;
 mod volume;
 
 use crate::interrupt::Interrupt;
@@ -31,6 +32,7 @@ Examples:
   cargo xtask test model guard
   cargo xtask soak postgresql
   cargo xtask bench window --sets 50
+  cargo xtask vm -- lvm version
 
 Run them as root: what needs it is refused or skipped otherwise.";
 
@@ -44,6 +46,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Run a command in a virtual machine, on a kernel with device-mapper, LVM, ublk and NBD
+    Vm(vm::Arguments),
     /// The program of the demo that keeps writing
     #[command(hide = true, name = demo::files::workload::SUBCOMMAND)]
     Workload(demo::files::workload::Arguments),
@@ -58,6 +62,10 @@ fn main() -> ExitCode {
         Task::Soak(arguments) => Interrupt::catch().and_then(|interrupt| test::soak(&arguments, &interrupt)),
         Task::Demo(arguments) => Interrupt::catch().and_then(|interrupt| demo::run(&arguments, &interrupt)),
         Task::Bench(arguments) => Interrupt::catch().and_then(|interrupt| bench::run(&arguments, &interrupt)),
+        Task::Vm(arguments) => match Interrupt::catch().and_then(|interrupt| vm::run(&arguments, &interrupt)) {
+            Ok(status) => return ExitCode::from(status),
+            Err(error) => Err(error),
+        },
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -5,11 +5,13 @@ use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A Debian package and the program by which it is known to be there.
+/// A Debian package and the file by which it is known to be there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Package {
-    name: &'static str,
-    program: &'static str,
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// A program of it, to be found in the usual places, or the whole path of any file.
+    pub(crate) program: &'static str,
 }
 
 /// For volumes in a file.

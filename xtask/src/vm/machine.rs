@@ -1,0 +1,145 @@
+//! One virtual machine: QEMU without acceleration, which is there on every machine.
+
+use crate::interrupt::{Ended, Interrupt};
+use crate::vm::share::Share;
+use anyhow::{Context, Result};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// The program.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+
+/// Without cx16: with it the emulated `cmpxchg16b` of QEMU 7.2 makes the 6.12 kernel panic in one boot of three.
+const CPU: &str = "qemu64,-cx16,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq";
+
+/// Processors of a guest.
+const CPUS: u32 = 2;
+
+/// Lines of the console that are shown when a guest fails.
+const CONSOLE_LINES: usize = 40;
+
+/// What every kernel of ours is told.
+const APPEND: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on";
+
+/// How the disks are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bus {
+    /// /dev/vda, /dev/vdb...; needs a module.
+    Virtio,
+    /// /dev/nvme0n1, /dev/nvme0n2...; the kernel has it built in, and can start from it.
+    Nvme,
+}
+
+/// What to start.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    /// The kernel's file.
+    pub(crate) kernel: PathBuf,
+    /// What the kernel is told besides [`APPEND`].
+    pub(crate) append: String,
+    /// Memory in MiB.
+    pub(crate) memory_mib: u32,
+    /// Raw images, written to.
+    pub(crate) disks: &'a [PathBuf],
+    /// How they are attached.
+    pub(crate) bus: Bus,
+    /// Directories that it sees.
+    pub(crate) shares: &'a [Share],
+}
+
+/// How a machine ended.
+#[derive(Debug)]
+pub(crate) enum Off {
+    /// By itself: it was switched off, started again or panicked.
+    ByItself,
+    /// It was still running at its limit and was ended.
+    TimedOut,
+}
+
+impl Machine<'_> {
+    /// Runs it until it is off, at most for `limit`. What the guest writes to /dev/vport0p1 goes to `output` as it comes; its
+    /// console is kept in `place`.
+    ///
+    /// # Errors
+    /// QEMU cannot be started; a signal came, in which case everything was ended.
+    pub(crate) fn run(&self, limit: Duration, output: File, place: &Path, interrupt: &Interrupt) -> Result<Off> {
+        let socket = place.join("output.socket");
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).context("cannot receive the guest's output")?;
+        let reader = thread::Builder::new().name("output".to_owned()).spawn(move || {
+            let (mut from, mut to) = (listener.accept()?.0, output);
+            io::copy(&mut from, &mut to)
+        })?;
+        let log = File::create(place.join("qemu.log"))?;
+        let mut command = self.command(&socket, place);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let ended = interrupt.spawn(&mut command).and_then(|mut qemu| interrupt.finish(&mut qemu, Some(limit)));
+        // Should QEMU never have connected, the reader waits for somebody who does.
+        drop(UnixStream::connect(&socket));
+        // A reader that could not write has nobody to tell.
+        let _ = reader.join();
+        match ended? {
+            Ended::TimedOut => Ok(Off::TimedOut),
+            Ended::With(status) if status.success() => Ok(Off::ByItself),
+            Ended::With(status) => {
+                anyhow::bail!("QEMU ended with {status}: {}", fs::read_to_string(place.join("qemu.log"))?)
+            }
+        }
+    }
+
+    fn command(&self, output: &Path, place: &Path) -> Command {
+        let mut command = Command::new(QEMU);
+        // The guest's memory is shared with virtiofsd.
+        let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory_mib);
+        command
+            .args(["-accel", "tcg,thread=multi", "-smp", &CPUS.to_string(), "-cpu", CPU])
+            .args(["-m", &format!("{}M", self.memory_mib), "-machine", "q35,memory-backend=memory", "-object", &memory])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .arg("-serial")
+            .arg(format!("file:{}", console(place).display()))
+            .args(["-device", "virtio-serial-pci", "-device", "virtio-rng-pci"])
+            .arg("-chardev")
+            .arg(format!("socket,id=output,path={}", output.display()))
+            .args(["-device", "virtserialport,chardev=output,name=output"])
+            .arg("-kernel")
+            .arg(&self.kernel)
+            .args(["-append", &format!("{APPEND} {}", self.append)]);
+        for Share { tag, socket, .. } in self.shares {
+            command.arg("-chardev").arg(format!("socket,id=share-{tag},path={}", socket.display()));
+            command.args(["-device", &format!("vhost-user-fs-pci,chardev=share-{tag},tag={tag}")]);
+        }
+        if self.bus == Bus::Nvme {
+            command.args(["-device", "nvme,id=nvme,serial=vss"]);
+        }
+        for (number, disk) in self.disks.iter().enumerate() {
+            // In QEMU's options a comma is written twice.
+            let file = disk.display().to_string().replace(',', ",,");
+            command.arg("-drive").arg(format!("file={file},format=raw,if=none,id=disk{number}"));
+            let device = match self.bus {
+                Bus::Virtio => format!("virtio-blk-pci,drive=disk{number},serial=disk{number}"),
+                Bus::Nvme => format!("nvme-ns,drive=disk{number},bus=nvme,nsid={}", number + 1),
+            };
+            command.args(["-device", &device]);
+        }
+        command
+    }
+}
+
+/// Where the console is kept.
+fn console(place: &Path) -> PathBuf {
+    place.join("console.log")
+}
+
+/// What the console said last.
+pub(crate) fn console_tail(place: &Path) -> String {
+    let said = fs::read(console(place)).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
+}
