@@ -3,16 +3,20 @@
 
 mod cache;
 mod debian;
+pub(crate) mod image;
 pub(crate) mod kernel;
 pub(crate) mod lane;
-mod machine;
+pub(crate) mod machine;
 mod share;
+pub(crate) mod systemd;
 
 use crate::house;
 use crate::interrupt::Interrupt;
 use crate::packages::{self, Package};
 use crate::vm::kernel::Kernel;
-use crate::vm::lane::{Done, Job};
+use crate::vm::lane::Job;
+use crate::vm::machine::Done;
+use crate::vm::systemd::SystemdGuest;
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsString;
 use std::fs::File;
@@ -47,6 +51,9 @@ pub(crate) struct Arguments {
     /// The machine's memory
     #[arg(long, value_name = "MIB", default_value_t = 1536)]
     memory: u32,
+    /// Run it in a Debian of its own with systemd as its first process, and the programs as they were built last
+    #[arg(long, conflicts_with_all = ["disks", "memory"])]
+    systemd: bool,
     /// What to run, as root, in this directory
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -77,16 +84,19 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<u8> {
     let disks = disks.collect::<Result<Vec<_>>>()?;
     packages::need(&PACKAGES, interrupt)?;
     let kernel = Kernel::ensure(&caches()?, interrupt)?;
-    let job = Job {
-        command: &arguments.command,
-        directory: &std::env::current_dir()?,
-        environment: &[],
-        disks: &disks,
-        memory_mib: arguments.memory,
-        limit: Duration::from_secs(arguments.limit),
-    };
     let output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    Ok(match lane::run(&job, &kernel, output, interrupt)? {
+    let done = if arguments.systemd {
+        packages::need(&image::PACKAGES, interrupt)?;
+        let image = image::ensure(&caches()?, &kernel, interrupt)?;
+        let debug = house::target()?.join("debug");
+        let guest = SystemdGuest::new(&kernel, &image, &house::PROGRAMS.map(|name| debug.join(name)), interrupt)?;
+        let words = arguments.command.iter().map(|word| String::from_utf8_lossy(&lane::quoted(word)).into_owned());
+        let script = words.collect::<Vec<_>>().join(" ");
+        guest.boot(&script, Duration::from_secs(arguments.limit), output, interrupt)?
+    } else {
+        in_lane(arguments, &disks, &kernel, output, interrupt)?
+    };
+    Ok(match done {
         Done::With(status) => status,
         Done::TimedOut(console) => {
             eprintln!("xtask: the virtual machine was ended after {} s. Its console:\n{console}", arguments.limit);
@@ -97,4 +107,22 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<u8> {
             DIED
         }
     })
+}
+
+fn in_lane(
+    arguments: &Arguments,
+    disks: &[PathBuf],
+    kernel: &Kernel,
+    output: File,
+    interrupt: &Interrupt,
+) -> Result<Done> {
+    let job = Job {
+        command: &arguments.command,
+        directory: &std::env::current_dir()?,
+        environment: &[],
+        disks,
+        memory_mib: arguments.memory,
+        limit: Duration::from_secs(arguments.limit),
+    };
+    lane::run(&job, kernel, output, interrupt)
 }

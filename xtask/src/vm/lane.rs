@@ -3,9 +3,9 @@
 
 use crate::interrupt::Interrupt;
 use crate::vm::kernel::Kernel;
-use crate::vm::machine::{Bus, Machine, Off, console_tail};
+use crate::vm::machine::{Done, Machine};
 use crate::vm::share::Share;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -37,17 +37,6 @@ pub(crate) struct Job<'a> {
     pub(crate) limit: Duration,
 }
 
-/// What became of it.
-#[derive(Debug)]
-pub(crate) enum Done {
-    /// The command ended with this status.
-    With(u8),
-    /// The guest was ended at its limit; the end of its console.
-    TimedOut(String),
-    /// The guest went off before the command had ended, for example by a panic; the end of its console.
-    Died(String),
-}
-
 /// Runs a job; what it says goes to `output` as it comes.
 ///
 /// # Errors
@@ -74,17 +63,11 @@ pub(crate) fn run(job: &Job<'_>, kernel: &Kernel, output: File, interrupt: &Inte
         kernel: kernel.file(),
         append,
         memory_mib: job.memory_mib,
+        system: None,
         disks: job.disks,
-        bus: Bus::Virtio,
         shares: &shares,
     };
-    let off = machine.run(job.limit, output, place.path(), interrupt)?;
-    // A command that ended while the limit passed has ended.
-    if let Ok(status) = fs::read_to_string(io.join("status")) {
-        return Ok(Done::With(status.trim().parse().context("the guest tells a strange exit status")?));
-    }
-    let console = console_tail(place.path());
-    Ok(if matches!(off, Off::TimedOut) { Done::TimedOut(console) } else { Done::Died(console) })
+    machine.run(job.limit, output, &io.join("status"), place.path(), interrupt)
 }
 
 /// What the guest's shell runs.
@@ -113,7 +96,7 @@ fn script(job: &Job<'_>) -> Vec<u8> {
 }
 
 /// One word of a shell, whatever is in it.
-fn quoted(word: &OsStr) -> Vec<u8> {
+pub(crate) fn quoted(word: &OsStr) -> Vec<u8> {
     let mut quoted = vec![b'\''];
     for byte in word.as_bytes() {
         if *byte == b'\'' { quoted.extend(b"'\\''") } else { quoted.push(*byte) }

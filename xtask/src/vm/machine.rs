@@ -27,15 +27,6 @@ const CONSOLE_LINES: usize = 40;
 /// What every kernel of ours is told.
 const APPEND: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on";
 
-/// How the disks are attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bus {
-    /// /dev/vda, /dev/vdb...; needs a module.
-    Virtio,
-    /// /dev/nvme0n1, /dev/nvme0n2...; the kernel has it built in, and can start from it.
-    Nvme,
-}
-
 /// What to start.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
@@ -45,31 +36,42 @@ pub(crate) struct Machine<'a> {
     pub(crate) append: String,
     /// Memory in MiB.
     pub(crate) memory_mib: u32,
-    /// Raw images, written to.
+    /// A raw image for /dev/nvme0n1, from which the kernel can start: it has NVMe built in. (Of several disks there it would be
+    /// chance which is the first.)
+    pub(crate) system: Option<PathBuf>,
+    /// Raw images for /dev/vda, /dev/vdb..., which take the module virtio_blk.
     pub(crate) disks: &'a [PathBuf],
-    /// How they are attached.
-    pub(crate) bus: Bus,
     /// Directories that it sees.
     pub(crate) shares: &'a [Share],
 }
 
-/// How a machine ended.
+/// What became of the command that a guest was booted for.
 #[derive(Debug)]
-pub(crate) enum Off {
-    /// By itself: it was switched off, started again or panicked.
-    ByItself,
-    /// It was still running at its limit and was ended.
-    TimedOut,
+pub(crate) enum Done {
+    /// The command ended with this status.
+    With(u8),
+    /// The guest was ended at its limit; the end of its console.
+    TimedOut(String),
+    /// The guest went off before the command had ended, for example by a panic; the end of its console.
+    Died(String),
 }
 
 impl Machine<'_> {
     /// Runs it until it is off, at most for `limit`. What the guest writes to /dev/vport0p1 goes to `output` as it comes; its
-    /// console is kept in `place`.
+    /// console is kept in `place`; the exit status of its command is in the file `status` when it has ended.
     ///
     /// # Errors
     /// QEMU cannot be started; a signal came, in which case everything was ended.
-    pub(crate) fn run(&self, limit: Duration, output: File, place: &Path, interrupt: &Interrupt) -> Result<Off> {
+    pub(crate) fn run(
+        &self,
+        limit: Duration,
+        output: File,
+        status: &Path,
+        place: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Done> {
         let socket = place.join("output.socket");
+        // That of an earlier boot.
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).context("cannot receive the guest's output")?;
         let reader = thread::Builder::new().name("output".to_owned()).spawn(move || {
@@ -84,9 +86,14 @@ impl Machine<'_> {
         drop(UnixStream::connect(&socket));
         // A reader that could not write has nobody to tell.
         let _ = reader.join();
-        match ended? {
-            Ended::TimedOut => Ok(Off::TimedOut),
-            Ended::With(status) if status.success() => Ok(Off::ByItself),
+        let ended = ended?;
+        // A command that ended while the limit passed has ended.
+        if let Ok(status) = fs::read_to_string(status) {
+            return Ok(Done::With(status.trim().parse().context("the guest tells a strange exit status")?));
+        }
+        match ended {
+            Ended::TimedOut => Ok(Done::TimedOut(console_tail(place))),
+            Ended::With(status) if status.success() => Ok(Done::Died(console_tail(place))),
             Ended::With(status) => {
                 anyhow::bail!("QEMU ended with {status}: {}", fs::read_to_string(place.join("qemu.log"))?)
             }
@@ -114,21 +121,21 @@ impl Machine<'_> {
             command.arg("-chardev").arg(format!("socket,id=share-{tag},path={}", socket.display()));
             command.args(["-device", &format!("vhost-user-fs-pci,chardev=share-{tag},tag={tag}")]);
         }
-        if self.bus == Bus::Nvme {
-            command.args(["-device", "nvme,id=nvme,serial=vss"]);
+        if let Some(system) = &self.system {
+            command.arg("-drive").arg(drive(system, "system")).args(["-device", "nvme,drive=system,serial=system"]);
         }
         for (number, disk) in self.disks.iter().enumerate() {
-            // In QEMU's options a comma is written twice.
-            let file = disk.display().to_string().replace(',', ",,");
-            command.arg("-drive").arg(format!("file={file},format=raw,if=none,id=disk{number}"));
-            let device = match self.bus {
-                Bus::Virtio => format!("virtio-blk-pci,drive=disk{number},serial=disk{number}"),
-                Bus::Nvme => format!("nvme-ns,drive=disk{number},bus=nvme,nsid={}", number + 1),
-            };
-            command.args(["-device", &device]);
+            let id = format!("disk{number}");
+            command.arg("-drive").arg(drive(disk, &id));
+            command.args(["-device", &format!("virtio-blk-pci,drive={id},serial={id}")]);
         }
         command
     }
+}
+
+/// A raw image as QEMU's options name one: a comma is written twice.
+fn drive(image: &Path, id: &str) -> String {
+    format!("file={},format=raw,if=none,id={id}", image.display().to_string().replace(',', ",,"))
 }
 
 /// Where the console is kept.
@@ -137,7 +144,7 @@ fn console(place: &Path) -> PathBuf {
 }
 
 /// What the console said last.
-pub(crate) fn console_tail(place: &Path) -> String {
+fn console_tail(place: &Path) -> String {
     let said = fs::read(console(place)).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let lines: Vec<&str> = said.lines().collect();

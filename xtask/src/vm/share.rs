@@ -37,6 +37,8 @@ impl Share {
     ) -> Result<Self> {
         let (socket, log) = (place.join(format!("{tag}.socket")), place.join(format!("{tag}.log")));
         let output = File::create(&log)?;
+        // That of an earlier boot.
+        let _ = std::fs::remove_file(&socket);
         let mut command = Command::new(VIRTIOFSD);
         command.arg(format!("--socket-path={}", socket.display()));
         command.arg("-o").arg(format!("source={}", directory.display())).args(["-o", "sandbox=chroot"]);
