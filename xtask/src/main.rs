@@ -8,6 +8,7 @@ mod demo;
 mod house;
 mod interrupt;
 mod packages;
+mod python;
 mod rules;
 mod test;
 mod vm;
@@ -31,6 +32,7 @@ Examples:
   cargo xtask test
   cargo xtask test model guard
   cargo xtask soak postgresql
+  cargo xtask test --vm
   cargo xtask bench window --sets 50
   cargo xtask vm -- lvm version
 

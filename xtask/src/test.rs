@@ -7,15 +7,18 @@ mod build;
 mod part;
 mod report;
 mod units;
+mod vm;
 
 use crate::house::{self, Metadata};
 use crate::interrupt::Interrupt;
+use crate::python::VarlinkClient;
 use crate::test::build::{Built, build};
 use crate::test::part::{Check, Part, parts};
 use crate::test::report::Report;
 use crate::{packages, rules};
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -34,6 +37,9 @@ pub(crate) struct Arguments {
     /// Run only these parts [default: all]
     #[arg(value_name = "PART")]
     parts: Vec<String>,
+    /// Run only what runs in virtual machines
+    #[arg(long, conflicts_with = "parts")]
+    vm: bool,
     /// List the parts
     #[arg(long)]
     list: bool,
@@ -50,7 +56,8 @@ pub(crate) struct SoakArguments {
 /// True when everything passed.
 pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     let metadata = house::metadata()?;
-    let parts = chosen(parts(&metadata)?, &arguments.parts)?;
+    let names = if arguments.vm { &vec![vm::TARGET.to_owned()] } else { &arguments.parts };
+    let parts = chosen(parts(&metadata)?, names)?;
     if arguments.list {
         parts.iter().for_each(|part| println!("{:<16}{}", part.name, part.what));
         return Ok(true);
@@ -82,10 +89,12 @@ fn run_parts(metadata: &Metadata, parts: &[Part], pace: &Pace, interrupt: &Inter
     if built.is_some() {
         println!("Built in {} s", started.elapsed().as_secs());
     }
+    let wants_client = parts.iter().any(|part| part.name == "varlink_clients");
+    let client = if wants_client { varlink_client(interrupt)? } else { None };
     let mut reports = Vec::new();
     for part in parts {
         println!("== {}: {}", part.name, part.what);
-        let report = Task { metadata, built: built.as_ref(), pace, interrupt }.run(part)?;
+        let report = Task { metadata, built: built.as_ref(), client: client.as_ref(), pace, interrupt }.run(part)?;
         println!("   {}", report.line());
         reports.push(report);
     }
@@ -106,6 +115,7 @@ struct Task<'a> {
     metadata: &'a Metadata,
     built: Option<&'a Built>,
     pace: &'a Pace,
+    client: Option<&'a VarlinkClient>,
     interrupt: &'a Interrupt,
 }
 
@@ -121,6 +131,10 @@ impl Task<'_> {
                 report.count(broken.is_empty());
             }
             Check::Units => units::verify(self.metadata, self.interrupt, &mut report)?,
+            Check::Guests => {
+                let built = self.built.context("the tests are built for every part that has some")?;
+                vm::run(built, self.interrupt, &mut report)?;
+            }
             Check::Tests(selection) => {
                 let built = self.built.context("the tests are built for every part that has some")?;
                 for test in built.tests.iter().filter(|test| selection.has(test)) {
@@ -129,7 +143,8 @@ impl Task<'_> {
                     command
                         .arg("--show-output")
                         .current_dir(&test.directory)
-                        .env("CARGO_MANIFEST_DIR", &test.directory);
+                        .env("CARGO_MANIFEST_DIR", &test.directory)
+                        .envs(self.client.map(|client| ("VSS_VARLINK_PYTHON", client.interpreter())));
                     if self.pace.is_soak {
                         command.env(SOAK, "1");
                     }
@@ -154,10 +169,7 @@ impl Task<'_> {
 
     /// Runs a command within `limit`, its output going to a log, and counts what it says.
     fn logged(&self, command: &mut Command, name: &str, limit: Duration, report: &mut Report) -> Result<()> {
-        let directory = self.metadata.target_directory.join("test-logs");
-        fs::create_dir_all(&directory)?;
-        let file = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
-        let path = directory.join(format!("{file}.log"));
+        let path = log_path(name)?;
         let began = Instant::now();
         let ended = self.interrupt.run_within(command, &File::create(&path)?, limit)?;
         let said = fs::read(&path)?;
@@ -168,10 +180,36 @@ impl Task<'_> {
             print!("{}", String::from_utf8_lossy(&said));
         }
         if !good {
-            let tail = String::from_utf8_lossy(&said[said.len().saturating_sub(PRINTED)..]);
-            println!("{tail}\n   (all of it: {})", path.display());
+            println!("{}\n   (all of it: {})", tail(&String::from_utf8_lossy(&said)), path.display());
         }
         Ok(())
+    }
+}
+
+/// Where the log of a check is kept.
+fn log_path(name: &str) -> Result<PathBuf> {
+    let directory = house::target()?.join("test-logs");
+    fs::create_dir_all(&directory)?;
+    let file = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+    Ok(directory.join(format!("{file}.log")))
+}
+
+/// What of a long text is printed: its end.
+fn tail(text: &str) -> &str {
+    let from = (text.len().saturating_sub(PRINTED)..text.len()).find(|place| text.is_char_boundary(*place));
+    &text[from.unwrap_or(text.len())..]
+}
+
+/// The Python client of the tests; none, and said, where it cannot be had.
+fn varlink_client(interrupt: &Interrupt) -> Result<Option<VarlinkClient>> {
+    match VarlinkClient::ensure(&house::target()?, interrupt) {
+        Ok(client) => Ok(Some(client)),
+        Err(error) => {
+            // Not when somebody has pressed Ctrl-C.
+            interrupt.sleep(Duration::ZERO)?;
+            println!("   the Python package varlink is not there, its tests are skipped: {error:#}");
+            Ok(None)
+        }
     }
 }
 

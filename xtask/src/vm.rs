@@ -25,15 +25,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the lane guest takes.
-pub(crate) const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 6] = [
     Package { name: "qemu-system-x86", program: machine::QEMU },
-    Package { name: "qemu-system-common", program: share::VIRTIOFSD },
     Package { name: "seabios", program: "/usr/share/seabios/bios-256k.bin" },
     Package { name: "kmod", program: "depmod" },
     Package { name: "udev", program: "/lib/systemd/systemd-udevd" },
     Package { name: "xz-utils", program: "xz" },
     Package { name: "debian-archive-keyring", program: "/usr/share/keyrings/debian-archive-keyring.gpg" },
 ];
+
+/// The packages for a guest on this machine.
+pub(crate) fn packages() -> Vec<Package> {
+    [&PACKAGES[..], &[share::package()]].concat()
+}
 
 /// Exit statuses as env(1) and timeout(1) have them.
 const DIED: u8 = 125;
@@ -82,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<u8> {
         disk.canonicalize().with_context(|| format!("cannot use {}", disk.display()))
     });
     let disks = disks.collect::<Result<Vec<_>>>()?;
-    packages::need(&PACKAGES, interrupt)?;
+    packages::need(&packages(), interrupt)?;
     let kernel = Kernel::ensure(&caches()?, interrupt)?;
     let output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let done = if arguments.systemd {
@@ -92,9 +96,9 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<u8> {
         let guest = SystemdGuest::new(&kernel, &image, &house::PROGRAMS.map(|name| debug.join(name)), interrupt)?;
         let words = arguments.command.iter().map(|word| String::from_utf8_lossy(&lane::quoted(word)).into_owned());
         let script = words.collect::<Vec<_>>().join(" ");
-        guest.boot(&script, Duration::from_secs(arguments.limit), output, interrupt)?
+        guest.boot(&script, Duration::from_secs(arguments.limit), &output, interrupt)?
     } else {
-        in_lane(arguments, &disks, &kernel, output, interrupt)?
+        in_lane(arguments, &disks, &kernel, &output, interrupt)?
     };
     Ok(match done {
         Done::With(status) => status,
@@ -113,7 +117,7 @@ fn in_lane(
     arguments: &Arguments,
     disks: &[PathBuf],
     kernel: &Kernel,
-    output: File,
+    output: &File,
     interrupt: &Interrupt,
 ) -> Result<Done> {
     let job = Job {

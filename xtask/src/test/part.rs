@@ -2,7 +2,7 @@
 
 use crate::house::{Metadata, Package};
 use crate::test::build::Test;
-use crate::test::ensure_covered;
+use crate::test::{ensure_covered, vm};
 use anyhow::Result;
 
 /// One part: a line of the table, with a limit of its own.
@@ -25,6 +25,8 @@ pub(crate) enum Check {
     Rules,
     /// By `systemd-analyze verify`.
     Units,
+    /// By tests in virtual machines.
+    Guests,
     /// By tests.
     Tests(Selection),
 }
@@ -43,12 +45,19 @@ pub(crate) enum Selection {
 /// The package with the tests of the whole house; each of its files is a part.
 const HOUSE: &str = "vss-tests";
 
+impl Test {
+    /// True for the file `tests/tests/NAME.rs`, or the directory of this name.
+    pub(crate) fn is_house(&self, name: &str) -> bool {
+        self.package == HOUSE && self.is_integration && self.target == name
+    }
+}
+
 impl Selection {
     /// True when the test belongs to it.
     pub(crate) fn has(&self, test: &Test) -> bool {
         match self {
             Self::Packages(names) => names.contains(&test.package),
-            Self::File(name) => test.package == HOUSE && test.is_integration && test.target == *name,
+            Self::File(name) => test.is_house(name),
             Self::Support => test.package == HOUSE && !test.is_integration,
         }
     }
@@ -66,7 +75,7 @@ impl Selection {
 impl Part {
     /// True when it needs the programs and the tests.
     pub(crate) fn needs_build(&self) -> bool {
-        matches!(self.check, Check::Tests(_) | Check::Units)
+        matches!(self.check, Check::Tests(_) | Check::Units | Check::Guests)
     }
 }
 
@@ -97,6 +106,10 @@ pub(crate) fn parts(metadata: &Metadata) -> Result<Vec<Part>> {
     for target in
         house.flat_map(|package| &package.targets).filter(|target| target.kind.iter().any(|kind| kind == "test"))
     {
+        if target.name == vm::TARGET {
+            parts.push(part(vm::TARGET, "device-mapper, LVM and systemd, in virtual machines", Check::Guests));
+            continue;
+        }
         let what = format!("tests/tests/{}.rs", target.name);
         parts.push(part(&target.name, &what, Check::Tests(Selection::File(target.name.clone()))));
     }
@@ -120,5 +133,15 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), parts.len());
+    }
+
+    #[test]
+    fn what_runs_in_virtual_machines_is_one_part() {
+        let parts = parts(&crate::house::metadata().unwrap()).unwrap();
+        let names: Vec<_> =
+            parts.iter().filter(|part| matches!(part.check, Check::Guests)).map(|part| &part.name).collect();
+        assert_eq!(names, [vm::TARGET]);
+        let is_both = |part: &&Part| matches!(&part.check, Check::Tests(Selection::File(name)) if name == vm::TARGET);
+        assert_eq!(parts.iter().filter(is_both).count(), 0, "its tests are left out where they are not in a guest");
     }
 }

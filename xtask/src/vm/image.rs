@@ -31,13 +31,18 @@ const UNIT: &str = include_str!("guest.service");
 const UNIT_NAME: &str = "vss-guest.service";
 
 /// What costs time at every boot and is of no use in a guest.
-const MASKED: [&str; 6] = [
+const MASKED: [&str; 11] = [
     "getty@.service",
     "serial-getty@.service",
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "e2scrub_all.timer",
+    "e2scrub_reap.service",
     "fstrim.timer",
+    "systemd-logind.service",
+    "modprobe@configfs.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
 ];
 
 /// The image kept below `caches`, made when there is none.

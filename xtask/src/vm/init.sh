@@ -43,6 +43,7 @@ ip link set lo up
 udevadm trigger --subsystem-match=block --action=add
 udevadm settle --timeout=20
 
+: >/run/lane/begun
 setsid sh /run/lane/command </dev/null >/dev/vport0p1 2>&1
 # Whole or not at all: the file is there only when the command has ended.
 echo $? >/run/lane/status.new

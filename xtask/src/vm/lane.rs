@@ -4,7 +4,7 @@
 use crate::interrupt::Interrupt;
 use crate::vm::kernel::Kernel;
 use crate::vm::machine::{Done, Machine};
-use crate::vm::share::Share;
+use crate::vm::share::Shared;
 use anyhow::{Result, ensure};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
@@ -41,7 +41,7 @@ pub(crate) struct Job<'a> {
 ///
 /// # Errors
 /// No guest can be started; a signal came.
-pub(crate) fn run(job: &Job<'_>, kernel: &Kernel, output: File, interrupt: &Interrupt) -> Result<Done> {
+pub(crate) fn run(job: &Job<'_>, kernel: &Kernel, output: &File, interrupt: &Interrupt) -> Result<Done> {
     let place = TempDir::with_prefix("vss-vm-")?;
     let io = place.path().join("lane");
     fs::create_dir(&io)?;
@@ -54,8 +54,8 @@ pub(crate) fn run(job: &Job<'_>, kernel: &Kernel, output: File, interrupt: &Inte
         ensure!(!path.to_string_lossy().contains([' ', '"']), "{} has a space in it", path.display());
     }
     let shares = [
-        Share::start("root", Path::new("/"), true, place.path(), interrupt)?,
-        Share::start("lane", &io, false, place.path(), interrupt)?,
+        Shared { tag: "root", directory: Path::new("/"), is_still: true },
+        Shared { tag: "lane", directory: &io, is_still: false },
     ];
     let append =
         format!("rootfstype=virtiofs root=root ro init={} vss.kernel={}", init.display(), kernel.root().display());
@@ -67,7 +67,7 @@ pub(crate) fn run(job: &Job<'_>, kernel: &Kernel, output: File, interrupt: &Inte
         disks: job.disks,
         shares: &shares,
     };
-    machine.run(job.limit, output, &io.join("status"), place.path(), interrupt)
+    machine.run(job.limit, output, &io, place.path(), interrupt)
 }
 
 /// What the guest's shell runs.

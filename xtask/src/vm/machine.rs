@@ -1,7 +1,7 @@
 //! One virtual machine: QEMU without acceleration, which is there on every machine.
 
 use crate::interrupt::{Ended, Interrupt};
-use crate::vm::share::Share;
+use crate::vm::share::{Share, Shared};
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io;
@@ -18,8 +18,12 @@ pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// Without cx16: with it the emulated `cmpxchg16b` of QEMU 7.2 makes the 6.12 kernel panic in one boot of three.
 const CPU: &str = "qemu64,-cx16,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq";
 
-/// Processors of a guest.
-const CPUS: u32 = 2;
+/// One processor: with two, emulated on a busy machine, guests are slower, and a kernel that rewrites its own code while the other
+/// processor runs it panics now and then.
+const CPUS: u32 = 1;
+
+/// How often a guest is started that goes off before it has begun.
+const STARTS: u32 = 3;
 
 /// Lines of the console that are shown when a guest fails.
 const CONSOLE_LINES: usize = 40;
@@ -42,7 +46,7 @@ pub(crate) struct Machine<'a> {
     /// Raw images for /dev/vda, /dev/vdb..., which take the module virtio_blk.
     pub(crate) disks: &'a [PathBuf],
     /// Directories that it sees.
-    pub(crate) shares: &'a [Share],
+    pub(crate) shares: &'a [Shared<'a>],
 }
 
 /// What became of the command that a guest was booted for.
@@ -58,20 +62,58 @@ pub(crate) enum Done {
 
 impl Machine<'_> {
     /// Runs it until it is off, at most for `limit`. What the guest writes to /dev/vport0p1 goes to `output` as it comes; its
-    /// console is kept in `place`; the exit status of its command is in the file `status` when it has ended.
+    /// console is kept in `place`. In the share `io` the guest makes the file `begun` when it begins its command, and `status`
+    /// with its exit status when it has ended. A guest that goes off before it has begun (the emulator is not without faults) is
+    /// started again.
     ///
     /// # Errors
     /// QEMU cannot be started; a signal came, in which case everything was ended.
     pub(crate) fn run(
         &self,
         limit: Duration,
-        output: File,
-        status: &Path,
+        output: &File,
+        io: &Path,
         place: &Path,
         interrupt: &Interrupt,
     ) -> Result<Done> {
+        let [begun, status] = ["begun", "status"].map(|name| io.join(name));
+        for left in [&begun, &status].into_iter().filter(|file| file.exists()) {
+            fs::remove_file(left)?;
+        }
+        let mut start = 1;
+        loop {
+            let shares = self.shares.iter().map(|share| Share::start(share, place, interrupt));
+            let shares = shares.collect::<Result<Vec<_>>>()?;
+            let ended = self.start(&shares, limit, output.try_clone()?, place, interrupt)?;
+            // A command that ended while the limit passed has ended.
+            if let Ok(status) = fs::read_to_string(&status) {
+                return Ok(Done::With(status.trim().parse().context("the guest tells a strange exit status")?));
+            }
+            match ended {
+                Ended::TimedOut => return Ok(Done::TimedOut(console_tail(place))),
+                Ended::With(status) if !status.success() => {
+                    anyhow::bail!("QEMU ended with {status}: {}", fs::read_to_string(place.join("qemu.log"))?)
+                }
+                Ended::With(_) if begun.exists() || start == STARTS => return Ok(Done::Died(console_tail(place))),
+                Ended::With(_) => {
+                    eprintln!("The virtual machine went off before it had begun and is started again. Its console:");
+                    eprintln!("{}", console_tail(place));
+                }
+            }
+            start += 1;
+        }
+    }
+
+    fn start(
+        &self,
+        shares: &[Share],
+        limit: Duration,
+        output: File,
+        place: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Ended> {
         let socket = place.join("output.socket");
-        // That of an earlier boot.
+        // That of an earlier start.
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).context("cannot receive the guest's output")?;
         let reader = thread::Builder::new().name("output".to_owned()).spawn(move || {
@@ -79,28 +121,17 @@ impl Machine<'_> {
             io::copy(&mut from, &mut to)
         })?;
         let log = File::create(place.join("qemu.log"))?;
-        let mut command = self.command(&socket, place);
+        let mut command = self.command(shares, &socket, place);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let ended = interrupt.spawn(&mut command).and_then(|mut qemu| interrupt.finish(&mut qemu, Some(limit)));
         // Should QEMU never have connected, the reader waits for somebody who does.
         drop(UnixStream::connect(&socket));
         // A reader that could not write has nobody to tell.
         let _ = reader.join();
-        let ended = ended?;
-        // A command that ended while the limit passed has ended.
-        if let Ok(status) = fs::read_to_string(status) {
-            return Ok(Done::With(status.trim().parse().context("the guest tells a strange exit status")?));
-        }
-        match ended {
-            Ended::TimedOut => Ok(Done::TimedOut(console_tail(place))),
-            Ended::With(status) if status.success() => Ok(Done::Died(console_tail(place))),
-            Ended::With(status) => {
-                anyhow::bail!("QEMU ended with {status}: {}", fs::read_to_string(place.join("qemu.log"))?)
-            }
-        }
+        ended
     }
 
-    fn command(&self, output: &Path, place: &Path) -> Command {
+    fn command(&self, shares: &[Share], output: &Path, place: &Path) -> Command {
         let mut command = Command::new(QEMU);
         // The guest's memory is shared with virtiofsd.
         let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory_mib);
@@ -117,7 +148,7 @@ impl Machine<'_> {
             .arg("-kernel")
             .arg(&self.kernel)
             .args(["-append", &format!("{APPEND} {}", self.append)]);
-        for Share { tag, socket, .. } in self.shares {
+        for Share { tag, socket, .. } in shares {
             command.arg("-chardev").arg(format!("socket,id=share-{tag},path={}", socket.display()));
             command.args(["-device", &format!("vhost-user-fs-pci,chardev=share-{tag},tag={tag}")]);
         }

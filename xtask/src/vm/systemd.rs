@@ -4,7 +4,7 @@ use crate::house;
 use crate::interrupt::Interrupt;
 use crate::vm::kernel::Kernel;
 use crate::vm::machine::{Done, Machine};
-use crate::vm::share::Share;
+use crate::vm::share::Shared;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -64,13 +64,10 @@ impl<'a> SystemdGuest<'a> {
     ///
     /// # Errors
     /// It cannot be started; a signal came.
-    pub(crate) fn boot(&self, script: &str, limit: Duration, output: File, interrupt: &Interrupt) -> Result<Done> {
-        let status = self.house().join("status");
-        if status.exists() {
-            fs::remove_file(&status)?;
-        }
-        fs::write(self.house().join("command"), script)?;
-        let shares = [Share::start("house", &self.house(), false, self.place.path(), interrupt)?];
+    pub(crate) fn boot(&self, script: &str, limit: Duration, output: &File, interrupt: &Interrupt) -> Result<Done> {
+        let house = self.house();
+        fs::write(house.join("command"), script)?;
+        let shares = [Shared { tag: "house", directory: &house, is_still: false }];
         let machine = Machine {
             kernel: self.kernel.file(),
             append: "root=/dev/nvme0n1 rw".to_owned(),
@@ -79,6 +76,6 @@ impl<'a> SystemdGuest<'a> {
             disks: &self.disks,
             shares: &shares,
         };
-        machine.run(limit, output, &status, self.place.path(), interrupt)
+        machine.run(limit, output, &house, self.place.path(), interrupt)
     }
 }
