@@ -10,6 +10,8 @@ pub mod postgresql;
 pub mod programs;
 pub mod scale;
 pub mod stalling;
+pub mod systemd;
 pub mod traces;
+pub mod varlink;
 pub mod volume;
 pub mod writers;
