@@ -316,16 +316,17 @@ impl Drop for Ended {
     }
 }
 
-/// Becomes user `uid`, calls with `more`, and prints each reply, in nothing but Python's standard library.
+/// Becomes user `uid`, calls with `more`, opens a session of its own once it follows, and prints each reply, in nothing but Python's standard library.
 const PYTHON_FOLLOWER: &str = "
 import json, os, socket, sys
 path, uid = sys.argv[1:]
 os.setgroups([]); os.setgid(int(uid)); os.setuid(int(uid))
 line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 line.connect(path)
-call = {'method': 'org.linuxvss.Management.ListEvents', 'more': True}
-line.sendall(json.dumps(call).encode() + b'\\0')
-rest = b''
+def call(line, method, **rest):
+    line.sendall(json.dumps({'method': 'org.linuxvss.' + method, **rest}).encode() + b'\\0')
+call(line, 'Management.ListEvents', more=True)
+rest, opened = b'', False
 while True:
     part = line.recv(65536)
     if not part:
@@ -333,6 +334,13 @@ while True:
     *messages, rest = (rest + part).split(b'\\0')
     for message in messages:
         print(json.dumps(json.loads(message)), flush=True)
+        if not opened:
+            opened = True
+            own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            own.connect(path)
+            call(own, 'Requester.InitializeForBackup', parameters={'requester': 'by-python'})
+            own.recv(65536)
+            own.close()
 ";
 
 #[test]
@@ -356,10 +364,16 @@ fn others_hear_their_own_alone() -> anyhow::Result<()> {
     let first = next()?;
     ensure!(first == json!({"parameters": {"events": [], "lost": 0}, "continues": true}), "{first}");
     open_and_close(&instance)?;
+    let mut heard: Vec<Value> = Vec::new();
+    while heard.len() < 2 {
+        heard.extend(next()?["parameters"]["events"].as_array().context("a list")?.iter().cloned());
+    }
     instance.stop()?;
+    heard.extend(next()?["parameters"]["events"].as_array().context("a list")?.iter().cloned());
     // Root's session was nothing for it; that the service ends is everybody's.
-    let event = next()?;
-    ensure!(event["parameters"]["events"][0]["kind"] == "service_stopped", "{event}");
+    let kinds: Vec<&str> = heard.iter().filter_map(|event| event["kind"].as_str()).collect();
+    ensure!(kinds == ["session_opened", "session_closed", "service_stopped"], "{heard:?}");
+    ensure!(heard[0]["requester"] == "by-python" && heard[0]["uid"] == 7, "{heard:?}");
     let last = next()?;
     ensure!(last == json!({"parameters": {"events": [], "lost": 0}}), "{last}");
     Ok(())

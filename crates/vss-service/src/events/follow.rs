@@ -22,19 +22,13 @@ struct EventList<'a> {
 }
 
 impl Events {
-    /// Answers the call of a peer with this uid. Who follows is served by a task of its own, which ends with its connection
-    /// or with the service.
+    /// Answers the call of a peer with this uid, in a task of its own: thousands of events take their time to be written
+    /// down. That of a follower ends with its connection or with the service.
     pub fn answer(self: &Arc<Self>, uid: u32, question: ListEvents, replier: Replier) {
         if !replier.wants_more() {
-            let batch = self.ring().read(question.after.unwrap_or(0), uid, usize::MAX);
-            let mut list = EventList { events: batch.events.iter().map(Arc::as_ref).collect(), lost: batch.lost };
-            // JSON may need six bytes for one of a text: what does not fit into a message is the oldest.
-            while serde_json::to_vec(&list).map_or(0, |json| json.len()) > LONGEST && !list.events.is_empty() {
-                let rest = list.events.split_off(list.events.len().div_ceil(2));
-                list.lost += list.events.len() as u64;
-                list.events = rest;
-            }
-            return replier.ok(&list);
+            let events = Arc::clone(self);
+            tokio::spawn(async move { events.answer_once(uid, question, replier) });
+            return;
         }
         let place = match self.admit(uid) {
             Ok(place) => place,
@@ -44,6 +38,18 @@ impl Events {
         if let Some(stream) = replier.stream() {
             tokio::spawn(follow(place, after, stream));
         }
+    }
+
+    fn answer_once(&self, uid: u32, question: ListEvents, replier: Replier) {
+        let batch = self.ring().read(question.after.unwrap_or(0), uid, usize::MAX);
+        let mut list = EventList { events: batch.events.iter().map(Arc::as_ref).collect(), lost: batch.lost };
+        // JSON may need six bytes for one of a text: what does not fit into a message is the oldest.
+        while serde_json::to_vec(&list).map_or(0, |json| json.len()) > LONGEST && !list.events.is_empty() {
+            let rest = list.events.split_off(list.events.len().div_ceil(2));
+            list.lost += list.events.len() as u64;
+            list.events = rest;
+        }
+        replier.ok(&list);
     }
 }
 
