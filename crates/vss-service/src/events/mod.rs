@@ -8,7 +8,7 @@
 //! what the ring has forgotten by then is counted and told. So a slow follower costs one message, and a thousand events one
 //! ring. Nothing here runs on the window thread: what happens in a hold is told after the release.
 //!
-//! Who may see an event stands in [`Ring::read`].
+//! Who may see an event stands in `ring.rs`.
 
 mod follow;
 mod ring;
