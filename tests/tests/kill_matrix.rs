@@ -2,8 +2,10 @@
 //! looks at what is left: nothing frozen within 10 s, every surviving writer told, nothing left behind, the error saying who
 //! and why. The rows come from the table itself.
 //!
-//! Two sets: ext4 and XFS held by the guard (the fake provider makes the copies), and btrfs with a nested subvolume.
+//! Three sets: ext4 and XFS held by the guard (the fake provider makes the copies), the same in images whose blocks are shared
+//! (the reflink provider makes them), and btrfs with a nested subvolume.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -75,6 +77,8 @@ struct Scene {
     instance: Instance,
     volumes: Vec<BusyVolume>,
     script: ScriptWriter,
+    /// What the volumes lie in, and their copies; ends after them.
+    outer: Option<LoopFs>,
 }
 
 impl Scene {
@@ -86,6 +90,13 @@ impl Scene {
         Ok(scene)
     }
 
+    fn shared() -> anyhow::Result<Self> {
+        let outer = LoopFs::new(Kind::Xfs, 900)?;
+        let inner = |kind, size| BusyVolume::of(LoopFs::new_in(outer.path(), kind, size)?);
+        let volumes = vec![inner(Kind::Ext4, 32)?, inner(Kind::Xfs, 300)?];
+        Ok(Self { outer: Some(outer), ..Self::of(volumes)? })
+    }
+
     fn btrfs() -> anyhow::Result<Self> {
         Self::of(vec![BusyVolume::new(Kind::Btrfs, 512)?.with_nested()?])
     }
@@ -93,7 +104,7 @@ impl Scene {
     fn of(volumes: Vec<BusyVolume>) -> anyhow::Result<Self> {
         let instance = Instance::new()?;
         let script = ScriptWriter::install(&instance, "script", volumes[0].path(), None)?;
-        Ok(Self { instance, volumes, script })
+        Ok(Self { instance, volumes, script, outer: None })
     }
 
     /// Service, script writer and a second writer; the script writer is the first, whom a fault kills.
@@ -202,6 +213,10 @@ impl Scene {
         for volume in self.volumes.iter().filter(|volume| volume.subvolumes().is_ok()) {
             volume.has_no_copies()?;
         }
+        if let Some(outer) = &self.outer {
+            let left = fs::read_dir(outer.path().join(".vss")).map(|entries| entries.flatten().collect::<Vec<_>>());
+            ensure!(left.is_err(), "copies are left: {left:?}");
+        }
         let mounts = self.instance.mounts();
         ensure!(mounts.is_empty(), "mounts are left: {mounts:?}");
         Ok(())
@@ -264,6 +279,12 @@ fn matrix(name: &str, kinds: &[Kind], make: fn() -> anyhow::Result<Scene>, victi
 fn a_held_set() -> anyhow::Result<()> {
     let victims = [Victim::Service, Victim::Guard, Victim::Both, Victim::Requester, Victim::Writer];
     matrix("held", &[Kind::Ext4, Kind::Xfs], Scene::held, &victims)
+}
+
+#[test]
+fn a_set_in_images() -> anyhow::Result<()> {
+    let victims = [Victim::Service, Victim::Both, Victim::Requester];
+    matrix("shared", &[Kind::Ext4, Kind::Xfs], Scene::shared, &victims)
 }
 
 #[test]
