@@ -3,10 +3,11 @@
 use std::time::Duration;
 use vss_model::{VssCode, VssError, limits};
 
-/// Time for one piece: on XFS 20 to 30 µs were measured with 17,000 to 51,000 pieces under load.
-const PER_EXTENT: Duration = Duration::from_micros(30);
+/// Time for one piece. `tests/measure.rs` saw medians of 34 to 54 µs on XFS and 20 to 31 µs on btrfs with 1,000 to 40,000
+/// pieces, and 113 µs at most, on 2 busy cores.
+const PER_EXTENT: Duration = Duration::from_micros(60);
 
-/// The most that may be planned of a hold: half of it, so that a disk half as fast as foreseen still ends in time.
+/// The most that may be planned of a hold: half of it, so that a machine half as fast as foreseen still ends in time.
 const MOST: Duration = Duration::from_millis(limits::HOLD.as_millis() as u64 / 2);
 
 /// How long FICLONE of an image in so many pieces is expected to take.
@@ -39,10 +40,10 @@ mod tests {
 
     #[test]
     fn what_takes_half_a_hold_is_the_most() {
-        assert_eq!(forecast(10_000), Duration::from_millis(300));
-        assert!(check(0).is_ok() && check(166_000).is_ok());
-        let error = check(200_000).unwrap_err();
-        assert!(error.code == VssCode::ProviderVeto && error.message.contains("200000 pieces"), "{error}");
+        assert_eq!(forecast(10_000), Duration::from_millis(600));
+        assert!(check(0).is_ok() && check(83_000).is_ok());
+        let error = check(100_000).unwrap_err();
+        assert!(error.code == VssCode::ProviderVeto && error.message.contains("100000 pieces"), "{error}");
         assert!(error.message.contains("6.0 s") && error.message.contains("5.0 s"), "{error}");
         assert!(check(u64::MAX).is_err());
     }

@@ -191,6 +191,10 @@ fn a_partition_of_an_image_is_a_volume() {
     let _detach = Detach(device.clone());
     let partition = format!("{device}p2");
     if !Path::new(&partition).exists() {
+        // A kernel that reads no such tables may still be told.
+        let _ = std::process::Command::new("addpart").args([&*device, "2", "67584", "65536"]).output();
+    }
+    if !Path::new(&partition).exists() {
         println!("SKIPPED: a_partition_of_an_image_is_a_volume: the kernel shows no partitions of loop devices");
         return;
     }
