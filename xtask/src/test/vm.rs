@@ -83,7 +83,7 @@ impl Part<'_> {
             memory_mib: MEMORY_MIB,
             limit: LIMIT,
         };
-        self.guest("lane", report, |log| lane::run(&job, self.kernel, log, self.interrupt))
+        self.guest("lane", report, |log| lane::run(&job, self.kernel, log, self.interrupt)).map(drop)
     }
 
     fn systemd(&self, image: &Path, report: &mut Report) -> Result<()> {
@@ -105,17 +105,21 @@ impl Part<'_> {
         };
         // The power is cut off after the first script, whatever came of it; the first failure is the script's.
         let first = format!("{}first=$?\n{}test $? -eq 0 -a $first -eq 0\n", command("systemd"), command("cut_off"));
-        self.guest("systemd", report, |log| guest.boot(&first, LIMIT, log, self.interrupt))?;
-        self.guest("rebooted", report, |log| guest.boot(&command("rebooted"), LIMIT, log, self.interrupt))
+        if !self.guest("systemd", report, |log| guest.boot(&first, LIMIT, log, self.interrupt))? {
+            // What the next boot looks for was not left behind.
+            return Ok(());
+        }
+        self.guest("rebooted", report, |log| guest.boot(&command("rebooted"), LIMIT, log, self.interrupt)).map(drop)
     }
 
-    /// Runs a guest, its output going to a log, and counts what it says.
-    fn guest(&self, name: &str, report: &mut Report, run: impl FnOnce(&File) -> Result<Done>) -> Result<()> {
+    /// Runs a guest, its output going to a log, and counts what it says; true when its tests came to their end.
+    fn guest(&self, name: &str, report: &mut Report, run: impl FnOnce(&File) -> Result<Done>) -> Result<bool> {
         let path = test::log_path(&format!("vm-{name}"))?;
         let began = Instant::now();
         let done = run(&File::create(&path)?)?;
         let said = fs::read(&path)?;
         let mut text = String::from_utf8_lossy(&said).into_owned();
+        let is_whole = matches!(done, Done::With(_));
         let ended = match done {
             Done::With(status) => Ended::With(ExitStatus::from_raw(i32::from(status) << 8)),
             Done::TimedOut(console) => {
@@ -134,6 +138,6 @@ impl Part<'_> {
         if !good {
             println!("{}\n   (all of it: {})", test::tail(&text), path.display());
         }
-        Ok(())
+        Ok(is_whole)
     }
 }
