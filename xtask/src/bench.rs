@@ -1,5 +1,6 @@
-//! `cargo xtask bench`: measurements, each beside the bare system call on the same file system in the same run.
+//! `cargo xtask bench`: measurements, each beside the system's own means on the same file systems in the same run.
 
+mod hold;
 mod postgresql;
 mod service;
 mod statistics;
@@ -18,6 +19,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// First FIFREEZE to last FITHAW of 1, 8 and 32 busy members, beside fsfreeze(8) in a loop
+    Hold(hold::Arguments),
     /// Freeze to thaw with idle writers on btrfs, beside the bare snapshot ioctl
     Window(window::Arguments),
     /// How long commits take around a cut of a PostgreSQL cluster under load, beside other ways to make one
@@ -27,6 +30,7 @@ enum Bench {
 /// True when the measurement is what was wanted.
 pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     match &arguments.bench {
+        Bench::Hold(arguments) => hold::run(arguments, interrupt),
         Bench::Window(arguments) => window::run(arguments, interrupt),
         Bench::Postgresql(arguments) => postgresql::run(arguments, interrupt),
     }

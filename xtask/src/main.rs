@@ -1,4 +1,4 @@
-//! The tasks of the house: `cargo xtask test`, `cargo xtask demo`, `cargo xtask bench window`. One file per task.
+//! The tasks of the house: `cargo xtask test`, `cargo xtask demo`, `cargo xtask bench`. One file per task.
 //!
 //! Each installs the Debian packages that it needs when it can, says what is missing when it cannot, and takes away
 //! everything that it made when it ends, also after Ctrl-C.
@@ -34,6 +34,7 @@ Examples:
   cargo xtask soak postgresql
   cargo xtask test --vm
   cargo xtask bench window --sets 50
+  cargo xtask bench hold
   cargo xtask vm -- lvm version
 
 Run them as root: what needs it is refused or skipped otherwise.";

@@ -24,6 +24,8 @@ pub(crate) const EXT4: Package = Package { name: "e2fsprogs", program: "mkfs.ext
 pub(crate) const RESTIC: Package = Package { name: "restic", program: "restic" };
 /// For the writer in Python.
 pub(crate) const PYTHON: Package = Package { name: "python3", program: "python3" };
+/// For `fsfreeze`.
+pub(crate) const UTIL_LINUX: Package = Package { name: "util-linux", program: "fsfreeze" };
 /// For `systemd-analyze verify`.
 pub(crate) const SYSTEMD: Package = Package { name: "systemd", program: "systemd-analyze" };
 

@@ -24,6 +24,11 @@ pub(crate) fn broken() -> Result<Vec<String>> {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let place = path.strip_prefix(house::root()).unwrap_or(&path);
         broken.extend(text_rules(place, &text).into_iter().map(|what| format!("{}: {what}", place.display())));
+        if place.extension().is_some_and(|extension| extension == "md") {
+            broken.extend(
+                missing_tests(&text, house::root()).into_iter().map(|what| format!("{}: {what}", place.display())),
+            );
+        }
     }
     Ok(broken)
 }
@@ -137,10 +142,33 @@ fn text_rules(place: &Path, text: &str) -> Vec<String> {
     broken
 }
 
+/// The tests that a document names as `FILE.rs::TEST` and that are not there. A fact is as good as the test that shows it.
+fn missing_tests(text: &str, root: &Path) -> Vec<String> {
+    let named = text.split('`').filter_map(|words| words.split_once(".rs::"));
+    let is_missing = |(file, test): &(&str, &str)| {
+        let text = fs::read_to_string(root.join(format!("{file}.rs"))).unwrap_or_default();
+        !text.contains(&format!("#[test]\nfn {test}(")) && !text.contains(&format!("    #[test]\n    fn {test}("))
+    };
+    named.filter(is_missing).map(|(file, test)| format!("there is no test {file}.rs::{test}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::house::Dependency;
+
+    #[test]
+    fn a_document_names_only_tests_that_exist() {
+        let text = "shown by `tests/tests/guard.rs::a_hold_ends_after_ten_seconds_by_itself` and `xtask/src/rules.rs::\
+            a_document_names_only_tests_that_exist`, not by `tests/tests/guard.rs::it_is_so` nor by `no/such.rs::test`";
+        let missing = missing_tests(text, house::root());
+        assert_eq!(
+            missing,
+            ["tests/tests/guard.rs::it_is_so", "no/such.rs::test"].map(|it| format!("there is no test {it}"))
+        );
+        let window = fs::read_to_string(house::root().join("docs/freeze-window.md")).unwrap();
+        assert!(window.matches(".rs::").count() > 20);
+    }
 
     #[test]
     fn the_house_keeps_its_rules() {

@@ -66,7 +66,7 @@ impl Facts {
         let mounts = Mounts::new(entries);
         let (devices, names) = block_devices();
         let groups = btrfs_groups(&names);
-        let mut devices_of = BTreeMap::new();
+        let mut devices_of: BTreeMap<DeviceNumber, BTreeSet<DeviceNumber>> = BTreeMap::new();
         let anonymous = |entry: &&MountEntry| ON_SEVERAL_DEVICES.contains(&entry.fs_type.as_str());
         for entry in mounts.entries().iter().filter(anonymous) {
             devices_of.entry((entry.major, entry.minor)).or_insert_with(|| {
@@ -81,7 +81,7 @@ impl Facts {
         for entry in mounts.entries().iter().filter(|entry| entry.fs_type == "xfs") {
             let others = ["logdev", "rtdev"].into_iter().filter_map(|option| entry.super_option(option));
             let others: BTreeSet<_> = others.filter_map(|path| node(Path::new(path), &mounts, &names)).collect();
-            devices_of.entry((entry.major, entry.minor)).or_insert_with(BTreeSet::new).extend(others);
+            devices_of.entry((entry.major, entry.minor)).or_default().extend(others);
         }
         // A kernel without swapping has no list of it.
         let areas = swaps::swaps().unwrap_or_default().into_iter();
