@@ -2,10 +2,15 @@
 //!
 //! Without the feature `fault-injection` (any released build) every function here is empty and the environment is not read.
 //! With it, the variable `VSS_FAULT` names one fault as `ROW:DEED`, for example `commit:kill-guard`; `commit:kill-4711`
-//! kills a process that is none of ours, such as the server whose files are copied.
+//! kills a process that is none of ours, such as the server whose files are copied. `hold:kill-guard+350` kills 350 us after
+//! the row has begun, wherever the set is then, and says on standard error which row that was. `hold:skip` leaves the hold
+//! out, so that a test sees what it is for.
 
 #[cfg(feature = "fault-injection")]
-use std::sync::OnceLock;
+use std::{
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 #[cfg(feature = "fault-injection")]
 use vss_model::VssCode;
 use vss_model::VssError;
@@ -33,16 +38,31 @@ enum Deed {
     /// Any process, by its number.
     Kill(u32),
     StopService,
+    /// Leave out what the row does; only some rows ask.
+    Skip,
 }
 
 #[cfg(feature = "fault-injection")]
-fn planned() -> Option<&'static (String, Deed)> {
-    static PLAN: OnceLock<Option<(String, Deed)>> = OnceLock::new();
+struct Plan {
+    row: String,
+    deed: Deed,
+    /// After the row has begun; none: before it does anything.
+    delay: Option<Duration>,
+}
+
+#[cfg(feature = "fault-injection")]
+fn planned() -> Option<&'static Plan> {
+    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
     PLAN.get_or_init(|| {
         let text = std::env::var("VSS_FAULT").ok()?;
         let (row, deed) = text.split_once(':')?;
+        let (deed, delay) = match deed.split_once('+') {
+            Some((deed, delay)) => (deed, Some(Duration::from_micros(delay.parse().ok()?))),
+            None => (deed, None),
+        };
         let deed = match deed {
             "fail" => Deed::Fail,
+            "skip" => Deed::Skip,
             "kill-service" => Deed::KillService,
             "kill-guard" => Deed::KillGuard,
             "kill-both" => Deed::KillBoth,
@@ -51,10 +71,14 @@ fn planned() -> Option<&'static (String, Deed)> {
             "stop-service" => Deed::StopService,
             other => Deed::Kill(other.strip_prefix("kill-")?.parse().ok()?),
         };
-        Some((row.to_owned(), deed))
+        Some(Plan { row: row.to_owned(), deed, delay })
     })
     .as_ref()
 }
+
+/// The row that was begun last.
+#[cfg(feature = "fault-injection")]
+static STANDING: Mutex<&'static str> = Mutex::new("");
 
 /// Reads the plan, so that [`at`] allocates nothing later.
 pub fn prepare() {
@@ -68,8 +92,28 @@ pub fn prepare() {
 /// `VSS_E_UNEXPECTED` when the plan says `fail`.
 #[cfg(feature = "fault-injection")]
 pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
+    *STANDING.lock().unwrap_or_else(PoisonError::into_inner) = row;
+    let Some(Plan { deed, delay, .. }) = planned().filter(|plan| plan.row == row) else { return Ok(()) };
+    match (deed, delay) {
+        (Deed::Fail, _) => return Err(VssError::new(VssCode::Unexpected, "A fault was injected")),
+        (Deed::Skip, _) => {}
+        (deed, None) => end(*deed, victims),
+        (deed, Some(delay)) => {
+            std::thread::spawn(move || {
+                std::thread::sleep(*delay);
+                let standing = *STANDING.lock().unwrap_or_else(PoisonError::into_inner);
+                eprintln!("fault: {deed:?} in {standing}");
+                end(*deed, victims);
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Kills or stops whom the deed names.
+#[cfg(feature = "fault-injection")]
+fn end(deed: Deed, victims: Victims) {
     use rustix::process::{Pid, Signal, kill_process};
-    let Some((_, deed)) = planned().filter(|(planned, _)| planned == row) else { return Ok(()) };
     let tell = |pid: Option<u32>, signal: Signal| {
         if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
             // A victim that is gone already is what the fault wanted.
@@ -79,7 +123,7 @@ pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
     let end = |pid: Option<u32>| tell(pid, Signal::KILL);
     let service = Some(std::process::id());
     match deed {
-        Deed::Fail => return Err(VssError::new(VssCode::Unexpected, "A fault was injected")),
+        Deed::Fail | Deed::Skip => {}
         Deed::KillService => end(service),
         Deed::KillGuard => end(victims.guard),
         Deed::KillBoth => match (victims.guard, service) {
@@ -88,15 +132,14 @@ pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
         },
         Deed::KillRequester => end(victims.requester),
         Deed::KillWriter => end(victims.writer),
-        Deed::Kill(pid) => end(Some(*pid)),
+        Deed::Kill(pid) => end(Some(pid)),
         // Until a test has prepared what is to happen next, and lets it go on.
         Deed::StopService => {
             tell(service, Signal::STOP);
             // Another thread may have taken the signal: this one must not get ahead of it.
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
-    Ok(())
 }
 
 /// Ends two processes that watch each other so that neither can act on the other's end: both are stopped first, by a third.
@@ -106,6 +149,18 @@ fn end_both(guard: u32, service: u32) {
     let killer = std::process::Command::new("/bin/sh").args(["-c", &script]).spawn();
     assert!(killer.is_ok(), "no shell for the fault");
     std::thread::sleep(std::time::Duration::from_secs(60));
+}
+
+/// True when what this row does is to be left out.
+#[cfg(feature = "fault-injection")]
+pub fn skips(row: &str) -> bool {
+    planned().is_some_and(|plan| plan.row == row && plan.deed == Deed::Skip)
+}
+
+/// False in this build.
+#[cfg(not(feature = "fault-injection"))]
+pub fn skips(_row: &str) -> bool {
+    false
 }
 
 /// Does nothing in this build.
