@@ -1,7 +1,7 @@
 //! The provider contract: what the service asks of the mechanism that makes copies.
 //!
-//! Here live the trait with VSS's phases ([`Provider`]), a fake ([`fake::FakeProvider`]) and the conformance suite that
-//! every provider runs ([`conformance`]). Real providers are crates of their own under `providers/`.
+//! Here live the trait with VSS's phases ([`Provider`]), a fake ([`fake::FakeProvider`]), a provider for tests that copies
+//! byte by byte ([`block_copy::BlockCopyProvider`]) and the conformance suite that every provider runs ([`conformance`]). Real providers are crates of their own under `providers/`.
 //!
 //! What several of them have in common lives here too, so that they look alike: the one set in creation ([`current`]), the
 //! stage that it has reached ([`stage`]), the directory of copies ([`store`]), the space guard ([`space`]) and the kernel's
@@ -10,6 +10,7 @@
 //! Everything that crosses the trait is plain serialisable data or a file descriptor, so that a provider in another
 //! process can be served by the same calls.
 
+pub mod block_copy;
 pub mod conformance;
 pub mod contract;
 pub mod current;

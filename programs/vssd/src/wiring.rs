@@ -16,6 +16,9 @@ pub(crate) fn providers(config: &Config) -> Providers {
     providers.push(Arc::new(BtrfsProvider::new(BtrfsOptions { min_free_bytes })));
     let min_free_bytes = config.providers.reflink.min_free_bytes;
     providers.push(Arc::new(ReflinkProvider::new(ReflinkOptions { min_free_bytes })));
+    // Last: a set has it only by its name.
+    #[cfg(feature = "fault-injection")]
+    providers.extend(block_copy::from_environment());
     Providers::new(providers)
 }
 
@@ -68,5 +71,17 @@ mod fake {
             hang: description.hang.and_then(|(phase, ms)| Some((phase.parse().ok()?, Duration::from_millis(ms)))),
             commit_delay: Duration::from_millis(description.commit_delay_ms),
         })))
+    }
+}
+
+/// The provider for tests that copies whole devices into the directory `VSS_BLOCK_COPY`.
+#[cfg(feature = "fault-injection")]
+mod block_copy {
+    use std::sync::Arc;
+    use vss_provider::Provider;
+    use vss_provider::block_copy::BlockCopyProvider;
+
+    pub(super) fn from_environment() -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(BlockCopyProvider::new(std::env::var_os("VSS_BLOCK_COPY")?.into())))
     }
 }
