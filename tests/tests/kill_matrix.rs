@@ -122,7 +122,6 @@ impl Scene {
     }
 
     fn run(&self) -> anyhow::Result<Outcome> {
-        let _turn = creation_turn();
         let volumes = self.volumes.iter().flat_map(|volume| ["--volume".into(), volume.path().as_os_str().to_owned()]);
         let words = std::iter::once("run".into()).chain(volumes).chain(["--", "true"].map(Into::into));
         self.instance.vss(words)
@@ -134,6 +133,8 @@ impl Scene {
         let survivor = self.start()?;
         let logged = self.instance.log().len();
         self.writes_flow()?;
+        // Until the service has undone the set of a requester that is gone.
+        let turn = creation_turn();
         let outcome = self.run()?;
         let ended = Instant::now();
         check_end(&outcome, &expected(row, victim))?;
@@ -160,6 +161,7 @@ impl Scene {
             self.service_is_idle()?;
             self.instance.stop()?;
         }
+        drop(turn);
         ensure!(ended.elapsed() < LIMIT, "it took {:?} until all was well", ended.elapsed());
         drop(survivor);
         self.instance.end_writers()?;
