@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 use vss_linux::freeze;
@@ -50,6 +51,7 @@ pub struct LoopFs {
 
 #[derive(Debug)]
 struct Parts {
+    kind: Kind,
     mount: PathBuf,
     image: PathBuf,
     device: LoopDevice,
@@ -146,7 +148,7 @@ impl LoopFs {
         fs::create_dir(&point)?;
         mount(device.path(), &point, kind.name(), MountFlags::empty(), None)
             .with_context(|| format!("mounting {} on {}", device.path().display(), point.display()))?;
-        Ok(Self { parts: Some(Parts { mount: point, image, device, directory }) })
+        Ok(Self { parts: Some(Parts { kind, mount: point, image, device, directory }) })
     }
 
     fn parts(&self) -> &Parts {
@@ -177,6 +179,36 @@ impl LoopFs {
     /// It is not mounted any more.
     pub fn open(&self) -> anyhow::Result<File> {
         Ok(File::open(self.path())?)
+    }
+
+    /// Unmounts it, lets the file system's own checker look at it, and mounts it again. Nobody may use it.
+    ///
+    /// # Errors
+    /// The checker finds anything, or a log that would have to be replayed; somebody uses it.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let Parts { kind, mount: point, .. } = self.parts();
+        let deadline = Instant::now() + TEARDOWN_LIMIT;
+        // A program that ended just now may still be on its way out.
+        while let Err(error) = unmount(point, UnmountFlags::empty()) {
+            if error != Errno::BUSY || Instant::now() > deadline {
+                return Err(error).with_context(|| format!("unmounting {}", point.display()));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let program: &[&str] = match kind {
+            Kind::Ext4 => &["e2fsck", "-fn"],
+            Kind::Xfs => &["xfs_repair", "-n"],
+            Kind::Btrfs => &["btrfs", "check", "--readonly"],
+        };
+        let checked = Command::new(program[0]).args(&program[1..]).arg(self.device()).output()?;
+        mount(self.device(), point, kind.name(), MountFlags::empty(), None)?;
+        let said = [checked.stdout, checked.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        // e2fsck(8) passes over a journal that it may not replay, and only says so.
+        if !checked.status.success() || said.contains("skipping journal recovery") {
+            bail!("{program:?} of {}: {}: {said}", point.display(), checked.status);
+        }
+        Ok(())
     }
 
     /// Starts to create and write a file in it. A frozen file system lets it wait.

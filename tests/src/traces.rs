@@ -1,11 +1,14 @@
 //! What a set leaves behind, and what it must not: copies, markers, mounts, processes, frozen file systems.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use vss_linux::loop_device;
+use vss_provider::store;
 
 use crate::instance::{Instance, wait_until};
 use crate::load::Load;
@@ -52,6 +55,16 @@ impl BusyVolume {
         }
         self.nested.push("nested".to_owned());
         Ok(self)
+    }
+
+    /// Ends the writing.
+    ///
+    /// # Errors
+    /// A write failed since the start.
+    pub fn stop(self) -> anyhow::Result<LoopFs> {
+        let path = self.volume.path().display().to_string();
+        self.load.stop().with_context(|| format!("a write to {path} failed"))?;
+        Ok(self.volume)
     }
 
     /// Where it is mounted.
@@ -141,6 +154,28 @@ pub fn has_no_shadows(instance: &Instance) -> anyhow::Result<()> {
     }
     let mounts = instance.mounts();
     if mounts.is_empty() { Ok(()) } else { bail!("mounts are left: {mounts:?}") }
+}
+
+/// Checks that no copy lies on, and no loop device shows a copy from, a file system on which providers keep copies.
+///
+/// # Errors
+/// What is there.
+pub fn has_no_stored_copies(place: &LoopFs) -> anyhow::Result<()> {
+    let path = place.path();
+    let stored: Vec<_> = match fs::read_dir(path.join(store::NAME)) {
+        Ok(entries) => entries.flatten().map(|entry| entry.file_name()).collect(),
+        Err(_) => Vec::new(),
+    };
+    ensure!(!path.join(store::NAME).exists(), "{} is left at {}: {stored:?}", store::NAME, path.display());
+    let device = fs::metadata(path)?.dev();
+    // No other is asked: its image may lie on a file system that does not answer.
+    let is_ours = |shown: &Path, image: &Path| {
+        store::holds(image) && loop_device::status(shown).is_ok_and(|status| status.device == device)
+    };
+    let attached = loop_device::attached()?;
+    let left: Vec<_> = attached.iter().filter(|(shown, image)| is_ours(shown, image)).collect();
+    ensure!(left.is_empty(), "loop devices of copies are left: {left:?}");
+    Ok(())
 }
 
 /// Waits until no process of the instance is left.
