@@ -119,7 +119,7 @@ impl Scene {
     }
 
     /// No write failed, and no copy is left.
-    fn is_over(self) -> anyhow::Result<()> {
+    fn finish(self) -> anyhow::Result<()> {
         let Self { chains, mut instance, inner, xfs, ext4, btrfs, outside } = self;
         let written: Vec<u64> = chains.into_iter().map(Chain::stop).collect::<Result<_, _>>()?;
         println!("the programs wrote {written:?} rounds");
@@ -170,7 +170,7 @@ fn what_belongs_together_is_cut_together() -> anyhow::Result<()> {
     let (half, longest) = (held_us[held_us.len() / 2], held_us.last().context("a hold")?);
     println!("{sets} sets: {} broken; held p50 {half} us, max {longest} us", broken.len());
     ensure!(broken.is_empty(), "{broken:?}");
-    scene.is_over()
+    scene.finish()
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn without_the_hold_they_are_torn_apart() -> anyhow::Result<()> {
     }
     println!("{sets} sets without a hold: {torn} torn apart, {unreadable} unreadable");
     ensure!(torn > 0, "the programs' files show nothing");
-    scene.is_over()
+    scene.finish()
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_cut_that_writes_to_a_held_volume_is_refused_before_any_freeze() -> anyhow::
     });
     ensure!(is_frozen.is_none(), "it went on: {is_frozen:?}");
     scene.get_on(&scene.rounds())?;
-    scene.is_over()
+    scene.finish()
 }
 
 /// Two small volumes for the contract's suite.
