@@ -101,12 +101,20 @@ pub(crate) fn target() -> Result<PathBuf> {
 /// Builds the programs as they are shipped and returns their directory. Started without cargo, as root by `sudo .../xtask`, it
 /// takes those that the same command has built for an ordinary user before: root may have no cargo.
 pub(crate) fn build_release(interrupt: &Interrupt) -> Result<PathBuf> {
+    build_release_of(&PROGRAMS, interrupt)
+}
+
+/// As [`build_release`], for who needs some of them alone.
+pub(crate) fn build_release_of(programs: &[&str], interrupt: &Interrupt) -> Result<PathBuf> {
     if std::env::var_os("CARGO").is_some() {
-        println!("$ cargo build --release");
-        interrupt.check(cargo().args(["build", "--release"]))?;
+        let packages = if programs == PROGRAMS { Vec::new() } else { programs.to_vec() };
+        let packages = packages.into_iter().flat_map(|program| ["--package", program]);
+        let arguments: Vec<&str> = ["build", "--release"].into_iter().chain(packages).collect();
+        println!("$ cargo {}", arguments.join(" "));
+        interrupt.check(cargo().args(arguments))?;
     }
     let directory = target()?.join("release");
-    for program in PROGRAMS {
+    for program in programs {
         anyhow::ensure!(directory.join(program).is_file(), "{program} has not been built in {}", directory.display());
     }
     Ok(directory)

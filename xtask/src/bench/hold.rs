@@ -59,7 +59,7 @@ struct Row {
 /// True when the medians are what was wanted.
 pub(super) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     packages::need(&[packages::EXT4, packages::XFS, packages::UTIL_LINUX], interrupt)?;
-    let programs = house::build_release(interrupt)?;
+    let programs = house::build_release_of(&["vss-guard"], interrupt)?;
     house::need_root("bench hold")?;
     let bench = Bench::set_up(programs.join("vss-guard"), interrupt)?;
     let mut rows: Vec<Row> = LOADS
