@@ -18,8 +18,12 @@ use vss_writer::fake::FakeWriter;
 
 /// Threads of the service that wait for work end after 10 s without any.
 const SETTLE: Duration = Duration::from_secs(30);
-/// The service remembers its newest events, at most 2 MiB of texts; the rest is for the allocator.
+/// The service remembers its newest events, at most 4,096 and 2 MiB of texts; the rest is for the allocator.
 const GROWTH_KIB: u64 = 8 << 10;
+/// So many sets have more events than are remembered: from then on there is nothing more to remember.
+const REMEMBERED_SETS: u32 = 150;
+/// From then on; a leak of 8 KiB a set in 150 sets would be more.
+const LATE_GROWTH_KIB: u64 = 1 << 10;
 
 /// What a service uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,27 +213,30 @@ fn many_sets_leave_nothing_behind() -> anyhow::Result<()> {
 
     let sets = rounds(30, 300);
     let started = Instant::now();
-    let mut third = before.memory_kib;
-    for number in 0..sets {
+    let mut memory = vec![before.memory_kib];
+    for number in 1..=sets {
         scene.set(number).with_context(|| format!("set {number}"))?;
-        if number == sets / 3 {
-            third = Usage::of(&scene.instance)?.memory_kib;
+        if number % (sets / 6) == 0 {
+            memory.push(Usage::of(&scene.instance)?.memory_kib);
         }
     }
     let took = started.elapsed();
     let after = scene.settled(&before)?;
     println!(
-        "{sets} sets in {:.0} s: descriptors {} -> {}, threads {} -> {}, memory {} -> {third} -> {} KiB",
+        "{sets} sets in {:.0} s: descriptors {} -> {}, threads {} -> {}, memory {memory:?} -> {} KiB",
         took.as_secs_f64(),
         before.descriptors.len(),
         after.descriptors.len(),
         before.threads,
         after.threads,
-        before.memory_kib,
         after.memory_kib
     );
     ensure!(after.is_within(&before), "before: {before:#?}\nafter: {after:#?}");
     ensure!(after.memory_kib <= before.memory_kib + GROWTH_KIB, "memory grows");
+    let late = memory.iter().zip((0..).step_by(usize::try_from(sets / 6)?)).find(|(_, done)| *done >= REMEMBERED_SETS);
+    if let Some((late, _)) = late {
+        ensure!(after.memory_kib <= late + LATE_GROWTH_KIB, "memory grows and grows");
+    }
     scene.stores_are_empty()?;
     drop(writer);
 

@@ -101,7 +101,8 @@ pub fn at(row: &'static str, victims: Victims) -> Result<(), VssError> {
         (deed, Some(delay)) => {
             std::thread::spawn(move || {
                 std::thread::sleep(*delay);
-                let standing = *STANDING.lock().unwrap_or_else(PoisonError::into_inner);
+                // Kept until the signal is sent: the next row does not begin meanwhile.
+                let standing = STANDING.lock().unwrap_or_else(PoisonError::into_inner);
                 eprintln!("fault: {deed:?} in {standing}");
                 end(*deed, victims);
             });
