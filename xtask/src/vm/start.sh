@@ -10,6 +10,7 @@ if [ ! -e /usr/bin/vss ]; then
         install -D -m 644 -t /usr/lib/systemd/system packaging/systemd/*
         install -D -m 644 -t /usr/lib/sysusers.d packaging/sysusers.d/*
         install -D -m 644 -t /usr/lib/tmpfiles.d packaging/tmpfiles.d/*
+        install -D -m 644 -t /usr/lib/udev/rules.d packaging/udev/*
         install -D -m 644 -t /etc/vss packaging/vss.toml
         install -m 755 programs/vss /usr/bin/vss
         systemd-sysusers
