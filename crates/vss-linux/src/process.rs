@@ -49,6 +49,14 @@ pub fn set_oom_score(score: i16) -> io::Result<()> {
     fs::write("/proc/self/oom_score_adj", score.to_string())
 }
 
+/// Sets this thread's share of busy processors, and that of the threads that it makes later: -20 (most) to 19 (setpriority(2)).
+///
+/// # Errors
+/// EACCES when it would be raised without CAP_SYS_NICE.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    Ok(rustix::process::setpriority_process(None, nice)?)
+}
+
 /// Makes this process the leader of a new process group inside its session (setpgid(2)).
 ///
 /// # Errors
@@ -208,6 +216,19 @@ mod tests {
         assert!(stat.is_dying(), "a zombie");
         child.wait()?;
         assert!(stat.is_dying() && process.is_gone(), "reaped");
+        Ok(())
+    }
+
+    #[test]
+    fn niceness_is_that_of_the_thread_and_of_those_it_makes() -> io::Result<()> {
+        let nice = || rustix::process::getpriority_process(None);
+        let before = nice()?;
+        let made = std::thread::spawn(move || {
+            set_nice(19)?;
+            io::Result::Ok(std::thread::spawn(nice).join().map(Result::ok).ok().flatten())
+        });
+        assert_eq!(made.join().ok().and_then(Result::ok).flatten(), Some(19));
+        assert_eq!(nice()?, before);
         Ok(())
     }
 

@@ -38,6 +38,9 @@ const IGNORED: [Signal; 7] =
 /// Never killed for lack of memory.
 const OOM_SCORE: i16 = -1000;
 
+/// First on a busy processor: while its threads wait for one, writes wait for them.
+const NICE: i32 = -20;
+
 /// A refusal to work: sent to vssd, then the end.
 struct Refused {
     refusal: Refusal,
@@ -81,6 +84,8 @@ fn run(options: &Options) -> Result<(), Refused> {
     let memory_locked = process::lock_memory().is_ok();
     // Without CAP_SYS_RESOURCE the score stays as it is; that is no reason not to work.
     let _ = process::set_oom_score(OOM_SCORE);
+    // Likewise without CAP_SYS_NICE.
+    let _ = process::set_nice(NICE);
 
     let members: Vec<Prepared> = channel::receive_prepare(rustix::stdio::stdin()).map_err(setup)?;
     let hold = Hold::new(options, members, signals)?;
