@@ -11,7 +11,7 @@ use vss_tests::{traces, varlink};
 
 /// An interpreter that has the package: the one that `cargo xtask test` has made, or the machine's own.
 fn interpreter() -> Option<PathBuf> {
-    let named = std::env::var_os("VSS_VARLINK_PYTHON").map(PathBuf::from);
+    let named = std::env::var_os("VARLINK_PYTHON").map(PathBuf::from);
     let python = named.unwrap_or_else(|| "python3".into());
     let imported = Command::new(&python).args(["-c", "import varlink"]).stderr(Stdio::null()).status();
     imported.is_ok_and(|status| status.success()).then_some(python)

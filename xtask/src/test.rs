@@ -144,7 +144,7 @@ impl Task<'_> {
                         .arg("--show-output")
                         .current_dir(&test.directory)
                         .env("CARGO_MANIFEST_DIR", &test.directory)
-                        .envs(self.client.map(|client| ("VSS_VARLINK_PYTHON", client.interpreter())));
+                        .envs(self.client.map(|client| ("VARLINK_PYTHON", client.interpreter())));
                     if self.pace.is_soak {
                         command.env(SOAK, "1");
                     }
