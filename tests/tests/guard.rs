@@ -86,6 +86,9 @@ fn a_hold_is_whole_and_short_under_load() -> TestResult {
     let loads = [Load::start(ext4.path())?, Load::start(xfs.path())?];
     let mut driver = start(runtime.path(), THAW_LIMIT, false, &[(&ext4, 0), (&xfs, 0)])?;
     println!("{}", driver.greeting);
+    // `PID (vss-guard) STATE ...`: the nice value is the 19th field (proc_pid_stat(5)).
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", driver.guard_pid))?;
+    assert_eq!(stat.split(' ').nth(18), Some("-20"), "{stat}");
     assert_eq!(driver.ask("sync")?, "synced");
     for load in &loads {
         load.take();
