@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::json;
 use vss_linux::{freeze, swaps};
-use vss_tests::instance::{Instance, creation_turn, wait_until};
+use vss_tests::instance::{CreationTurn, Instance, creation_turn, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs, thaw_timer};
 use vss_tests::traces;
 
@@ -29,7 +29,8 @@ impl SwapFile {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         File::open(&path)?.sync_all()?;
         ensure!(Command::new("mkswap").arg(&path).stdout(Stdio::null()).status()?.success(), "mkswap failed");
-        let used = Command::new("swapon").arg(&path).output()?;
+        // Before any other swap space of the machine.
+        let used = Command::new("swapon").args(["--priority", "32767"]).arg(&path).output()?;
         Ok(if used.status.success() { Ok(Self(path)) } else { Err(String::from_utf8_lossy(&used.stderr).into_owned()) })
     }
 
@@ -61,6 +62,11 @@ sys.exit(pages[:] != bytes(range(256)) * (32 << 10))";
     Ok(command.spawn()?)
 }
 
+/// The kernel would swap to the other test's file. The turn to create sets is as good as one of our own, and taken anyway.
+fn swap_turn() -> CreationTurn {
+    creation_turn()
+}
+
 /// Requests that a loop device has not finished.
 fn in_flight(device: &Path) -> anyhow::Result<u64> {
     let name = device.file_name().context("a device has a name")?;
@@ -81,6 +87,7 @@ fn a_swap_file_is_used_while_its_volume_is_held() -> anyhow::Result<()> {
     if LoopFs::skips(test, &[Kind::Ext4, Kind::Xfs]) {
         return Ok(());
     }
+    let _turn = swap_turn();
     for (kind, size) in [(Kind::Ext4, 96), (Kind::Xfs, 320)] {
         let volume = LoopFs::new(kind, size)?;
         let swap = match SwapFile::new(volume.path())? {
@@ -106,7 +113,6 @@ fn a_swap_file_is_used_while_its_volume_is_held() -> anyhow::Result<()> {
         ensure!(is_out && is_written && is_whole && was_frozen, "{is_out} {is_written} {is_whole} {was_frozen}");
 
         let instance = with_fake()?;
-        let _turn = creation_turn();
         let set = instance.vss(["create".as_ref(), "--json".as_ref(), volume.path().as_os_str()])?.json()?;
         ensure!(set["atomic"] == true, "{set}");
         ensure!(instance.vss(["delete", "--all"])?.is_success());
@@ -120,6 +126,7 @@ fn swap_space_in_a_file_on_a_held_volume_is_refused_because_it_would_wait() -> a
     if LoopFs::skips(test, &[Kind::Ext4]) {
         return Ok(());
     }
+    let _turn = swap_turn();
     let outer = LoopFs::new(Kind::Ext4, 192)?;
     {
         let inner = LoopFs::new_in(outer.path(), Kind::Ext4, 96)?;
@@ -133,7 +140,6 @@ fn swap_space_in_a_file_on_a_held_volume_is_refused_because_it_would_wait() -> a
         let instance = with_fake()?;
         let words = |command: &'static str| [command.as_ref(), "--json".as_ref(), outer.path().as_os_str()];
         let checked = instance.vss(words("check"))?;
-        let _turn = creation_turn();
         let refused = instance.vss(words("create"))?;
         let said = format!("Swap space {} lies in a file on {}", swap.0.display(), outer.path().display());
         ensure!(refused.code == Some(1) && refused.stderr.contains(&said), "{refused:?}");
