@@ -283,3 +283,32 @@ pub fn thaw_timer(directory: File, limit: Duration) -> ThawTimer {
     });
     ThawTimer { _cancel: cancel }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::ensure;
+
+    /// Writes past the mounted file system to its device.
+    fn damage(file_system: &LoopFs) -> anyhow::Result<()> {
+        let request = "set_inode_field <2> links_count 77";
+        let done = Command::new("debugfs").args(["-w", "-R", request]).arg(file_system.device()).output()?;
+        ensure!(done.status.success(), "{done:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn damage_is_found() -> anyhow::Result<()> {
+        if LoopFs::skips("damage_is_found", &[Kind::Ext4]) {
+            return Ok(());
+        }
+        let file_system = LoopFs::new(Kind::Ext4, 16)?;
+        fs::write(file_system.path().join("file"), "x")?;
+        file_system.check()?;
+        damage(&file_system)?;
+        let found = file_system.check().err().context("the damage was not found")?;
+        ensure!(found.to_string().contains("e2fsck"), "{found:#}");
+        ensure!(file_system.path().join("file").exists(), "it is not mounted again");
+        Ok(())
+    }
+}
