@@ -120,6 +120,11 @@ pub(crate) fn build_release_of(programs: &[&str], interrupt: &Interrupt) -> Resu
     Ok(directory)
 }
 
+/// Where demo and benchmarks put their volumes: TMPDIR, else not /tmp, which may lie in memory.
+pub(crate) fn scratch() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
 /// Refuses an ordinary user, once all is built that can be built without root.
 pub(crate) fn need_root(task: &str) -> Result<()> {
     if rustix::process::geteuid().is_root() {

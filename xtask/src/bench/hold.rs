@@ -140,7 +140,7 @@ struct Bench {
 
 impl Bench {
     fn set_up(guard: PathBuf, interrupt: &Interrupt) -> Result<Self> {
-        let directory = TempDir::with_prefix_in("vss-bench-", "/var/tmp")?;
+        let directory = TempDir::with_prefix_in("vss-bench-", house::scratch())?;
         fs::create_dir(directory.path().join(LEDGER_DIRECTORY))?;
         let mut volumes = Vec::new();
         for number in 0..COUNTS[2] {

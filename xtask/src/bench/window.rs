@@ -114,7 +114,7 @@ struct Bench {
 
 impl Bench {
     fn set_up(programs: &Path, interrupt: &Interrupt) -> Result<Self> {
-        let directory = TempDir::with_prefix_in("vss-bench-", "/var/tmp")?;
+        let directory = TempDir::with_prefix_in("vss-bench-", house::scratch())?;
         let volume = Volume::create(&directory.path().join("volume"), 1, interrupt)?;
         for number in 0..FILES {
             fs::write(volume.path().join(format!("file-{number}")), format!("{number}\n").repeat(1000))?;

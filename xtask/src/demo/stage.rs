@@ -1,5 +1,6 @@
 //! Everything that the demo puts into the machine, in one temporary directory, and its removal.
 
+use crate::house;
 use crate::interrupt::Interrupt;
 use crate::volume::Volume;
 use anyhow::{Context, Result, ensure};
@@ -79,8 +80,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Makes the volume, of `gib` GiB. `programs` is where ours lie.
     pub(super) fn set_up(programs: &Path, gib: u64, writers: Writers, interrupt: &Interrupt) -> Result<Self> {
-        // Not /tmp, which may lie in memory.
-        let place = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        let place = house::scratch();
         let space = rustix::fs::statvfs(&place)?;
         ensure!(
             space.f_bavail * space.f_frsize >= SPACE_GIB << 30,

@@ -1,6 +1,7 @@
 //! The ways to cut a cluster's volume under load, on one stage.
 
 use crate::bench::service::Service;
+use crate::house;
 use crate::interrupt::Interrupt;
 use crate::volume::Volume;
 use anyhow::{Context, Result, ensure};
@@ -82,7 +83,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn set_up(programs: &Path, interrupt: &Interrupt) -> Result<Self> {
-        let directory = TempDir::with_prefix_in("vss-bench-", "/var/tmp")?;
+        let directory = TempDir::with_prefix_in("vss-bench-", house::scratch())?;
         // A server does not run as root.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
         let volume = Volume::create(&directory.path().join("volume"), VOLUME_GIB, interrupt)?;
