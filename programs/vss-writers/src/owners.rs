@@ -43,11 +43,13 @@ pub(crate) struct Owners {
     sources: Sources,
     socket: PathBuf,
     log: Arc<Log>,
-    served: BTreeMap<Owner, Served>,
+    /// By uid: an owner's servers may run in several groups, and a second process for him would be refused.
+    served: BTreeMap<u32, Served>,
 }
 
 /// The process of one owner.
 struct Served {
+    owner: Owner,
     /// None while it waits to be started again.
     child: Option<Child>,
     started: Instant,
@@ -91,23 +93,23 @@ impl Owners {
         for owner in self.sources.owners() {
             if self.served.len() < MOST {
                 let (started, pause) = (Instant::now(), Duration::ZERO);
-                self.served.entry(owner).or_insert(Served { child: None, started, pause });
+                self.served.entry(owner.uid).or_insert(Served { owner, child: None, started, pause });
             }
         }
         let mut joining = Vec::new();
-        for (owner, served) in &mut self.served {
+        for (uid, served) in &mut self.served {
             if served.child.is_some() || served.started.elapsed() < served.pause {
                 continue;
             }
             served.started = Instant::now();
             served.pause = (served.pause * 2).clamp(PAUSES.0, PAUSES.1);
-            match start(*owner, &self.socket) {
+            match start(served.owner, &self.socket) {
                 Ok((child, ready)) => {
                     served.child = Some(child);
                     joining.push(ready);
                 }
                 Err(error) => {
-                    self.log.line(format!("cannot serve the PostgreSQL clusters of uid {}: {error:#}", owner.uid));
+                    self.log.line(format!("cannot serve the PostgreSQL clusters of uid {uid}: {error:#}"));
                 }
             }
         }
@@ -117,11 +119,11 @@ impl Owners {
     /// Takes leave of those that have ended; the next look starts them again, ever more slowly when they do not last.
     fn reap(&mut self) {
         let mut is_missing = false;
-        for (owner, served) in &mut self.served {
+        for (uid, served) in &mut self.served {
             if let Some(child) = &mut served.child
                 && let Ok(Some(status)) = child.try_wait()
             {
-                self.log.line(format!("the writer of the PostgreSQL clusters of uid {} ended: {status}", owner.uid));
+                self.log.line(format!("the writer of the PostgreSQL clusters of uid {uid} ended: {status}"));
                 served.child = None;
                 if served.started.elapsed() > PAUSES.1 {
                     served.pause = PAUSES.0;
