@@ -45,6 +45,8 @@ pub const FLUSH: Duration = Duration::from_secs(600);
 pub const FLUSH_IN_WINDOW: Duration = Duration::from_secs(5);
 /// Longest hold of writes: from the first FIFREEZE to the release (spec R 2.4).
 pub const HOLD: Duration = Duration::from_secs(10);
+/// Longest hold that the mirror provider begins by itself: time to read what is left (wish of `vss run --max-hold`).
+pub const MIRROR_HOLD: Duration = Duration::from_millis(500);
 /// Longest time for one provider phase inside the freeze window (spec P 1.6 wants 1 to 2 s).
 pub const PROVIDER_IN_WINDOW: Duration = Duration::from_secs(20);
 /// Longest time for one provider phase outside the freeze window.

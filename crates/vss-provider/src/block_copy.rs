@@ -12,6 +12,7 @@ use crate::{
     ProviderProperties, ProviderType, StoredCopy, Support,
     current::{self, Current},
     failure::failed,
+    progress::Watcher,
     stage::Stage,
 };
 use rustix::fs::{FallocateFlags, OFlags};
@@ -278,7 +279,7 @@ impl Provider for BlockCopyProvider {
         })
     }
 
-    fn end_prepare(&self, set_id: SetId) -> Result<(), VssError> {
+    fn end_prepare(&self, set_id: SetId, _watcher: &dyn Watcher) -> Result<(), VssError> {
         self.current.phase(set_id, Stage::Preparing, "end_prepare", |creation, _| creation.end_prepare(&self.store))
     }
 

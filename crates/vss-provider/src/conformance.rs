@@ -5,7 +5,7 @@
 
 mod hold;
 
-use crate::{Deletion, PrepareRequest, Presence, Provider, StoredCopy, Support};
+use crate::{Deletion, PrepareRequest, Presence, Provider, StoredCopy, Support, progress::Unwatched};
 use rustix::fs::{Mode, OFlags};
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 use vss_linux::mount;
-use vss_model::{Context, FreezePolicy, Instant, SetId, ShadowId, Volume, VssCode, VssError};
+use vss_model::{Context, CreationOptions, FreezePolicy, Instant, SetId, ShadowId, Volume, VssCode, VssError};
 
 /// What the suite needs of a provider's test.
 pub trait Subject {
@@ -98,7 +98,7 @@ impl Call {
 
     fn make(self, provider: &dyn Provider, set_id: SetId) -> Result<(), VssError> {
         match self {
-            Self::EndPrepare => provider.end_prepare(set_id),
+            Self::EndPrepare => provider.end_prepare(set_id, &Unwatched),
             Self::PreCommit => provider.pre_commit(set_id),
             Self::Commit => provider.commit(set_id),
             Self::PostCommit => provider.post_commit(set_id).map(|_| ()),
@@ -181,7 +181,13 @@ fn is_held(subject: &dyn Subject, provider: &dyn Provider) -> bool {
 }
 
 fn request(set_id: SetId, volume: &Volume) -> PrepareRequest {
-    PrepareRequest { set_id, shadow_id: ShadowId::random(), volume: volume.clone(), context: Context::Backup }
+    PrepareRequest {
+        set_id,
+        shadow_id: ShadowId::random(),
+        volume: volume.clone(),
+        context: Context::Backup,
+        options: CreationOptions::default(),
+    }
 }
 
 fn properties_last(subject: &dyn Subject) -> Result<(), String> {
@@ -214,7 +220,7 @@ fn phases_in_order_make_a_copy(subject: &dyn Subject) -> Result<(), String> {
     making.call(Call::PostFinal)?;
     let anew = subject.provider();
     ensure(done("presence", anew.presence(&making.copies[0]))? == Presence::Present, "a finished copy is not present")?;
-    let unknown = anew.end_prepare(making.set_id);
+    let unknown = anew.end_prepare(making.set_id, &Unwatched);
     refused("end_prepare of a finished set", unknown, &[VssCode::ObjectNotFound])?;
     ensure(done("delete", anew.delete(&making.copies[0]))? == Deletion::Deleted, "delete did not find the copy")?;
     ensure(done("delete", anew.delete(&making.copies[0]))? == Deletion::WasGone, "a second delete found the copy")?;

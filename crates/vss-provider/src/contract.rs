@@ -9,10 +9,12 @@
 //! The states are those of spec P 2.6. A provider is called for one set at a time in creation; `forecast`, `mount`, `delete`
 //! and `presence` may come at any time, from other threads.
 
+use crate::{blocks::ChangedBlocks, progress::Watcher, revert::Revert, storage::ShadowStorage};
 use serde::{Deserialize, Serialize};
 use std::{os::fd::OwnedFd, path::PathBuf};
 use vss_model::{
-    Attributes, Context, FreezePolicy, Instant, NestedCopy, ProviderId, SetId, ShadowId, Volume, VssError,
+    Attributes, Context, CreationOptions, FreezePolicy, Instant, NestedCopy, ProviderId, SetId, ShadowId, Volume,
+    VssError,
 };
 
 /// What kind of provider it is, `VSS_PROV_*` (spec P 2.1).
@@ -96,6 +98,28 @@ pub struct Forecast {
     /// The places of the nested subvolumes that would be copied with it, relative to the root of the copy; with one or more
     /// the copy is of several instants.
     pub nested: Vec<PathBuf>,
+    /// The copying that it takes; none for a provider that copies nothing.
+    pub copying: Option<CopyForecast>,
+}
+
+/// What it takes to make a copy whose blocks are read and stored elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyForecast {
+    /// The directory that the image lies in.
+    #[serde(with = "vss_model::path_text")]
+    pub storage: PathBuf,
+    /// Bytes that are read before the hold.
+    pub bytes_to_read: u64,
+    /// Bytes that the image needs beyond what it has.
+    pub bytes_needed: u64,
+    /// Bytes available there above the floor.
+    pub bytes_available: u64,
+    /// How long the reading takes, in milliseconds; none when the rate is not known.
+    pub read_ms: Option<u64>,
+    /// How long the hold would be, in milliseconds; none when it is not known.
+    pub hold_ms: Option<u64>,
+    /// Why everything is compared instead of what was written since the last copy; none when it is not.
+    pub full_compare: Option<String>,
 }
 
 /// One volume to be copied.
@@ -109,6 +133,8 @@ pub struct PrepareRequest {
     pub volume: Volume,
     /// What the set is for.
     pub context: Context,
+    /// How it is to be made, as far as the provider can heed it.
+    pub options: CreationOptions,
 }
 
 /// What the catalogue keeps of a copy so that its provider finds it again, also after a crash in its making.
@@ -215,11 +241,11 @@ pub trait Provider: Send + Sync {
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError>;
 
     /// All slow work that must end before the freeze window: space, directories, open descriptors, lists. May block for
-    /// minutes; must react to `abort` from another thread.
+    /// minutes, and longer as long as `watcher` hears of progress; must react to `abort` from another thread.
     ///
     /// # Errors
     /// `VSS_E_OBJECT_NOT_FOUND` for an unknown set, `VSS_E_INSUFFICIENT_STORAGE`, `VSS_E_PROVIDER_VETO`.
-    fn end_prepare(&self, set_id: SetId) -> Result<(), VssError>;
+    fn end_prepare(&self, set_id: SetId, watcher: &dyn Watcher) -> Result<(), VssError>;
 
     /// Writers are frozen, I/O still runs: be ready to commit in an instant.
     ///
@@ -279,4 +305,19 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// `VSS_E_PROVIDER_VETO` when its volume is there and cannot be examined.
     fn presence(&self, copy: &StoredCopy) -> Result<Presence, VssError>;
+
+    /// What it keeps for copies to come, when it keeps anything.
+    fn storage(&self) -> Option<&dyn ShadowStorage> {
+        None
+    }
+
+    /// Its copies as blocks, when it knows which of them changed.
+    fn blocks(&self) -> Option<&dyn ChangedBlocks> {
+        None
+    }
+
+    /// Its way to put a volume back to a copy, when it has one.
+    fn revert(&self) -> Option<&dyn Revert> {
+        None
+    }
 }

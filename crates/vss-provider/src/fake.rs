@@ -6,6 +6,7 @@
 use crate::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
+    progress::Watcher,
     stage::{Stage, unknown_set},
 };
 use std::{
@@ -289,7 +290,7 @@ impl Provider for FakeProvider {
         })
     }
 
-    fn end_prepare(&self, set_id: SetId) -> Result<(), VssError> {
+    fn end_prepare(&self, set_id: SetId, _watcher: &dyn Watcher) -> Result<(), VssError> {
         self.enter(Phase::EndPrepare, set_id)?;
         let shadows =
             self.advance(set_id, Stage::Preparing, Stage::Prepared, Phase::EndPrepare, |set| Ok(set.shadows.clone()))?;

@@ -80,7 +80,13 @@ fn volume(mount_point: PathBuf) -> Volume {
 }
 
 fn request(set_id: SetId) -> PrepareRequest {
-    PrepareRequest { set_id, shadow_id: ShadowId::random(), volume: volume("/".into()), context: Context::Backup }
+    PrepareRequest {
+        set_id,
+        shadow_id: ShadowId::random(),
+        volume: volume("/".into()),
+        context: Context::Backup,
+        options: vss_model::CreationOptions::default(),
+    }
 }
 
 #[test]
@@ -104,7 +110,7 @@ fn it_fails_where_it_is_told_to_and_records_the_calls() {
     });
     let set_id = SetId::random();
     provider.begin_prepare(&request(set_id)).unwrap();
-    provider.end_prepare(set_id).unwrap();
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
     assert_eq!(subject.leftovers().unwrap().len(), 1);
     let started = Instant::now();
     provider.pre_commit(set_id).unwrap();

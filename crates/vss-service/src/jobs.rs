@@ -14,7 +14,9 @@ use std::time::Duration;
 use vss_api::event::{self, Event};
 use vss_api::requester::{VolumeAdded, VolumeQuestion, VolumeSupport};
 use vss_api::writer::EventKind;
-use vss_model::{Context, HoldProof, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
+use vss_model::{
+    Context, CreationOptions, HoldProof, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
+};
 use vss_provider::{PrepareRequest, Provider};
 use vss_session::{ComponentReference, Effect, Failure, Finished};
 
@@ -227,13 +229,14 @@ pub async fn find_volume(environment: Arc<Environment>, question: VolumeQuestion
 pub async fn begin_prepare(
     set_id: SetId,
     context: Context,
+    options: CreationOptions,
     candidate: Candidate,
 ) -> Result<(Member, VolumeAdded), VssError> {
     let Candidate { shadow_id, inner, volume, provider } = candidate;
     let name = provider.properties().name;
     let added = VolumeAdded { shadow_id, volume: volume.mount_point.clone(), inner, provider: name.clone() };
     blocking::run(&format!("Provider {name} in begin_prepare"), limits::PROVIDER_IN_WINDOW, move || {
-        let request = PrepareRequest { set_id, shadow_id, volume: volume.clone(), context };
+        let request = PrepareRequest { set_id, shadow_id, volume: volume.clone(), context, options };
         let stored = provider.begin_prepare(&request).map_err(|error| providers::by_contract(&name, error))?;
         Ok((Member { shadow_id, volume, provider, stored }, added))
     })

@@ -166,7 +166,13 @@ async fn stage(wishes: Wishes) -> Stage {
     });
     let volume = vss_service::volumes::resolve(directory.path()).unwrap().volume;
     let (set_id, shadow_id) = (SetId::random(), ShadowId::random());
-    let request = PrepareRequest { set_id, shadow_id, volume: volume.clone(), context: Context::Backup };
+    let request = PrepareRequest {
+        set_id,
+        shadow_id,
+        volume: volume.clone(),
+        context: Context::Backup,
+        options: vss_model::CreationOptions::default(),
+    };
     let stored = provider.begin_prepare(&request).unwrap();
     let register: Register =
         serde_json::from_value(serde_json::json!({"class_id": WriterClassId::random(), "name": "fake"})).unwrap();

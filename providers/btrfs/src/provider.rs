@@ -18,6 +18,7 @@ use vss_provider::{
     ProviderProperties, ProviderType, StoredCopy, Support,
     current::{Creation as _, Current},
     failure::failed,
+    progress::Watcher,
     space,
     stage::Stage,
     store::{self, Store},
@@ -147,7 +148,7 @@ impl Provider for BtrfsProvider {
         let file_system =
             FileSystem::open(&volume.uuid, &devices, Access::ReadOnly)?.ok_or_else(|| no_device(volume))?;
         let nested = nested::list(&file_system, subvolume)?;
-        Ok(Forecast { nested: nested.into_iter().map(|nested| nested.path).collect() })
+        Ok(Forecast { nested: nested.into_iter().map(|nested| nested.path).collect(), copying: None })
     }
 
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {
@@ -173,7 +174,7 @@ impl Provider for BtrfsProvider {
         })
     }
 
-    fn end_prepare(&self, set_id: SetId) -> Result<(), VssError> {
+    fn end_prepare(&self, set_id: SetId, _watcher: &dyn Watcher) -> Result<(), VssError> {
         self.current.phase(set_id, Stage::Preparing, "end_prepare", |creation, set| {
             creation.end_prepare(self.options.min_free_bytes, || set.check())
         })

@@ -73,7 +73,7 @@ fn measure(fs: &Btrfs, point: &Path, load: &str) {
 
         let (set_id, copies) = time(&mut prepare, || {
             let begun = begin(&provider, std::slice::from_ref(&volume), Context::AppRollback);
-            provider.end_prepare(begun.0).unwrap();
+            provider.end_prepare(begun.0, &vss_provider::progress::Unwatched).unwrap();
             provider.pre_commit(begun.0).unwrap();
             begun
         });

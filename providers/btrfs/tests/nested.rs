@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Btrfs, begin, create, cut, finish, needs_btrfs, provider, shown, volume};
+use common::{Btrfs, begin, create, cut, end_prepare, finish, needs_btrfs, provider, shown, volume};
 use std::{fs, path::Path};
 use vss_model::{Context, VssCode};
 use vss_provider::{Deletion, Provider};
@@ -73,7 +73,7 @@ fn the_list_is_as_new_as_the_window_allows() {
     let volume = volume(&fs.mount("vol", "subvol=vol"));
     let provider = provider();
     let (set_id, mut copies) = begin(&provider, &[volume], Context::Backup);
-    provider.end_prepare(set_id).unwrap();
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
     fs.delete_subvolume("vol/goes");
     fs.subvolume("vol/comes");
     provider.pre_commit(set_id).unwrap();
@@ -100,7 +100,7 @@ fn one_that_moves_while_it_is_cut_is_a_veto_and_no_loss() {
     let volume = volume(&fs.mount("vol", "subvol=vol"));
     let provider = provider();
     let (set_id, _) = begin(&provider, &[volume], Context::Backup);
-    provider.end_prepare(set_id).unwrap();
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
     provider.pre_commit(set_id).unwrap();
     fs::rename(fs.top().join("vol/here"), fs.top().join("vol/there")).unwrap();
     provider.commit(set_id).unwrap();
@@ -152,7 +152,7 @@ fn a_swap_file_in_use_spoils_its_own_subvolume_only() {
     provider.delete(&copies[0]).unwrap();
 
     let (set_id, _) = begin(&provider, &[common::volume(&fs.mount("swap", "subvol=vol/swap"))], Context::Backup);
-    provider.end_prepare(set_id).unwrap();
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
     provider.pre_commit(set_id).unwrap();
     let error = provider.commit(set_id).unwrap_err();
     assert!(error.code == VssCode::ProviderVeto && error.message.contains("swap file"), "{error}");
@@ -170,7 +170,7 @@ fn many_are_listed_cut_and_deleted_at_once() {
     let volume = volume(&fs.mount("vol", "subvol=vol"));
     let provider = provider();
     let (set_id, mut copies) = begin(&provider, &[volume], Context::Backup);
-    let times = [Provider::end_prepare, Provider::pre_commit, Provider::commit].map(|phase| {
+    let times = [end_prepare, Provider::pre_commit, Provider::commit].map(|phase| {
         let started = std::time::Instant::now();
         phase(&provider, set_id).unwrap();
         started.elapsed()

@@ -85,6 +85,7 @@ fn a_read_only_file_system_is_refused_and_stays_so() {
         shadow_id: vss_model::ShadowId::random(),
         volume: volume(&fs.top()),
         context: Context::Backup,
+        options: vss_model::CreationOptions::default(),
     };
     let error = provider.begin_prepare(&request).unwrap_err();
     assert!(error.code == VssCode::ProviderVeto && error.message.contains("read-only"), "{error}");
@@ -106,7 +107,7 @@ fn somebody_elses_directory_is_not_taken() {
     fs::write(fs.top().join(".vss/mine"), "x").unwrap();
     let provider = provider();
     let (set_id, _) = begin(&provider, &[volume(&fs.top())], Context::Backup);
-    let error = provider.end_prepare(set_id).unwrap_err();
+    let error = provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap_err();
     assert!(error.code == VssCode::ProviderVeto && error.message.contains(".vss"), "{error}");
     provider.abort(set_id).unwrap();
     assert_eq!(fs.store(), ["mine"]);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Btrfs, begin, create, cut, needs_btrfs, provider, volume};
+use common::{Btrfs, begin, create, cut, end_prepare, needs_btrfs, provider, volume};
 use std::{
     fs::{self, File},
     io::Write,
@@ -30,6 +30,7 @@ fn a_full_file_system_is_refused_with_numbers() {
         shadow_id: ShadowId::random(),
         volume: volume(&fs.top()),
         context: Context::Backup,
+        options: vss_model::CreationOptions::default(),
     };
     let error = provider.begin_prepare(&request).unwrap_err();
     assert_eq!(error.code, VssCode::InsufficientStorage);
@@ -40,7 +41,7 @@ fn a_full_file_system_is_refused_with_numbers() {
     let provider = BtrfsProvider::new(BtrfsOptions { min_free_bytes: Some(0) });
     for _ in 0..8 {
         let (set_id, _) = begin(&provider, &[volume(&fs.top())], Context::Backup);
-        let phases = [Provider::end_prepare, Provider::pre_commit, Provider::commit];
+        let phases = [end_prepare, Provider::pre_commit, Provider::commit];
         if let Err(error) = phases.iter().try_for_each(|phase| phase(&provider, set_id)) {
             assert_eq!(error.code, VssCode::InsufficientStorage, "{error}");
         }
@@ -83,7 +84,7 @@ fn an_abort_while_the_cut_hangs_returns_and_is_done_later() {
     };
     let provider = provider();
     let (set_id, _) = begin(&provider, &[volume(&fs.top())], Context::Backup);
-    provider.end_prepare(set_id).unwrap();
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
     provider.pre_commit(set_id).unwrap();
     thread::scope(|scope| {
         scope.spawn(thaw_late);
@@ -113,7 +114,7 @@ fn sixty_four_file_systems_are_cut_in_less_than_a_second() {
     }
     let provider = provider();
     let (set_id, _) = begin(&provider, &volumes, Context::Backup);
-    provider.end_prepare(set_id).unwrap();
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
     provider.pre_commit(set_id).unwrap();
     let started = Instant::now();
     provider.commit(set_id).unwrap();
@@ -138,6 +139,7 @@ fn the_same_set_can_be_cut_twice_only_after_it_began_again() {
         shadow_id: copies[0].shadow_id,
         volume: copies[0].volume.clone(),
         context: Context::Backup,
+        options: vss_model::CreationOptions::default(),
     };
     provider.begin_prepare(&request).unwrap();
     fs.assert_nothing_left();

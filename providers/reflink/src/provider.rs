@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use vss_model::{FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
 use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
-    ProviderProperties, ProviderType, StoredCopy, Support, current::Current, space, stage::Stage, store::Store,
+    ProviderProperties, ProviderType, StoredCopy, Support, current::Current, progress::Watcher, space, stage::Stage,
+    store::Store,
 };
 
 /// The provider's id.
@@ -153,7 +154,7 @@ impl Provider for ReflinkProvider {
         })
     }
 
-    fn end_prepare(&self, set_id: SetId) -> Result<(), VssError> {
+    fn end_prepare(&self, set_id: SetId, _watcher: &dyn Watcher) -> Result<(), VssError> {
         self.current.phase(set_id, Stage::Preparing, "end_prepare", |creation, set| {
             creation.end_prepare(self.options.min_free_bytes, || set.check())
         })

@@ -46,7 +46,7 @@ fn a_copy_has_every_block_that_was_frozen() {
         let provider = provider();
         let volume = inner.volume();
         let (set_id, copies) = begin(&provider, std::slice::from_ref(&volume));
-        provider.end_prepare(set_id).unwrap();
+        provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
         provider.pre_commit(set_id).unwrap();
         // Through the loop device, as the file system itself would read.
         let frozen = held(std::slice::from_ref(&volume), || {
@@ -307,7 +307,7 @@ fn a_store_that_is_full_leaves_nothing() {
             let cut =
                 || try_held(&volumes, || provider.commit(set_id)).unwrap_or_else(|error| Err(failed("hold", &error)));
             let done = provider
-                .end_prepare(set_id)
+                .end_prepare(set_id, &vss_provider::progress::Unwatched)
                 .and_then(|()| provider.pre_commit(set_id))
                 .and_then(|()| cut())
                 .and_then(|()| provider.post_commit(set_id))

@@ -60,7 +60,7 @@ fn measure(kind: &'static str, wanted: u64) {
     for round in 0..ROUNDS {
         fs::write(inner.path().join("file"), vec![round as u8; 1 << 20]).unwrap();
         let (set_id, _) = begin(&provider, &volumes);
-        provider.end_prepare(set_id).unwrap();
+        provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
         provider.pre_commit(set_id).unwrap();
         let held_from = Instant::now();
         let commit = held(&volumes, || {

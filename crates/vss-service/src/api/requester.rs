@@ -300,7 +300,7 @@ impl Coordinator {
                 return self.resume(id);
             }
         };
-        let work = jobs::begin_prepare(set_id, context, candidate);
+        let work = jobs::begin_prepare(set_id, context, vss_model::CreationOptions::default(), candidate);
         let work = async move { Action::VolumeTaken(id, work.await.map(Box::new), replier) };
         self.spawn(work, move || Action::Resumed(id));
     }

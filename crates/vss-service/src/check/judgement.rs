@@ -261,7 +261,7 @@ mod tests {
                     provider: "btrfs".to_owned(),
                     freeze_policy: FreezePolicy::MustNotHold,
                     shadows: 0,
-                    forecast: Ok(Forecast { nested: nested.iter().map(PathBuf::from).collect() }),
+                    forecast: Ok(Forecast { nested: nested.iter().map(PathBuf::from).collect(), copying: None }),
                 });
             }
             self

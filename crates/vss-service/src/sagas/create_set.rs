@@ -41,7 +41,7 @@ use vss_linux::clock;
 use vss_model::{
     AppLevel, FreezePolicy, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
 };
-use vss_provider::{CommittedCopy, Provider, StoredCopy};
+use vss_provider::{CommittedCopy, Provider, StoredCopy, progress::Unwatched};
 
 /// One volume of the set.
 #[derive(Clone)]
@@ -397,7 +397,11 @@ fn forget_intent(saga: &mut CreateSet) -> StepFuture<'_> {
 }
 
 fn end_prepare(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(saga.phase("end_prepare", limits::PROVIDER_OUTSIDE, |provider, set_id| provider.end_prepare(set_id)))
+    Box::pin(
+        saga.phase("end_prepare", limits::PROVIDER_OUTSIDE, |provider, set_id| {
+            provider.end_prepare(set_id, &Unwatched)
+        }),
+    )
 }
 
 fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {

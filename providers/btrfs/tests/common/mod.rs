@@ -17,7 +17,7 @@ use vss_linux::{
     loop_device::{AttachOptions, LoopDevice},
     mount, mountinfo,
 };
-use vss_model::{Context, SetId, ShadowId, Volume, VolumeId};
+use vss_model::{Context, SetId, ShadowId, Volume, VolumeId, VssError};
 use vss_provider::{CommittedCopy, MountedTree, PrepareRequest, Provider, StoredCopy};
 use vss_provider_btrfs::{BtrfsOptions, BtrfsProvider};
 
@@ -228,14 +228,19 @@ pub(crate) fn provider() -> BtrfsProvider {
 /// BeginPrepare of a new set over `volumes`.
 pub(crate) fn begin(provider: &dyn Provider, volumes: &[Volume], context: Context) -> (SetId, Vec<StoredCopy>) {
     let set_id = SetId::random();
-    let request =
-        |volume: &Volume| PrepareRequest { set_id, shadow_id: ShadowId::random(), volume: volume.clone(), context };
+    let request = |volume: &Volume| PrepareRequest {
+        set_id,
+        shadow_id: ShadowId::random(),
+        volume: volume.clone(),
+        context,
+        options: vss_model::CreationOptions::default(),
+    };
     (set_id, volumes.iter().map(|volume| provider.begin_prepare(&request(volume)).unwrap()).collect())
 }
 
 /// The phases up to Commit.
 pub(crate) fn cut(provider: &dyn Provider, set_id: SetId) {
-    provider.end_prepare(set_id).unwrap();
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
     provider.pre_commit(set_id).unwrap();
     provider.commit(set_id).unwrap();
 }
@@ -274,4 +279,9 @@ impl Drop for Swap {
     fn drop(&mut self) {
         let _ = Command::new("swapoff").arg(&self.0).output();
     }
+}
+
+/// EndPrepare with nobody watching, as a phase like the others.
+pub(crate) fn end_prepare(provider: &BtrfsProvider, set_id: SetId) -> Result<(), VssError> {
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched)
 }

@@ -235,6 +235,7 @@ pub(crate) fn request(volume: &Volume) -> PrepareRequest {
         shadow_id: ShadowId::random(),
         volume: volume.clone(),
         context: Context::AppRollback,
+        options: vss_model::CreationOptions::default(),
     }
 }
 
@@ -278,7 +279,7 @@ pub(crate) fn try_held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> std::i
 
 /// The phases up to Commit, in the hold.
 pub(crate) fn cut(provider: &dyn Provider, set_id: SetId, volumes: &[Volume]) {
-    provider.end_prepare(set_id).unwrap();
+    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
     provider.pre_commit(set_id).unwrap();
     held(volumes, || provider.commit(set_id)).unwrap();
 }

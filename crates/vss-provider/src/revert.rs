@@ -1,0 +1,25 @@
+//! Putting a volume back to one of its copies (spec P 4, RevertToSnapshot).
+
+use crate::{StoredCopy, progress::Watcher};
+use serde::{Deserialize, Serialize};
+use vss_model::VssError;
+
+/// What a revert did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reverted {
+    /// Bytes that were compared.
+    pub compared_bytes: u64,
+    /// Bytes that differed and were written back.
+    pub written_bytes: u64,
+}
+
+/// A provider that can put a volume back.
+pub trait Revert: Send + Sync {
+    /// Makes the volume equal to the copy. The volume must not be mounted. When it was broken off, the same call again ends
+    /// it; until then the volume is neither the one nor the other, and says so to whoever asks this provider.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND` when the copy or the volume's device is gone; `VSS_E_PROVIDER_VETO` when the volume is mounted
+    /// or in use, or has another size than the copy; `VSS_E_REVERT_IN_PROGRESS` when one is running.
+    fn revert(&self, copy: &StoredCopy, watcher: &dyn Watcher) -> Result<Reverted, VssError>;
+}
