@@ -7,8 +7,9 @@
 //! ([`blocks`]), put a volume back ([`revert`]). Slow work tells how far it is ([`progress`]).
 //!
 //! What several of them have in common lives here too, so that they look alike: the one set in creation ([`current`]), the
-//! stage that it has reached ([`stage`]), the directory of copies ([`store`]), the space guard ([`space`]) and the kernel's
-//! errors in the words of the contract ([`failure`]).
+//! stage that it has reached ([`stage`]), the directory of copies ([`store`]), the file system that it lies on ([`outer`]),
+//! copies that are images ([`image_copy`]), the space guard ([`space`]) and the kernel's errors in the words of the contract
+//! ([`failure`]).
 //!
 //! Everything that crosses the trait is plain serialisable data or a file descriptor, so that a provider in another
 //! process can be served by the same calls.
@@ -20,6 +21,8 @@ pub mod contract;
 pub mod current;
 pub mod failure;
 pub mod fake;
+pub mod image_copy;
+pub mod outer;
 pub mod progress;
 pub mod revert;
 pub mod space;

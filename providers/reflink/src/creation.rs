@@ -1,10 +1,8 @@
 //! One set in creation: what is open for it, what was cut, and how it is undone.
 
 use crate::{
-    copy::{self, Writable},
     cost,
-    image::{self, Part, Without},
-    outer::{self, Outer},
+    image::{self, Without},
 };
 use rustix::io::Errno;
 use std::{fs::File, os::fd::OwnedFd};
@@ -13,6 +11,8 @@ use vss_model::{Instant, ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
     CommittedCopy, current,
     failure::{failed, is},
+    image_copy::{self, Part, Writable},
+    outer::{self, Outer},
     space,
     stage::Stage,
     store::Store,
@@ -101,7 +101,7 @@ impl Creation {
                 fs_type: member.volume.fs_type.clone(),
                 part: image.part,
                 lasting: member.lasting,
-                target: copy::create(&place.store, member.shadow_id, &image.file)?,
+                target: image_copy::create(&place.store, member.shadow_id, &image.file)?,
                 source: image.file,
                 cut_at: None,
                 writable: None,
@@ -157,7 +157,7 @@ impl Creation {
     /// Mounts the copies writable.
     pub(crate) fn pre_final_commit(&mut self) -> Result<(), VssError> {
         for copy in self.places.iter_mut().flat_map(|place| &mut place.copies) {
-            copy.writable = Some(Writable::open(&copy.target, copy.shadow_id, &copy.fs_type, copy.part)?);
+            copy.writable = Some(Writable::open(&copy.target, copy.shadow_id, &copy.fs_type, copy.part, None)?);
         }
         self.stage = Stage::Writable;
         Ok(())
@@ -169,7 +169,7 @@ impl Creation {
             for copy in &mut place.copies {
                 copy.writable.as_ref().map_or(Ok(()), Writable::close)?;
                 copy.writable = None;
-                copy::seal(&copy.target)?;
+                image_copy::seal(&copy.target)?;
             }
             if place.copies.iter().any(|copy| copy.lasting) {
                 place.outer.commit()?;
@@ -198,7 +198,7 @@ impl Place {
             let shadow_id = copy.shadow_id;
             // Unmounted and detached first, as far as nobody else has it open.
             drop(copy);
-            match copy::delete(&store, shadow_id) {
+            match image_copy::delete(&store, shadow_id) {
                 Ok(deleted) => is_changed |= deleted,
                 Err(error) => result = result.and(Err(error)),
             }

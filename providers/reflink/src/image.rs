@@ -3,34 +3,27 @@
 //! The mount table and sysfs are asked first; only a file on XFS or btrfs is opened, and it counts only when it is the very
 //! file that the loop device has.
 
-use crate::outer::{self, OuterName};
 use rustix::fs::{FileType, Mode, OFlags};
-use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 use vss_linux::{
-    btrfs, fs_uuid, loop_device,
+    loop_device,
     mountinfo::{self, MountEntry},
     reflink,
 };
 use vss_model::{Volume, VssError};
-use vss_provider::{failure::failed, store};
+use vss_provider::{
+    failure::failed,
+    image_copy::Part,
+    outer::{self, OuterName},
+    store,
+};
 
 /// Bytes of a sector, which sysfs counts in whatever the device has.
 const SECTOR: u64 = 512;
-
-/// Which part of the image the volume is: a partition, or all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Part {
-    /// Where it begins, in bytes.
-    pub(crate) offset: u64,
-    /// How many bytes it has; 0: all of the image.
-    pub(crate) size: u64,
-}
 
 /// An image that can be cloned.
 #[derive(Debug)]
@@ -71,7 +64,12 @@ pub(crate) fn find(volume: &Volume) -> Result<Image, Without> {
     }
     let shown = path.display();
     let mounts = mountinfo::mounts().map_err(|error| cannot("The mount table cannot be read", &error))?;
-    check_is_on_one_device(volume, &mounts)?;
+    let entry = mounts.iter().find(|entry| entry.mount_id == volume.mount_id);
+    if let Some(what) =
+        outer::part_elsewhere(entry, &volume.fs_type, Path::new(&volume.source)).map_err(Without::Failed)?
+    {
+        return Err(format!("its {what} lies on another device").into());
+    }
     let device = Path::new("/dev").join(&loop_name);
     let status = loop_device::status(&device)
         .map_err(|error| cannot(&format!("{} cannot be examined", device.display()), &error))?;
@@ -79,8 +77,8 @@ pub(crate) fn find(volume: &Volume) -> Result<Image, Without> {
         let reason = format!("{} shows only a part of {shown}, or encrypts it", device.display());
         return Err(reason.into());
     }
-    let host =
-        covering(&path, &mounts).ok_or_else(|| format!("its image {shown} lies on no mount that is seen here"))?;
+    let host = outer::covering(&path, &mounts)
+        .ok_or_else(|| format!("its image {shown} lies on no mount that is seen here"))?;
     if !matches!(host.fs_type.as_str(), "xfs" | "btrfs") {
         return Err(format!("its image {shown} lies on {}, whose files cannot share blocks", host.fs_type).into());
     }
@@ -99,7 +97,7 @@ pub(crate) fn find(volume: &Volume) -> Result<Image, Without> {
     }
     let outer = OuterName {
         fs_type: host.fs_type.clone(),
-        uuid: uuid_of(&file, host).map_err(|error| {
+        uuid: outer::uuid_of(&file, host).map_err(|error| {
             cannot(&format!("The uuid of the {} with {shown} cannot be read", host.fs_type), &error)
         })?,
         device: outer::device_of(host).unwrap_or_default(),
@@ -122,33 +120,6 @@ fn loop_of(volume: &Volume) -> Result<(String, Part, PathBuf), Without> {
     let image = loop_device::backing_file(&sysfs).ok_or_else(on_none)?;
     let name = sysfs.file_name().and_then(|name| name.to_str()).ok_or_else(on_none)?;
     Ok((name.to_owned(), part, image))
-}
-
-/// The log of XFS, its realtime part, and the journal of ext4 may lie on another device, which no clone would have.
-fn check_is_on_one_device(volume: &Volume, mounts: &[MountEntry]) -> Result<(), Without> {
-    let on_several = |what: &str| Without::Reason(format!("its {what} lies on another device"));
-    let entry = mounts.iter().find(|entry| entry.mount_id == volume.mount_id);
-    for (option, what) in [("logdev", "log"), ("rtdev", "realtime part")] {
-        if entry.is_some_and(|entry| entry.super_option(option).is_some()) {
-            return Err(on_several(what));
-        }
-    }
-    if volume.fs_type != "ext4" {
-        return Ok(());
-    }
-    /// `s_journal_dev` of the superblock, which begins at 1024 (fs/ext4/ext4.h).
-    const JOURNAL_DEVICE: u64 = 1024 + 0xe4;
-    let mut device = [0; 4];
-    File::open(&volume.source)
-        .and_then(|file| file.read_exact_at(&mut device, JOURNAL_DEVICE))
-        .map_err(|error| cannot(&format!("{} cannot be read", volume.source), &error))?;
-    if device == [0; 4] { Ok(()) } else { Err(on_several("journal")) }
-}
-
-/// The mount that holds `path`, by its words alone.
-fn covering<'a>(path: &Path, mounts: &'a [MountEntry]) -> Option<&'a MountEntry> {
-    let over = mounts.iter().filter(|entry| path.starts_with(&entry.mount_point));
-    over.max_by_key(|entry| entry.mount_point.components().count())
 }
 
 fn open(path: &Path) -> Result<File, Without> {
@@ -179,7 +150,7 @@ fn other_device(
     let attached = loop_device::attached().map_err(|error| cannot("The loop devices cannot be listed", &error))?;
     let is_it = |(device, image): &(PathBuf, PathBuf)| {
         let is_near = || {
-            covering(image, mounts).is_some_and(|entry| {
+            outer::covering(image, mounts).is_some_and(|entry| {
                 (entry.major, entry.minor, &entry.source) == (host.major, host.minor, &host.source)
             })
         };
@@ -187,19 +158,6 @@ fn other_device(
         device != ours && (image == path || (is_near() && has_it()))
     };
     Ok(attached.into_iter().find(is_it).map(|(device, _)| device))
-}
-
-fn uuid_of(file: &File, host: &MountEntry) -> io::Result<String> {
-    if host.fs_type == "btrfs" {
-        return Ok(btrfs::uuid(file)?.to_string());
-    }
-    // XFS tells its uuid since Linux 6.9.
-    if let Ok(Some(uuid)) = fs_uuid::of_fd(file) {
-        return Ok(uuid.to_string());
-    }
-    let device = outer::device_of(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let uuid = fs_uuid::of_device(&device, &host.fs_type)?;
-    uuid.map(|uuid| uuid.to_string()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 fn cannot(what: &str, error: &io::Error) -> Without {

@@ -8,22 +8,19 @@
 //! this copy alone, so it can be written to: PreFinal attaches and mounts it, which replays the log of XFS and ends orphans
 //! of ext4; writers mend what they must; PostFinal makes it read-only: file system clean, mode 0400, immutable. From then on
 //! every mount has a read-only loop device of its own. The cost of the cut grows with the pieces that the image lies in
-//! (`cost.rs`).
+//! (`cost.rs`). What a copy in an image file is, and the file system that it lies on, stands in `vss-provider`
+//! ([`vss_provider::image_copy`], [`vss_provider::outer`]).
 //!
 //! | file | what it knows |
 //! |---|---|
 //! | `provider.rs` | the contract: phases, mount, delete |
 //! | `creation.rs` | one set in creation: what is open for it, what was cut |
 //! | `image.rs` | the image of a volume: which file, what stands in the way |
-//! | `outer.rs` | the file system that the image lies on |
-//! | `copy.rs` | a copy in the store: sealed, mounted, deleted |
 //! | `cost.rs` | how long a cut will take |
 
-mod copy;
 mod cost;
 mod creation;
 mod image;
-mod outer;
 mod provider;
 
 pub use cost::forecast;

@@ -1,17 +1,22 @@
 //! The contract's calls: what each phase does, mounting and deleting.
 
 use crate::{
-    copy, cost,
+    cost,
     creation::{Creation, Member, extents_of, refusal},
-    image::{self, Image, Part, Without},
-    outer::{self, Outer, OuterName},
+    image::{self, Image, Without},
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
 use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
-    ProviderProperties, ProviderType, StoredCopy, Support, current::Current, progress::Watcher, space, stage::Stage,
+    ProviderProperties, ProviderType, StoredCopy, Support,
+    current::Current,
+    image_copy::{self, Part},
+    outer::{self, Outer, OuterName},
+    progress::Watcher,
+    space,
+    stage::Stage,
     store::Store,
 };
 
@@ -201,15 +206,15 @@ impl Provider for ReflinkProvider {
                 let data = CopyData::of(copy)?;
                 let (_outer, store) = Self::reach(copy, &data)?;
                 let store = store.ok_or_else(|| gone(copy))?;
-                let file = copy::open(&store, copy.shadow_id)?.ok_or_else(|| gone(copy))?;
-                if !copy::is_sealed(&file)? {
+                let file = image_copy::open(&store, copy.shadow_id)?.ok_or_else(|| gone(copy))?;
+                if !image_copy::is_sealed(&file)? {
                     return Err(VssError::new(
                         VssCode::ProviderVeto,
                         format!("Shadow copy {} was never finished", copy.shadow_id),
                     )
                     .with_hint("Delete it"));
                 }
-                copy::mount_sealed(&file, copy.shadow_id, &copy.volume.fs_type, data.part)?
+                image_copy::mount_sealed(&file, copy.shadow_id, &copy.volume.fs_type, data.part)?
             }
         };
         Ok(vec![MountedTree { path: PathBuf::new(), mount }])
@@ -219,9 +224,9 @@ impl Provider for ReflinkProvider {
         let data = CopyData::of(copy)?;
         let (outer, store) = Self::reach(copy, &data)?;
         let Some(store) = store else { return Ok(Deletion::WasGone) };
-        if let Some(file) = copy::open(&store, copy.shadow_id)?
-            && copy::is_sealed(&file)?
-            && let Some(place) = copy::place_of(copy.shadow_id)?
+        if let Some(file) = image_copy::open(&store, copy.shadow_id)?
+            && image_copy::is_sealed(&file)?
+            && let Some(place) = image_copy::place_of(copy.shadow_id)?
         {
             return Err(VssError::new(
                 VssCode::ProviderVeto,
@@ -229,7 +234,7 @@ impl Provider for ReflinkProvider {
             )
             .with_hint(format!("Unmount it first: umount {}", place.display())));
         }
-        let deleted = copy::delete(&store, copy.shadow_id)?;
+        let deleted = image_copy::delete(&store, copy.shadow_id)?;
         store.remove_if_empty(&outer)?;
         if !deleted {
             return Ok(Deletion::WasGone);
@@ -246,6 +251,6 @@ impl Provider for ReflinkProvider {
         }
         let (_outer, store) = Self::reach(copy, &data)?;
         let Some(store) = store else { return Ok(Presence::Gone) };
-        Ok(if copy::open(&store, copy.shadow_id)?.is_some() { Presence::Present } else { Presence::Gone })
+        Ok(if image_copy::open(&store, copy.shadow_id)?.is_some() { Presence::Present } else { Presence::Gone })
     }
 }

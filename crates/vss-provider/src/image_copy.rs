@@ -1,10 +1,17 @@
-//! A copy: the file `.vss/<shadow-id>.image`, writable until it is sealed, and its mounts.
+//! A copy that is an image: the file `.vss/<shadow-id>.image` in a store, writable until it is sealed, and its mounts.
+//!
+//! It is mounted as ext4 or XFS on a loop device of its own. While writers may mend it, it is mounted writable, which
+//! replays its log; sealing makes its file system clean, so that every later mount needs no log and writes nothing.
 
-use crate::image::Part;
+use crate::{
+    failure::{failed, is},
+    store::{self, Store},
+};
 use rustix::{
     fs::{IFlags, Mode, OFlags},
     io::Errno,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
     io,
@@ -19,10 +26,15 @@ use vss_linux::{
     mountinfo,
 };
 use vss_model::{ShadowId, VssCode, VssError};
-use vss_provider::{
-    failure::{failed, is},
-    store::{self, Store},
-};
+
+/// Which part of the image the volume is: a partition, or all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Part {
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// How many bytes it has; 0: all of the image.
+    pub size: u64,
+}
 
 /// The mode of a copy that is finished; before, it is 0600.
 const SEALED: Mode = Mode::RUSR;
@@ -31,12 +43,16 @@ const SEALED: Mode = Mode::RUSR;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The name of a copy in its store.
-pub(crate) fn file_name(shadow_id: ShadowId) -> String {
+#[must_use]
+pub fn file_name(shadow_id: ShadowId) -> String {
     format!("{shadow_id}.image")
 }
 
-/// Makes the empty file of a copy. On btrfs it has checksums or none as the image has: only such files share blocks.
-pub(crate) fn create(store: &Store, shadow_id: ShadowId, image: &File) -> Result<File, VssError> {
+/// Makes the empty file of a copy that will share the blocks of `image`. On btrfs it has checksums or none as the image has: only such files share blocks.
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO` when it is there already, `VSS_E_INSUFFICIENT_STORAGE`.
+pub fn create(store: &Store, shadow_id: ShadowId, image: &File) -> Result<File, VssError> {
     let name = file_name(shadow_id);
     let created = || -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW;
@@ -52,7 +68,10 @@ pub(crate) fn create(store: &Store, shadow_id: ShadowId, image: &File) -> Result
 }
 
 /// Opens a copy for reading; none when it is not there.
-pub(crate) fn open(store: &Store, shadow_id: ShadowId) -> Result<Option<File>, VssError> {
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO` when it cannot be opened.
+pub fn open(store: &Store, shadow_id: ShadowId) -> Result<Option<File>, VssError> {
     let name = file_name(shadow_id);
     match mount::open_beneath(store, Path::new(&name), OFlags::RDONLY | OFlags::NOFOLLOW) {
         Ok(file) => Ok(Some(File::from(file))),
@@ -62,13 +81,19 @@ pub(crate) fn open(store: &Store, shadow_id: ShadowId) -> Result<Option<File>, V
 }
 
 /// True for a copy that was finished.
-pub(crate) fn is_sealed(file: &File) -> Result<bool, VssError> {
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO`.
+pub fn is_sealed(file: &File) -> Result<bool, VssError> {
     let found = rustix::fs::fstat(file).map_err(|error| failed("A copy cannot be examined", &error.into()))?;
     Ok(Mode::from_raw_mode(found.st_mode) == SEALED)
 }
 
 /// Deletes the file of a copy; false when there was none.
-pub(crate) fn delete(store: &Store, shadow_id: ShadowId) -> Result<bool, VssError> {
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO`.
+pub fn delete(store: &Store, shadow_id: ShadowId) -> Result<bool, VssError> {
     let name = file_name(shadow_id);
     match store.remove_file(name.as_ref()) {
         Ok(()) => Ok(true),
@@ -78,7 +103,10 @@ pub(crate) fn delete(store: &Store, shadow_id: ShadowId) -> Result<bool, VssErro
 }
 
 /// Where somebody has mounted the copy, seen from here.
-pub(crate) fn place_of(shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO` when the mount table cannot be read.
+pub fn place_of(shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
     let name = file_name(shadow_id);
     let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
     let shows_it = |entry: &mountinfo::MountEntry| {
@@ -89,7 +117,7 @@ pub(crate) fn place_of(shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError>
 
 /// A copy that is mounted writable, and seen by nobody but who is given a mount of it.
 #[derive(Debug)]
-pub(crate) struct Writable {
+pub struct Writable {
     fs_type: String,
     /// Ends before the device.
     mounted: OwnedFd,
@@ -97,19 +125,47 @@ pub(crate) struct Writable {
 }
 
 impl Writable {
-    /// Attaches and mounts a copy that was just cut: the log of XFS is replayed, orphans of ext4 are ended.
-    pub(crate) fn open(file: &File, shadow_id: ShadowId, fs_type: &str, part: Part) -> Result<Self, VssError> {
+    /// Attaches and mounts a copy that was just cut: the log of XFS is replayed, orphans of ext4 are ended. What the copy
+    /// shows of stores, at its top and in the directory `store_below` of it, is removed.
+    ///
+    /// # Errors
+    /// As [`mount_sealed`].
+    pub fn open(
+        file: &File,
+        shadow_id: ShadowId,
+        fs_type: &str,
+        part: Part,
+        store_below: Option<&Path>,
+    ) -> Result<Self, VssError> {
         let device = attach(file, shadow_id, part, false)?;
         let mounted = mount_copy(fs_type, device.path(), false)?;
         // What is at the top may be the store of other copies.
         let top = mount::open_beneath(&mounted, Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| failed(format!("Shadow copy {shadow_id} cannot be opened"), &error))?;
         store::hide_in_copy(&top)?;
+        if let Some(below) = store_below {
+            match mount::open_beneath(&mounted, below, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(directory) => store::hide_in_copy(&directory)?,
+                Err(error) if is(&error, Errno::NOENT) => {}
+                Err(error) => {
+                    return Err(failed(format!("{} in the copy cannot be opened", below.display()), &error));
+                }
+            }
+        }
         Ok(Self { fs_type: fs_type.to_owned(), mounted, device })
     }
 
+    /// Its loop device.
+    #[must_use]
+    pub fn device(&self) -> &Path {
+        self.device.path()
+    }
+
     /// One more mount of it.
-    pub(crate) fn mount(&self, writable: bool) -> Result<OwnedFd, VssError> {
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO`.
+    pub fn mount(&self, writable: bool) -> Result<OwnedFd, VssError> {
         let mounted = mount_copy(&self.fs_type, self.device.path(), false)?;
         if !writable {
             mount::change(&mounted, Change::SHADOW, false)
@@ -119,7 +175,10 @@ impl Writable {
     }
 
     /// Ends all writing, wherever somebody still has the copy open. It may be tried again.
-    pub(crate) fn close(&self) -> Result<(), VssError> {
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` when a file of it stays open for writing.
+    pub fn close(&self) -> Result<(), VssError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match mount::make_file_system_read_only(&self.mounted) {
@@ -144,7 +203,10 @@ impl Writable {
 }
 
 /// Makes the file read-only for good.
-pub(crate) fn seal(file: &File) -> Result<(), VssError> {
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO`, `VSS_E_INSUFFICIENT_STORAGE`.
+pub fn seal(file: &File) -> Result<(), VssError> {
     let sealed = || -> io::Result<()> {
         rustix::fs::fchmod(file, SEALED)?;
         rustix::fs::fsync(file)?;
@@ -157,7 +219,10 @@ pub(crate) fn seal(file: &File) -> Result<(), VssError> {
 }
 
 /// Mounts a sealed copy, on a read-only loop device that ends with the mount.
-pub(crate) fn mount_sealed(file: &File, shadow_id: ShadowId, fs_type: &str, part: Part) -> Result<OwnedFd, VssError> {
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO` when there is no free loop device, or the image is no such file system.
+pub fn mount_sealed(file: &File, shadow_id: ShadowId, fs_type: &str, part: Part) -> Result<OwnedFd, VssError> {
     let device = attach(file, shadow_id, part, true)?;
     mount_copy(fs_type, device.path(), true)
 }

@@ -1,13 +1,18 @@
-//! The outer file system: the one that an image and its copies lie on. It has to be mounted; nobody's own mount is used.
+//! The outer file system: the one that images and copies lie on. It has to be mounted; nobody's own mount is used.
 //!
 //! It is found again by its type and uuid. Of several with the same uuid (a copy of an XFS that is mounted beside it) the
 //! one on the device that was remembered counts, and none that is a shadow copy.
 
+use crate::{failure::failed, store};
 use rustix::{fs::OFlags, io::Errno};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
 };
 use vss_linux::{
@@ -16,22 +21,21 @@ use vss_linux::{
     mountinfo::{self, MountEntry},
 };
 use vss_model::{VssCode, VssError};
-use vss_provider::{failure::failed, store};
 
 /// What a file system is found by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct OuterName {
-    /// `xfs` or `btrfs`.
-    pub(crate) fs_type: String,
+pub struct OuterName {
+    /// As the kernel names it: `xfs`, `btrfs`, `ext4`.
+    pub fs_type: String,
     /// In text form.
-    pub(crate) uuid: String,
+    pub uuid: String,
     /// The device that it was on; one of them on btrfs.
-    pub(crate) device: PathBuf,
+    pub device: PathBuf,
 }
 
 /// One file system, reached through a mount of its top that is attached nowhere; unmounted when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Outer {
+pub struct Outer {
     name: OuterName,
     /// Its root directory (on btrfs: of subvolume 5), open for reading.
     top: OwnedFd,
@@ -41,7 +45,10 @@ pub(crate) struct Outer {
 
 impl Outer {
     /// Reaches the file system; none when it is not mounted now. A read-only one is reached to read from it.
-    pub(crate) fn open(name: &OuterName) -> Result<Option<Self>, VssError> {
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` when it cannot be mounted once more.
+    pub fn open(name: &OuterName) -> Result<Option<Self>, VssError> {
         let Some(entry) = find(name)? else { return Ok(None) };
         let device = device_of(&entry).unwrap_or_else(|| PathBuf::from(&entry.source));
         // The same superblock as that of the mount that was found.
@@ -52,7 +59,7 @@ impl Outer {
         } else {
             mount::mount_device(&name.fs_type, &device, read_only, &[])
         };
-        let cannot = |what: &str, error: &std::io::Error| {
+        let cannot = |what: &str, error: &io::Error| {
             failed(format!("The {} on {} cannot be {what}", name.fs_type, device.display()), error)
         };
         let mounted = mounted.map_err(|error| cannot("mounted once more", &error))?;
@@ -62,17 +69,21 @@ impl Outer {
     }
 
     /// What it is found by.
-    pub(crate) fn name(&self) -> &OuterName {
+    #[must_use]
+    pub fn name(&self) -> &OuterName {
         &self.name
     }
 
     /// Brings every change of directories so far to the disk.
-    pub(crate) fn commit(&self) -> Result<(), VssError> {
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO`, `VSS_E_INSUFFICIENT_STORAGE`.
+    pub fn commit(&self) -> Result<(), VssError> {
         let done = if self.name.fs_type == "btrfs" {
             btrfs::commit_transaction(self)
         } else {
             // On XFS the log up to here, whatever is in it.
-            rustix::fs::fsync(self).map_err(std::io::Error::from)
+            rustix::fs::fsync(self).map_err(io::Error::from)
         };
         done.map_err(|error| {
             failed(format!("The {} {} cannot be written to disk", self.name.fs_type, self.name.uuid), &error)
@@ -87,12 +98,18 @@ impl AsFd for Outer {
 }
 
 /// True when the file system is mounted in this namespace.
-pub(crate) fn is_mounted(name: &OuterName) -> Result<bool, VssError> {
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO` when the mount table cannot be read.
+pub fn is_mounted(name: &OuterName) -> Result<bool, VssError> {
     Ok(find(name)?.is_some())
 }
 
 /// Refuses when the file system is mounted read-only.
-pub(crate) fn check_is_writable(name: &OuterName) -> Result<(), VssError> {
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO`.
+pub fn check_is_writable(name: &OuterName) -> Result<(), VssError> {
     match find(name)? {
         Some(entry) if entry.is_file_system_read_only() => Err(VssError::new(
             VssCode::ProviderVeto,
@@ -121,24 +138,85 @@ fn is_it(entry: &MountEntry, name: &OuterName) -> bool {
 }
 
 /// True when the device is attached to a copy in a store.
-pub(crate) fn is_shadow_copy(device: &Path) -> bool {
+#[must_use]
+pub fn is_shadow_copy(device: &Path) -> bool {
     let Some(name) = device.file_name() else { return false };
     loop_device::backing_file(&Path::new("/sys/class/block").join(name)).is_some_and(|image| store::holds(&image))
 }
 
 /// The block device of a mount: by the kernel's numbers where they are those of a device, else what was mounted.
-pub(crate) fn device_of(entry: &MountEntry) -> Option<PathBuf> {
-    let sysfs = fs::canonicalize(format!("/sys/dev/block/{}:{}", entry.major, entry.minor)).ok();
-    let by_number = sysfs.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-    match by_number {
-        // sysfs writes the slash in names such as `cciss/c0d0` as an exclamation mark.
-        Some(name) => Some(Path::new("/dev").join(name.replace('!', "/"))),
-        None => fs::canonicalize(&entry.source).ok().filter(|source| source.starts_with("/dev")),
+#[must_use]
+pub fn device_of(entry: &MountEntry) -> Option<PathBuf> {
+    device_node(entry.device_number())
+        .or_else(|| fs::canonicalize(&entry.source).ok().filter(|source| source.starts_with("/dev")))
+}
+
+/// The node in `/dev` of the block device with this number; none when there is no such device.
+#[must_use]
+pub fn device_node(device_number: u64) -> Option<PathBuf> {
+    let (major, minor) = (rustix::fs::major(device_number), rustix::fs::minor(device_number));
+    let sysfs = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    // sysfs writes the slash in names such as `cciss/c0d0` as an exclamation mark.
+    let name = sysfs.file_name()?.to_str()?.replace('!', "/");
+    Some(Path::new("/dev").join(name))
+}
+
+/// The mount of this namespace that holds `path`, by its words alone: no file system is asked.
+#[must_use]
+pub fn covering<'a>(path: &Path, mounts: &'a [MountEntry]) -> Option<&'a MountEntry> {
+    let over = mounts.iter().filter(|entry| path.starts_with(&entry.mount_point));
+    // A later mount hides an earlier one at its place; of equal ones the last is taken.
+    over.max_by_key(|entry| entry.mount_point.components().count())
+}
+
+/// Which of its parts a file system has on another device than its own; a copy of that device alone would lack it. None
+/// when all is on one. Of XFS the log and the realtime part, by the options of its mount; of ext4 the journal, by the
+/// superblock on `device`.
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO` when `device` cannot be read.
+pub fn part_elsewhere(
+    entry: Option<&MountEntry>,
+    fs_type: &str,
+    device: &Path,
+) -> Result<Option<&'static str>, VssError> {
+    for (option, what) in [("logdev", "log"), ("rtdev", "realtime part")] {
+        if entry.is_some_and(|entry| entry.super_option(option).is_some()) {
+            return Ok(Some(what));
+        }
     }
+    if fs_type != "ext4" {
+        return Ok(None);
+    }
+    /// `s_journal_dev` of the superblock, which begins at 1024 (fs/ext4/ext4.h).
+    const JOURNAL_DEVICE: u64 = 1024 + 0xe4;
+    let mut journal = [0; 4];
+    File::open(device)
+        .and_then(|file| file.read_exact_at(&mut journal, JOURNAL_DEVICE))
+        .map_err(|error| failed(format!("{} cannot be read", device.display()), &error))?;
+    Ok((journal != [0; 4]).then_some("journal"))
+}
+
+/// The uuid of the file system that `file` lies on, mounted by `host`, in text form.
+///
+/// # Errors
+/// `NotFound` when it has none.
+pub fn uuid_of(file: impl AsFd, host: &MountEntry) -> io::Result<String> {
+    if host.fs_type == "btrfs" {
+        return Ok(btrfs::uuid(file)?.to_string());
+    }
+    // XFS tells its uuid since Linux 6.9.
+    if let Ok(Some(uuid)) = fs_uuid::of_fd(file) {
+        return Ok(uuid.to_string());
+    }
+    let device = device_of(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let uuid = fs_uuid::of_device(&device, &host.fs_type)?;
+    uuid.map(|uuid| uuid.to_string()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 /// True when `error` says that the file system has no shared blocks.
-pub(crate) fn cannot_share(error: &std::io::Error) -> bool {
+#[must_use]
+pub fn cannot_share(error: &io::Error) -> bool {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     is(Errno::OPNOTSUPP) || is(Errno::NOTTY)
 }
