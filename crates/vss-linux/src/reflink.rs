@@ -1,4 +1,4 @@
-//! Files that share their blocks: FICLONE and what must be known before it (ioctl_ficlone(2), fiemap).
+//! Files that share their blocks: FICLONE and what must be known before it (ioctl_ficlone(2)).
 
 use std::{
     io,
@@ -33,31 +33,6 @@ pub fn clone_beginning(source: impl AsFd, target: impl AsFd, length: u64) -> io:
     let result =
         unsafe { libc::ioctl(target.as_fd().as_raw_fd(), numbers::FICLONERANGE as libc::Ioctl, &raw const range) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// `struct fiemap` of include/uapi/linux/fiemap.h without its array.
-#[repr(C)]
-#[derive(Default)]
-struct Fiemap {
-    start: u64,
-    length: u64,
-    flags: u32,
-    mapped_extents: u32,
-    extent_count: u32,
-    reserved: u32,
-}
-
-/// In how many pieces the file lies on its device. What is only in memory yet does not count.
-///
-/// # Errors
-/// `EOPNOTSUPP` on a file system that does not tell.
-pub fn extents(file: impl AsFd) -> io::Result<u32> {
-    let mut request = Fiemap { length: u64::MAX, ..Fiemap::default() };
-    // SAFETY: with an extent count of 0 FS_IOC_FIEMAP reads and writes one struct fiemap without its array, which Fiemap
-    // mirrors.
-    let result =
-        unsafe { libc::ioctl(file.as_fd().as_raw_fd(), numbers::FS_IOC_FIEMAP as libc::Ioctl, &raw mut request) };
-    if result == 0 { Ok(request.mapped_extents) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `struct xfs_fsop_geom` of fs/xfs/libxfs/xfs_fs.h, the first version of the call that has the feature flags: 112 bytes.
@@ -104,7 +79,7 @@ mod tests {
     #[test]
     fn proc_shares_nothing() {
         let file = File::open("/proc/version").unwrap();
-        assert!(extents(&file).is_err() && xfs_shares_blocks(&file).is_err());
+        assert!(xfs_shares_blocks(&file).is_err());
         assert!(clone_beginning(&file, &file, 4096).is_err());
     }
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use rustix::io::Errno;
 use std::{fs::File, os::fd::OwnedFd};
-use vss_linux::reflink;
+use vss_linux::{fiemap, reflink};
 use vss_model::{Instant, ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
     CommittedCopy, current,
@@ -242,7 +242,7 @@ impl Copy {
 
 /// In how many pieces an image lies.
 pub(crate) fn extents_of(image: &File) -> Result<u32, VssError> {
-    match reflink::extents(image) {
+    match fiemap::count(image) {
         // A file system that does not tell cannot be foreseen either.
         Err(error) if is(&error, Errno::OPNOTSUPP) => Ok(0),
         extents => extents.map_err(|error| failed("The pieces of the image cannot be counted", &error)),

@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::FileExt,
     time::{Duration, Instant},
 };
-use vss_linux::reflink;
+use vss_linux::fiemap;
 use vss_provider::Provider;
 use vss_provider_reflink::forecast;
 
@@ -53,7 +53,7 @@ fn measure(kind: &'static str, wanted: u64) {
     let grown = File::options().write(true).open(&inner.image).unwrap();
     grown.set_len((64 << 20) + wanted * 8192 + 8192).unwrap();
     fragment(&outer, &inner, wanted);
-    let pieces = reflink::extents(&grown).unwrap();
+    let pieces = fiemap::count(&grown).unwrap();
     let provider = provider();
     let volumes = [inner.volume()];
     let [mut holds, mut commits] = [const { Vec::new() }; 2];

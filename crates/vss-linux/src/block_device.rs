@@ -1,0 +1,58 @@
+//! Facts about a block device: how large it is, and what of it is under way.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use rustix::ioctl::{Getter, ioctl, opcode};
+
+/// `BLKGETSIZE64`, `_IOR(0x12, 114, size_t)`.
+const BLKGETSIZE64: rustix::ioctl::Opcode = opcode::read::<u64>(0x12, 114);
+
+/// Bytes of the device. Allocates nothing.
+///
+/// # Errors
+/// `ENOTTY` when it is no block device.
+pub fn size(device: impl AsFd) -> io::Result<u64> {
+    // SAFETY: BLKGETSIZE64 writes one u64 and reads nothing.
+    Ok(unsafe { ioctl(device, Getter::<BLKGETSIZE64, u64>::new()) }?)
+}
+
+/// Bytes of the smallest read or write that the device takes: what O_DIRECT must be a multiple of.
+///
+/// # Errors
+/// `ENOTTY` when it is no block device.
+pub fn sector(device: impl AsFd) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: BLKSSZGET writes one int, which lives through the call.
+    let result = unsafe {
+        libc::ioctl(device.as_fd().as_raw_fd(), linux_raw_sys::ioctl::BLKSSZGET as libc::Ioctl, &raw mut bytes)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    u64::try_from(bytes).map_err(io::Error::other)
+}
+
+/// Requests to the device that are under way now: reads and writes (`/sys/dev/block/M:N/inflight`).
+///
+/// # Errors
+/// There is no such device, or sysfs is not mounted.
+pub fn under_way(device_number: u64) -> io::Result<u64> {
+    let (major, minor) = (rustix::fs::major(device_number), rustix::fs::minor(device_number));
+    let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/inflight"))?;
+    Ok(text.split_whitespace().filter_map(|number| number.parse::<u64>().ok()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_device_has_no_size() {
+        assert_eq!(BLKGETSIZE64, 0x8008_1272);
+        let file = fs::File::open("/proc/version").unwrap();
+        assert!(size(&file).is_err() && sector(&file).is_err() && under_way(0).is_err());
+    }
+}

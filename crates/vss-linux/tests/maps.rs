@@ -1,0 +1,146 @@
+//! Free space and places of files as real file systems tell them, on loop devices of the test's own.
+
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use vss_linux::{
+    block_device, fiemap, freeze,
+    fsmap::FreeSpace,
+    loop_device::{AttachOptions, LoopDevice},
+};
+
+/// A mounted file system; undone when it is dropped.
+struct Mounted {
+    place: PathBuf,
+    device: LoopDevice,
+}
+
+impl Mounted {
+    fn new(kind: &str, mib: u64, options: &[&str]) -> Option<Self> {
+        let name = options.concat().replace(['-', '='], "");
+        let place = std::env::temp_dir().join(format!("vss-linux-maps-{}-{kind}{name}", std::process::id()));
+        fs::create_dir_all(place.join("on")).unwrap();
+        let image = place.join("image");
+        File::create_new(&image).unwrap().set_len(mib << 20).unwrap();
+        let quiet: &[&str] = if kind == "ext4" { &["-q", "-F"] } else { &["-q", "-f"] };
+        let made = Command::new(format!("mkfs.{kind}")).args(quiet).args(options).arg(&image).status();
+        if !rustix::process::geteuid().is_root() || !made.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: maps of {kind}: needs root and mkfs.{kind}");
+            fs::remove_dir_all(&place).unwrap();
+            return None;
+        }
+        let device = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
+        rustix::mount::mount(device.path(), place.join("on"), kind, MountFlags::empty(), None).unwrap();
+        Some(Self { place, device })
+    }
+
+    fn top(&self) -> File {
+        File::open(self.place.join("on")).unwrap()
+    }
+
+    fn free(&self) -> u64 {
+        let mut free = 0;
+        let mut end = 0;
+        FreeSpace::default()
+            .each(self.top(), |run| {
+                assert!(run.start >= end && run.start < run.end, "{run:?} after {end}");
+                end = run.end;
+                free += run.end - run.start;
+            })
+            .unwrap();
+        assert!(end <= block_device::size(File::open(self.device.path()).unwrap()).unwrap());
+        free
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.place.join("on"), UnmountFlags::DETACH);
+        let _ = fs::remove_dir_all(&self.place);
+    }
+}
+
+/// Free blocks as the block bitmaps on the device have them.
+fn free_on_disk(device: &Path) -> u64 {
+    let output = Command::new("dumpe2fs").arg(device).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number =
+        |name: &str| -> u64 { text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap() };
+    let mut free = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("  Free blocks: ")) {
+        for run in line.split(", ").filter(|run| !run.is_empty()) {
+            let (first, last) = run.split_once('-').unwrap_or((run, run));
+            free += last.parse::<u64>().unwrap() - first.parse::<u64>().unwrap() + 1;
+        }
+    }
+    free * number("Block size:")
+}
+
+#[test]
+fn ext4_with_groups_that_are_wholly_in_use_hides_none() {
+    for options in [["-b", "1024"], ["-b", "4096"]] {
+        let Some(mounted) = Mounted::new("ext4", 256, &options) else { return };
+        // Several groups of 8 MiB (1 KiB blocks) or one of 128 MiB have no free block any more.
+        let file = File::create(mounted.place.join("on/large")).unwrap();
+        let data = vec![1_u8; 1 << 20];
+        (0..190).for_each(|mib| file.write_all_at(&data, mib << 20).unwrap());
+        // With it goes what is reserved for its growth, in memory only.
+        drop(file);
+        freeze::sync(mounted.top()).unwrap();
+        let told = mounted.free();
+        assert!(told <= 64 << 20, "{told} free bytes");
+        // Also while it is frozen, and then the bitmaps are on the device.
+        freeze::freeze(mounted.top()).unwrap();
+        let (frozen, on_disk) = (mounted.free(), free_on_disk(mounted.device.path()));
+        freeze::thaw(mounted.top()).unwrap();
+        assert_eq!((frozen, told), (on_disk, on_disk), "{options:?}");
+    }
+}
+
+#[test]
+fn xfs_tells_what_is_free_while_it_is_frozen() {
+    let Some(mounted) = Mounted::new("xfs", 320, &[]) else { return };
+    let empty = mounted.free();
+    let file = File::create(mounted.place.join("on/large")).unwrap();
+    let data = vec![1_u8; 1 << 20];
+    (0..100).for_each(|mib| file.write_all_at(&data, mib << 20).unwrap());
+    drop(file);
+    freeze::sync(mounted.top()).unwrap();
+    freeze::freeze(mounted.top()).unwrap();
+    let filled = mounted.free();
+    freeze::thaw(mounted.top()).unwrap();
+    assert!((99 << 20..140 << 20).contains(&(empty - filled)), "{empty} - {filled}");
+}
+
+#[test]
+fn a_file_is_where_its_pieces_say() {
+    for kind in ["ext4", "xfs"] {
+        let Some(mounted) = Mounted::new(kind, 320, &[]) else { return };
+        let file = File::create(mounted.place.join("on/file")).unwrap();
+        // Every other page, so that there are more pieces than the kernel tells in one call.
+        let page = |number: u64| vec![(number % 251) as u8 + 1; 4096];
+        (0..1200).for_each(|number| file.write_all_at(&page(number), number * 8192).unwrap());
+        let pieces = fiemap::pieces(&file).unwrap();
+        assert_eq!(fiemap::count(&file).unwrap() as usize, pieces.len());
+        freeze::sync(mounted.top()).unwrap();
+        let device = File::open(mounted.device.path()).unwrap();
+        let mut seen = 0;
+        for piece in &pieces {
+            let physical = piece.physical.clone().unwrap();
+            assert_eq!(physical.end - physical.start, piece.logical.end - piece.logical.start);
+            let mut found = vec![0; 4096];
+            for at in
+                (piece.logical.start..piece.logical.end).step_by(4096).filter(|at| at % 8192 == 0 && *at < 1200 * 8192)
+            {
+                device.read_exact_at(&mut found, physical.start + at - piece.logical.start).unwrap();
+                assert!(found == page(at / 8192), "{kind}: page {at}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 1200, "{kind}: {} pieces", pieces.len());
+    }
+}
