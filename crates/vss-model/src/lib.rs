@@ -5,6 +5,7 @@
 //! ("spec R" is the requester and writer contract, "spec P" the provider and tools contract).
 
 pub mod backup;
+pub mod bytes;
 pub mod claim;
 pub mod component;
 pub mod consistency;
@@ -16,22 +17,27 @@ pub mod involvement;
 pub mod level;
 pub mod limits;
 pub mod path_text;
+pub mod progress;
 pub mod proof;
 pub mod shadow;
+pub mod storage;
 pub mod time;
 pub mod volume;
 pub mod writer;
 
 pub use backup::{BackupState, BackupType};
+pub use bytes::Bytes;
 pub use claim::Claim;
 pub use component::{Component, ComponentKind, ComponentName, FileSpec, WriterMetadata};
 pub use consistency::Consistency;
 pub use context::{Attributes, Context};
-pub use creation::CreationOptions;
+pub use creation::{CopyForecast, CreationOptions};
 pub use error::{VssCode, VssError};
 pub use id::{OperationId, ProviderId, SessionId, SetId, ShadowId, WriterClassId, WriterInstanceId};
+pub use progress::{Progress, Work};
 pub use proof::{GuardAnswer, HoldProof, HoldSpan, MemberProof, Span};
 pub use shadow::{ComponentRecord, NestedCopy, ShadowCopy, ShadowCopySet, WriterRecord};
+pub use storage::Storage;
 pub use time::Instant;
 pub use volume::{FreezePolicy, Volume, VolumeId};
 pub use writer::{AppLevel, Usage, WriterState, WriterStatus};

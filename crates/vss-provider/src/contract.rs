@@ -13,8 +13,8 @@ use crate::{blocks::ChangedBlocks, progress::Watcher, revert::Revert, storage::S
 use serde::{Deserialize, Serialize};
 use std::{os::fd::OwnedFd, path::PathBuf};
 use vss_model::{
-    Attributes, Context, CreationOptions, FreezePolicy, Instant, NestedCopy, ProviderId, SetId, ShadowId, Volume,
-    VssError,
+    Attributes, Context, CopyForecast, CreationOptions, FreezePolicy, Instant, NestedCopy, ProviderId, SetId, ShadowId,
+    Volume, VssError,
 };
 
 /// What kind of provider it is, `VSS_PROV_*` (spec P 2.1).
@@ -100,26 +100,6 @@ pub struct Forecast {
     pub nested: Vec<PathBuf>,
     /// The copying that it takes; none for a provider that copies nothing.
     pub copying: Option<CopyForecast>,
-}
-
-/// What it takes to make a copy whose blocks are read and stored elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CopyForecast {
-    /// The directory that the image lies in.
-    #[serde(with = "vss_model::path_text")]
-    pub storage: PathBuf,
-    /// Bytes that are read before the hold.
-    pub bytes_to_read: u64,
-    /// Bytes that the image needs beyond what it has.
-    pub bytes_needed: u64,
-    /// Bytes available there above the floor.
-    pub bytes_available: u64,
-    /// How long the reading takes, in milliseconds; none when the rate is not known.
-    pub read_ms: Option<u64>,
-    /// How long the hold would be, in milliseconds; none when it is not known.
-    pub hold_ms: Option<u64>,
-    /// Why everything is compared instead of what was written since the last copy; none when it is not.
-    pub full_compare: Option<String>,
 }
 
 /// One volume to be copied.

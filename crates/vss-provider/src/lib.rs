@@ -31,6 +31,7 @@ pub mod storage;
 pub mod store;
 
 pub use contract::{
-    Capabilities, CommittedCopy, CopyForecast, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence,
-    Provider, ProviderProperties, ProviderType, StoredCopy, Support,
+    Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
+    ProviderProperties, ProviderType, StoredCopy, Support,
 };
+pub use vss_model::CopyForecast;
