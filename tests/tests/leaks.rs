@@ -116,7 +116,7 @@ impl Scene {
         let mut requester = Requester::connect(&self.instance.directories())?;
         requester.initialize_for_backup("leaks")?;
         requester.set_context(context)?;
-        requester.start_snapshot_set()?;
+        requester.start_snapshot_set(&vss_model::CreationOptions::default())?;
         for volume in self.volumes() {
             requester.add_to_snapshot_set(VolumeQuestion { volume: volume.path().to_owned(), provider: None })?;
         }

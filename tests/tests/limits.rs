@@ -193,7 +193,7 @@ fn begun(instance: &Instance) -> Result<Requester, VssError> {
     let mut requester = Requester::connect(&instance.directories())?;
     requester.initialize_for_backup("the other backup")?;
     requester.set_context(vss_model::Context::FileShareBackup)?;
-    requester.start_snapshot_set()?;
+    requester.start_snapshot_set(&vss_model::CreationOptions::default())?;
     Ok(requester)
 }
 

@@ -94,7 +94,7 @@ impl Scene {
         let mut requester = Requester::connect(&self.instance.directories())?;
         requester.initialize_for_backup("mixed")?;
         requester.set_context(Context::UntilRebootNoWriters)?;
-        requester.start_snapshot_set()?;
+        requester.start_snapshot_set(&vss_model::CreationOptions::default())?;
         for (volume, provider) in self.volumes().into_iter().zip(["reflink", "reflink", for_inner, "btrfs"]) {
             let question = VolumeQuestion { volume: volume.to_owned(), provider: Some(provider.to_owned()) };
             requester.add_to_snapshot_set(question)?;

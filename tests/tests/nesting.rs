@@ -110,7 +110,7 @@ fn set_of(instance: &Instance, volumes: &[(&Path, &str)]) -> Result<(), VssError
     let mut requester = Requester::connect(&instance.directories())?;
     requester.initialize_for_backup("test")?;
     requester.set_context(Context::FileShareBackup)?;
-    requester.start_snapshot_set()?;
+    requester.start_snapshot_set(&vss_model::CreationOptions::default())?;
     for (volume, provider) in volumes {
         let question = VolumeQuestion { volume: volume.to_path_buf(), provider: Some((*provider).to_owned()) };
         requester.add_to_snapshot_set(question)?;

@@ -28,7 +28,7 @@ fn set_of(instance: &Instance, volumes: &[(&Path, &str)]) -> Result<ShadowCopySe
     let mut requester = Requester::connect(&instance.directories())?;
     requester.initialize_for_backup("proof")?;
     requester.set_context(Context::UntilRebootNoWriters)?;
-    requester.start_snapshot_set()?;
+    requester.start_snapshot_set(&vss_model::CreationOptions::default())?;
     for (volume, provider) in volumes {
         let question = VolumeQuestion { volume: (*volume).to_owned(), provider: Some((*provider).to_owned()) };
         requester.add_to_snapshot_set(question)?;

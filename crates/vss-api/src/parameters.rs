@@ -196,7 +196,10 @@ mod tests {
 
     #[test]
     fn empty_parameters_are_no_parameters() {
-        assert_eq!(requester("StartSnapshotSet", json!({})), Ok(requester::Call::StartSnapshotSet));
+        assert_eq!(
+            requester("StartSnapshotSet", json!({})),
+            Ok(requester::Call::StartSnapshotSet(vss_model::CreationOptions::default()))
+        );
         assert_eq!(
             requester("DoSnapshotSet", json!({})),
             Ok(requester::Call::DoSnapshotSet(requester::DoSnapshotSet { strict: false }))

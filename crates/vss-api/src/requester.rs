@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{
-    BackupState, ComponentKind, Context, OperationId, SessionId, SetId, ShadowCopySet, ShadowId, VssError,
-    WriterClassId, WriterInstanceId, WriterMetadata, WriterStatus,
+    BackupState, ComponentKind, Context, CreationOptions, OperationId, SessionId, SetId, ShadowCopySet, ShadowId,
+    VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterStatus,
 };
 
 /// The name of the interface.
@@ -44,9 +44,9 @@ pub enum Call {
     /// Can this volume be copied, and by whom?
     #[serde(rename = "org.linuxvss.Requester.IsVolumeSupported")]
     IsVolumeSupported(VolumeQuestion),
-    /// Begins a set and takes the machine-wide creation lock.
+    /// Begins a set, with wishes of how its copies are made, and takes the machine-wide creation lock.
     #[serde(rename = "org.linuxvss.Requester.StartSnapshotSet")]
-    StartSnapshotSet,
+    StartSnapshotSet(CreationOptions),
     /// Adds a volume to the set.
     #[serde(rename = "org.linuxvss.Requester.AddToSnapshotSet")]
     AddToSnapshotSet(VolumeQuestion),

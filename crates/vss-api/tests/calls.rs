@@ -166,7 +166,9 @@ fn the_blocking_client_reads_results_and_errors() {
     let too_long = client.call_requester::<requester::VolumeSupport>(&question(5 << 20)).unwrap_err();
     assert_eq!(too_long.vss().unwrap().code, VssCode::Unexpected);
     client.set_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
-    let late = client.call_requester::<vss_api::Empty>(&requester::Call::StartSnapshotSet).unwrap_err();
+    let late = client
+        .call_requester::<vss_api::Empty>(&requester::Call::StartSnapshotSet(vss_model::CreationOptions::default()))
+        .unwrap_err();
     assert!(matches!(late, ClientError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut));
     assert!(matches!(
         client.call_management::<management::Shadows>(&management::Call::ListShadows),

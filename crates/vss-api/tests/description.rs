@@ -328,6 +328,12 @@ fn messages_of_requesters_are_as_described() {
         failure: Some(failure()),
     };
     let shadow_id = model::ShadowId::random();
+    let wishes = model::CreationOptions {
+        max_rate: Some(1),
+        max_hold_ms: Some(1),
+        storage: Some("/".into()),
+        full_compare: true,
+    };
     let samples = vec![
         sample(
             &r::Call::InitializeForBackup(r::InitializeForBackup { requester: "x".to_owned() }),
@@ -344,7 +350,7 @@ fn messages_of_requesters_are_as_described() {
             &r::Call::IsVolumeSupported(question.clone()),
             &r::VolumeSupport { supported: true, provider: Some("btrfs".to_owned()), reason: String::new() },
         ),
-        sample(&r::Call::StartSnapshotSet, &r::SetStarted { set_id: model::SetId::random() }),
+        sample(&r::Call::StartSnapshotSet(wishes), &r::SetStarted { set_id: model::SetId::random() }),
         sample(
             &r::Call::AddToSnapshotSet(question),
             &r::VolumeAdded { shadow_id, volume: "/".into(), inner: "x".into(), provider: "btrfs".to_owned() },

@@ -16,11 +16,13 @@ pub const LONGEST_HOLD_MS: u64 = 8000;
 #[serde(default, deny_unknown_fields)]
 pub struct CreationOptions {
     /// The most that is read from a volume before the hold, in bytes a second; none: as fast as applications leave room for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<u64>,
     /// The longest hold that is begun, in milliseconds, 1 to 8000; none: [`crate::limits::MIRROR_HOLD`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_hold_ms: Option<u64>,
     /// The directory for images; none: the settings, then the service's own choice.
-    #[serde(with = "crate::path_text::optional")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "crate::path_text::optional")]
     pub storage: Option<PathBuf>,
     /// True: the whole volume is read and compared inside the hold, and nothing is traced.
     pub full_compare: bool,

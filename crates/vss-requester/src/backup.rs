@@ -46,7 +46,7 @@ impl Backup {
         if request.context.has_writers() {
             choose_writers(&mut requester, &request.writers, monitor)?;
         }
-        start_set(&mut requester, request.wait, monitor)?;
+        start_set(&mut requester, request, monitor)?;
         let finished = make_set(&mut requester, request, monitor);
         let (members, statuses, set) = match finished {
             Ok(finished) => finished,
@@ -238,12 +238,13 @@ fn all_completed(statuses: &[WriterStatus]) -> Result<(), VssError> {
     })
 }
 
-/// Begins the set, waiting at most `wait` for another one to be finished.
-fn start_set(requester: &mut Requester, wait: Duration, monitor: &mut dyn Monitor) -> Result<(), VssError> {
+/// Begins the set, waiting for another one to be finished, as long as the request says.
+fn start_set(requester: &mut Requester, request: &BackupRequest, monitor: &mut dyn Monitor) -> Result<(), VssError> {
+    let wait = request.wait;
     let deadline = Instant::now() + wait;
     let mut said = String::new();
     loop {
-        let error = match requester.start_snapshot_set() {
+        let error = match requester.start_snapshot_set(&request.options) {
             Ok(_) => return Ok(()),
             Err(error) if error.code == VssCode::SnapshotSetInProgress => error,
             Err(error) => return Err(error),

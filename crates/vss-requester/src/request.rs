@@ -3,7 +3,7 @@
 use crate::volumes::{Selected, mounts, one_each, select};
 use std::path::PathBuf;
 use std::time::Duration;
-use vss_model::{BackupState, BackupType, Consistency, Context, VssError};
+use vss_model::{BackupState, BackupType, Consistency, Context, CreationOptions, VssError};
 
 /// How long another creation is waited for, when nothing else is said.
 const WAIT: Duration = Duration::from_secs(600);
@@ -56,6 +56,8 @@ pub struct BackupRequest {
     pub writers: WriterChoice,
     /// The provider of every volume, by name; none: the service chooses.
     pub provider: Option<String>,
+    /// How the copies are to be made, as far as their providers can heed it.
+    pub options: CreationOptions,
     /// One path on each volume to copy, absolute and without symbolic links ([`one_each`]).
     pub volumes: Vec<PathBuf>,
     /// True: the failure of an involved writer fails the set.
@@ -81,6 +83,7 @@ impl BackupRequest {
             state: BackupState { backup_type, ..BackupState::default() },
             writers: WriterChoice::All,
             provider: None,
+            options: CreationOptions::default(),
             volumes: one_each(selected).into_iter().map(|one| one.path.clone()).collect(),
             strict: true,
             require: None,

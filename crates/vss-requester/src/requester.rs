@@ -13,8 +13,8 @@ use vss_api::requester::{
     Wait, WriterClasses,
 };
 use vss_model::{
-    BackupState, Context, OperationId, SessionId, SetId, ShadowCopySet, ShadowId, VssCode, VssError, WriterClassId,
-    WriterMetadata, WriterStatus,
+    BackupState, Context, CreationOptions, OperationId, SessionId, SetId, ShadowCopySet, ShadowId, VssCode, VssError,
+    WriterClassId, WriterMetadata, WriterStatus,
 };
 
 /// Longest time that one `Wait` is left unanswered, so that a wish to stop is seen soon.
@@ -125,12 +125,13 @@ impl Requester {
         self.call(&Call::IsVolumeSupported(volume))
     }
 
-    /// Begins a set and takes the machine-wide creation lock.
+    /// Begins a set whose copies are made with these wishes, and takes the machine-wide creation lock.
     ///
     /// # Errors
-    /// `VSS_E_SNAPSHOT_SET_IN_PROGRESS`, at once, while another set is being created.
-    pub fn start_snapshot_set(&mut self) -> Result<SetId, VssError> {
-        let reply: SetStarted = self.call(&Call::StartSnapshotSet)?;
+    /// `VSS_E_SNAPSHOT_SET_IN_PROGRESS`, at once, while another set is being created; `E_INVALIDARG` for a wish out of its
+    /// range; `VSS_E_OBJECT_NOT_FOUND` for a storage that does not exist; `E_ACCESSDENIED` for one that root has not named.
+    pub fn start_snapshot_set(&mut self, options: &CreationOptions) -> Result<SetId, VssError> {
+        let reply: SetStarted = self.call(&Call::StartSnapshotSet(options.clone()))?;
         Ok(reply.set_id)
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
-use vss_model::{BackupState, BackupType, Consistency, Context, VssCode};
+use vss_model::{BackupState, BackupType, Consistency, Context, CreationOptions, VssCode};
 use vss_requester::{Backup, BackupRequest, Instance, Monitor, Quiet, Requester, WriterChoice};
 
 const ID: &str = "b5946137-7b9f-4925-af80-51abd60b20d5";
@@ -91,7 +91,10 @@ impl State {
                 return json!({"error": "org.linuxvss.Requester.VssError", "parameters": {"name": error.name(),
                     "code": error.hresult(), "message": "Another set is being created by borg", "hint": ""}});
             }
-            "StartSnapshotSet" => json!({"set_id": ID}),
+            "StartSnapshotSet" => {
+                assert_eq!(call["parameters"], json!({"max_rate": 1 << 20, "full_compare": false}));
+                json!({"set_id": ID})
+            }
             "AddToSnapshotSet" => json!({"shadow_id": ID, "volume": "/srv", "inner": "", "provider": "fake"}),
             "GetWriterMetadata" => json!({"writers": self.behaviour.writers.iter().map(writer).collect::<Vec<_>>()}),
             "GetWriterStatus" => json!({"writers": []}),
@@ -147,6 +150,7 @@ fn request(context: Context) -> BackupRequest {
         state: BackupState { backup_type: BackupType::Full, ..BackupState::default() },
         writers: WriterChoice::All,
         provider: None,
+        options: CreationOptions { max_rate: Some(1 << 20), ..CreationOptions::default() },
         volumes: vec!["/srv".into(), "/home".into()],
         strict: true,
         require: None,

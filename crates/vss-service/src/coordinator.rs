@@ -28,7 +28,7 @@ use vss_api::event::{self, EventKind};
 use vss_api::requester::VolumeAdded;
 use vss_api::server::{Call, ConnectionId, Face, Peer, Replier, WriterReplier};
 use vss_api::{Empty, requester, writer};
-use vss_model::{Instant, VssCode, VssError, WriterClassId, WriterInstanceId, limits};
+use vss_model::{CreationOptions, Instant, VssCode, VssError, WriterClassId, WriterInstanceId, limits};
 use vss_session::{Effect, Event, Finished};
 
 /// An instance on demand ends when it has been idle for so long.
@@ -58,8 +58,8 @@ pub enum Action {
     },
     /// A connection ended.
     Disconnected(ConnectionId),
-    /// The creation lock was taken, or not.
-    LockTaken(ConnectionId, Result<CreationLock, VssError>, Replier),
+    /// The creation lock was taken for a set with these wishes, or not.
+    LockTaken(ConnectionId, Result<(CreationLock, CreationOptions), VssError>, Replier),
     /// A volume and its provider were found, or not.
     VolumeFound(ConnectionId, Result<Box<Candidate>, VssError>, Replier),
     /// A volume was taken into a set, or not.
@@ -209,9 +209,9 @@ impl Coordinator {
                 self.admit_writer(connection, register, replier, owner);
             }
             Action::Disconnected(id) => self.disconnected(id),
-            Action::LockTaken(id, lock, replier) => {
+            Action::LockTaken(id, taken, replier) => {
                 self.jobs -= 1;
-                self.lock_taken(id, lock, replier);
+                self.lock_taken(id, taken, replier);
             }
             Action::VolumeFound(id, found, replier) => {
                 self.jobs -= 1;

@@ -11,7 +11,7 @@ use vss_api::management::SessionStatus;
 use vss_api::requester::OperationState;
 use vss_api::server::Peer;
 use vss_api::writer::EventVolume;
-use vss_model::{OperationId, SessionId, ShadowCopySet, WriterStatus, level};
+use vss_model::{CreationOptions, OperationId, SessionId, ShadowCopySet, WriterStatus, level};
 use vss_session::State;
 
 /// Ended operations that `QueryStatus` still answers for.
@@ -29,6 +29,8 @@ pub struct Session {
     pub writers: Option<SessionWriters>,
     /// Their status as of the last job.
     pub statuses: Vec<WriterStatus>,
+    /// How the copies of its set are to be made.
+    pub options: CreationOptions,
     /// The volumes of its set.
     pub members: Vec<Member>,
     /// Its finished set if that has no volume; a set with copies is the catalogue's.
@@ -52,6 +54,7 @@ impl Session {
             state,
             writers: Some(SessionWriters::default()),
             statuses: Vec::new(),
+            options: CreationOptions::default(),
             members: Vec::new(),
             empty_set: None,
             lock: None,

@@ -122,6 +122,25 @@ pub fn mount_table() -> Result<Vec<(PathBuf, VolumeId)>, VssError> {
         .collect())
 }
 
+/// Can images lie in this directory, as far as it can be told before a volume is known? Looks at it without mounting an
+/// automount point; a directory on another machine is not asked. May block.
+///
+/// # Errors
+/// `VSS_E_OBJECT_NOT_FOUND`, `E_INVALIDARG` for what is no directory, `VSS_E_VOLUME_NOT_LOCAL`.
+pub fn check_storage(directory: &Path) -> Result<(), VssError> {
+    let way_out = "Name a directory on a local disk, with room for the used bytes of the volumes";
+    if let Some(entry) = mounts()?.holder(directory) {
+        check_is_local(directory, entry).map_err(|error| error.with_hint(way_out))?;
+    }
+    let status = rustix::fs::statat(rustix::fs::CWD, directory, AtFlags::NO_AUTOMOUNT)
+        .map_err(|error| not_found(directory, &error.into()))?;
+    if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+        return Ok(());
+    }
+    let message = format!("{} is no directory, so no image can lie in it", directory.display());
+    Err(VssError::new(VssCode::InvalidArgument, message).with_hint(way_out))
+}
+
 fn mounts() -> Result<Mounts, VssError> {
     mountinfo::mounts()
         .map(Mounts::new)

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use vss_model::creation::{LEAST_RATE, LONGEST_HOLD_MS};
 use vss_model::{BackupType, Consistency, SetId, ShadowId};
 use vss_requester::Instance;
 
@@ -83,6 +84,26 @@ pub(crate) struct BackupArguments {
     /// Seconds to wait while another set is being created; 0: fail at once
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) wait: u32,
+    #[command(flatten)]
+    pub(crate) copying: CopyingArguments,
+}
+
+/// Wishes for providers that copy the blocks of a volume.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Copying blocks (provider mirror)")]
+pub(crate) struct CopyingArguments {
+    /// Read at most so much a second before the hold: 50M, 1.5G (powers of 1024), 100MB (powers of 1000)
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    pub(crate) max_rate: Option<u64>,
+    /// Begin no hold that would be longer, in milliseconds, 1 to 8000 [default: 500]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=LONGEST_HOLD_MS))]
+    pub(crate) max_hold: Option<u64>,
+    /// Keep the images in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) storage: Option<PathBuf>,
+    /// Read and compare the whole volume in the hold; for kernels that cannot trace what is written
+    #[arg(long)]
+    pub(crate) full_compare: bool,
 }
 
 #[derive(Debug, Args)]
@@ -389,6 +410,11 @@ pub(crate) struct Id {
     pub(crate) set: SetId,
 }
 
+fn rate(text: &str) -> Result<u64, String> {
+    let rate = vss_model::bytes::parse(text)?;
+    if rate < LEAST_RATE { Err(format!("less than {}", vss_model::Bytes(LEAST_RATE))) } else { Ok(rate) }
+}
+
 fn id(text: &str) -> Result<Id, String> {
     let shadow = text.parse().map_err(|error: vss_model::id::InvalidId| error.to_string())?;
     let set = text.parse().map_err(|error: vss_model::id::InvalidId| error.to_string())?;
@@ -428,6 +454,9 @@ mod tests {
             ("vss run --volume /srv --no-writers --writer redis -- true", ErrorKind::ArgumentConflict),
             ("vss run --volume /srv --require perfect -- true", ErrorKind::InvalidValue),
             ("vss run --volume /srv --wait -1 -- true", ErrorKind::UnknownArgument),
+            ("vss create /srv --max-rate 50", ErrorKind::ValueValidation),
+            ("vss create /srv --max-rate fast", ErrorKind::ValueValidation),
+            ("vss create /srv --max-hold 8001", ErrorKind::ValueValidation),
             ("vss create", ErrorKind::MissingRequiredArgument),
             ("vss check", ErrorKind::MissingRequiredArgument),
             ("vss check /srv --no-writers --writer redis", ErrorKind::ArgumentConflict),

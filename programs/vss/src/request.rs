@@ -2,19 +2,31 @@
 
 use crate::args::BackupArguments;
 use std::time::Duration;
-use vss_model::BackupState;
-use vss_requester::volumes::Selected;
+use vss_model::{BackupState, CreationOptions, VssError};
+use vss_requester::volumes::{Selected, resolve};
 use vss_requester::{BackupRequest, Lifetime, WriterChoice};
 
 /// The request. `requester` is who asks, for lists and records.
+///
+/// # Errors
+/// `E_INVALIDARG` for a wish out of its range, `VSS_E_OBJECT_NOT_FOUND` for a storage that does not exist.
 pub(crate) fn request(
     requester: String,
     lifetime: Lifetime,
     selected: &[Selected],
     arguments: &BackupArguments,
-) -> BackupRequest {
+) -> Result<BackupRequest, VssError> {
+    let copying = &arguments.copying;
+    let options = CreationOptions {
+        max_rate: copying.max_rate,
+        max_hold_ms: copying.max_hold,
+        // The service has another working directory.
+        storage: copying.storage.as_deref().map(resolve).transpose()?,
+        full_compare: copying.full_compare,
+    };
+    options.check()?;
     let usual = BackupRequest::new(requester, lifetime, selected);
-    BackupRequest {
+    Ok(BackupRequest {
         context: lifetime.context(!arguments.no_writers),
         state: BackupState {
             backup_type: arguments.backup_type.map_or(usual.state.backup_type, Into::into),
@@ -25,11 +37,12 @@ pub(crate) fn request(
             names => WriterChoice::Named(names.to_vec()),
         },
         provider: arguments.provider.clone(),
+        options,
         strict: !arguments.allow_degraded,
         require: arguments.require.map(Into::into),
         wait: Duration::from_secs(arguments.wait.into()),
         ..usual
-    }
+    })
 }
 
 #[cfg(test)]
@@ -47,7 +60,7 @@ mod tests {
     fn made(line: &str, lifetime: Lifetime) -> BackupRequest {
         let line: Line = clap::Parser::parse_from(format!("vss {line}").split_whitespace());
         let mounts = mounts(&[("/", 1), ("/srv", 2)]);
-        request("test".to_owned(), lifetime, &selected(&["/srv/a", "/etc", "/srv/b"], &mounts), &line.backup)
+        request("test".to_owned(), lifetime, &selected(&["/srv/a", "/etc", "/srv/b"], &mounts), &line.backup).unwrap()
     }
 
     #[test]
@@ -76,6 +89,20 @@ mod tests {
         assert_eq!((request.provider.as_deref(), request.require), (Some("btrfs"), Some(Consistency::FileSystem)));
         assert_eq!((request.state.backup_type, request.strict, request.wait), (BackupType::Log, false, Duration::ZERO));
         assert_eq!(request.context, Context::AppRollback);
+        assert_eq!(request.options, CreationOptions::default());
+    }
+
+    #[test]
+    fn wishes_reach_the_request() {
+        let options =
+            made("--max-rate 50M --max-hold 250 --storage /proc/.. --full-compare", Lifetime::Session).options;
+        let wanted = CreationOptions {
+            max_rate: Some(50 << 20),
+            max_hold_ms: Some(250),
+            storage: Some("/".into()),
+            full_compare: true,
+        };
+        assert_eq!(options, wanted);
     }
 
     #[test]

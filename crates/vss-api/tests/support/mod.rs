@@ -78,7 +78,7 @@ impl Handler for TestHandler {
                 });
             }
             // Never answered.
-            Call::Requester(requester::Call::StartSnapshotSet) => self.kept.lock().unwrap().push(replier),
+            Call::Requester(requester::Call::StartSnapshotSet(_)) => self.kept.lock().unwrap().push(replier),
             // Given up.
             Call::Requester(requester::Call::AbortBackup) => drop(replier),
             // As long an answer as the path says.

@@ -7,7 +7,7 @@ use crate::operation::Operation;
 use crate::providers::by_contract;
 use crate::sagas::create_set::{Plan, Requester};
 use crate::sessions::Session;
-use crate::{blocking, removal, rules};
+use crate::{blocking, removal, rules, volumes};
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::event::{self, EventKind};
@@ -17,7 +17,7 @@ use vss_api::requester::{
     VolumeQuestion, Wait,
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
-use vss_model::{ComponentName, VssCode, VssError, limits};
+use vss_model::{ComponentName, CreationOptions, VssCode, VssError, limits};
 use vss_session::{Call as Step, Effect, Event, Finished, State};
 
 /// Longest name of a requester, in bytes.
@@ -44,7 +44,7 @@ impl Coordinator {
             Call::GetWriterMetadata => replier.result(self.metadata(id)),
             Call::AddComponent(component) => replier.result(self.step(id, Event::AddComponent(reference(component)))),
             Call::IsVolumeSupported(question) => self.is_volume_supported(id, question, replier),
-            Call::StartSnapshotSet => self.start_set(id, replier),
+            Call::StartSnapshotSet(options) => self.start_set(id, options, replier),
             Call::AddToSnapshotSet(question) => self.take_volume(id, question, replier),
             Call::PrepareForBackup => replier.result(self.begin(id, Event::PrepareForBackup)),
             Call::DoSnapshotSet(parameters) => {
@@ -232,10 +232,11 @@ impl Coordinator {
     }
 
     /// Taking the lock writes a file, which may lie on a volume that another instance holds: a job.
-    fn start_set(&mut self, id: ConnectionId, replier: Replier) {
+    fn start_set(&mut self, id: ConnectionId, options: CreationOptions, replier: Replier) {
         let path = self.creation_lock.clone();
         let permitted = self.session(id).and_then(|session| {
             vss_session::permits(&session.state, Step::StartSnapshotSet)?;
+            options.check()?;
             Ok(session.requester.clone())
         });
         let requester = match permitted {
@@ -243,10 +244,18 @@ impl Coordinator {
             Err(error) => return replier.error(&error),
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        if options.storage.is_some()
+            && let Err(error) = rules::root(&connection.peer, "choose where images lie")
+        {
+            return replier.error(&error);
+        }
         let holder = format!("{requester} (process {})", connection.peer.pid);
         connection.queue.begin();
         let work = async move {
-            let take = move || CreationLock::try_take(&path, &holder);
+            let take = move || {
+                options.storage.as_deref().map_or(Ok(()), volumes::check_storage)?;
+                Ok((CreationLock::try_take(&path, &holder)?, options))
+            };
             let lock = blocking::run("Taking the creation lock", limits::PROVIDER_IN_WINDOW, take).await;
             Action::LockTaken(id, lock, replier)
         };
@@ -254,12 +263,18 @@ impl Coordinator {
     }
 
     /// StartSnapshotSet goes on.
-    pub(crate) fn lock_taken(&mut self, id: ConnectionId, lock: Result<CreationLock, VssError>, replier: Replier) {
-        let started = lock.and_then(|lock| {
+    pub(crate) fn lock_taken(
+        &mut self,
+        id: ConnectionId,
+        taken: Result<(CreationLock, CreationOptions), VssError>,
+        replier: Replier,
+    ) {
+        let started = taken.and_then(|(lock, options)| {
             let session = self.session(id)?;
             let set_id = vss_model::SetId::random();
             session.state.apply(Event::StartSnapshotSet(set_id))?;
             session.lock = Some(lock);
+            session.options = options;
             Ok(SetStarted { set_id })
         });
         replier.result(started);
@@ -291,16 +306,16 @@ impl Coordinator {
             });
             vss_session::check(&session.state, &event)?;
             let facts = session.facts();
-            Ok((*candidate, facts.set_id.ok_or_else(no_set)?, facts.context))
+            Ok((*candidate, facts.set_id.ok_or_else(no_set)?, facts.context, session.options.clone()))
         });
-        let (candidate, set_id, context) = match accepted {
+        let (candidate, set_id, context, options) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 replier.error(&error);
                 return self.resume(id);
             }
         };
-        let work = jobs::begin_prepare(set_id, context, vss_model::CreationOptions::default(), candidate);
+        let work = jobs::begin_prepare(set_id, context, options, candidate);
         let work = async move { Action::VolumeTaken(id, work.await.map(Box::new), replier) };
         self.spawn(work, move || Action::Resumed(id));
     }

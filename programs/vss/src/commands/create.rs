@@ -14,7 +14,7 @@ use vss_requester::{Backup, Instance, Lifetime, Requester, volumes};
 pub(super) fn create(instance: &Instance, arguments: &CreateArguments) -> Result<(), Failure> {
     let selected = volumes::select(&arguments.volume, &volumes::mounts()?)?;
     let lifetime = if arguments.persistent { Lifetime::Persistent } else { Lifetime::UntilReboot };
-    let request = request("vss create".to_owned(), lifetime, &selected, &arguments.backup);
+    let request = request("vss create".to_owned(), lifetime, &selected, &arguments.backup)?;
     let requester = Requester::connect(instance)?;
     let signals = Signals::catch(FAILED)?;
     let mut progress = Progress::new(signals.clone(), instance);

@@ -55,7 +55,7 @@ fn prepare(instance: &Instance, arguments: RunArguments) -> Result<Run, VssError
     let selected = volumes::select(&arguments.volume, &volumes::mounts()?)?;
     let live = arguments.live.iter().map(|directory| volumes::resolve(directory)).collect::<Result<_, _>>()?;
     let directory = std::env::current_dir().map_err(|error| system_error("The working directory is gone", &error))?;
-    let request = request(requester_name(&arguments.command), Lifetime::Session, &selected, &arguments.backup);
+    let request = request(requester_name(&arguments.command), Lifetime::Session, &selected, &arguments.backup)?;
 
     let requester = Requester::connect(instance)?;
     let signals = Signals::catch(NO_COPY)?;
