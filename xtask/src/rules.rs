@@ -77,7 +77,7 @@ fn floor(package: &Package) -> Option<u32> {
     }
     match package.name.as_str() {
         "vss-model" | "vss-session" => Some(0),
-        "vss-api" | "vss-linux" => Some(1),
+        "vss-api" | "vss-linux" | "vss-stream" => Some(1),
         "vss-provider" | "vss-writer" | "vss-requester" => Some(2),
         "vss-service" => Some(4),
         _ => None,

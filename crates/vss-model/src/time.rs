@@ -1,7 +1,7 @@
 //! Instants in the records: wall-clock time for people and documents. Limits are measured elsewhere, in CLOCK_BOOTTIME.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// A wall-clock instant, serialised as RFC 3339 in UTC, for example `2026-11-24T09:30:00.123456Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,6 +32,19 @@ impl Instant {
     #[must_use]
     pub fn local_ms(self) -> String {
         self.0.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+    }
+}
+
+/// The text is no instant in RFC 3339. Carries the text, cut to 64 characters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not an instant (wanted: RFC 3339, as 2026-11-24T09:30:00Z)")]
+pub struct InvalidInstant(String);
+
+impl FromStr for Instant {
+    type Err = InvalidInstant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidInstant> {
+        text.parse().map(Self).map_err(|_| InvalidInstant(text.chars().take(64).collect()))
     }
 }
 

@@ -5,14 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use vss_model::VssError;
 
-/// A run of bytes in the image of a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Extent {
-    /// Where it begins, in bytes from the beginning of the volume.
-    pub offset: u64,
-    /// How many bytes it has; never 0.
-    pub length: u64,
-}
+pub use vss_model::Extent;
 
 /// Which blocks changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
