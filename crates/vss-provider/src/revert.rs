@@ -18,6 +18,9 @@ pub trait Revert: Send + Sync {
     /// Makes the volume equal to the copy. The volume must not be mounted. When it was broken off, the same call again ends
     /// it; until then the volume is neither the one nor the other, and says so to whoever asks this provider.
     ///
+    /// `watcher` hears of it before the first block is written: an error that comes before has changed nothing, and the
+    /// service forgets the revert.
+    ///
     /// # Errors
     /// `VSS_E_OBJECT_NOT_FOUND` when the copy or the volume's device is gone; `VSS_E_PROVIDER_VETO` when the volume is mounted
     /// or in use, or has another size than the copy; `VSS_E_REVERT_IN_PROGRESS` when one is running.
