@@ -5,14 +5,20 @@
 //! it is good for small ones alone, and no build that is released has it.
 //!
 //! A copy is the file `<shadow-id>.image` in the store, a directory that must lie on no volume of the set; it is mounted
-//! through a loop device of its own. PreFinal mounts it writable, which replays its log.
+//! through a loop device of its own. PreFinal mounts it writable, which replays its log. What changed from one copy to another
+//! is found by comparing the images; a revert writes back what differs.
+
+mod blocks;
+mod revert;
 
 use crate::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
+    blocks::ChangedBlocks,
     current::{self, Current},
     failure::failed,
     progress::Watcher,
+    revert::Revert,
     stage::Stage,
 };
 use rustix::fs::{FallocateFlags, OFlags};
@@ -47,13 +53,14 @@ const ALIGNMENT: usize = 4096;
 pub struct BlockCopyProvider {
     store: PathBuf,
     current: Current<Creation>,
+    reverting: revert::Reverting,
 }
 
 impl BlockCopyProvider {
     /// A provider whose copies lie in the directory `store`, which is made when it is missing.
     #[must_use]
     pub fn new(store: PathBuf) -> Self {
-        Self { store, current: Current::new(NAME) }
+        Self { store, current: Current::new(NAME), reverting: Default::default() }
     }
 
     fn file(&self, shadow_id: ShadowId) -> PathBuf {
@@ -349,6 +356,14 @@ impl Provider for BlockCopyProvider {
 
     fn presence(&self, copy: &StoredCopy) -> Result<Presence, VssError> {
         Ok(if self.file(copy.shadow_id).exists() { Presence::Present } else { Presence::Gone })
+    }
+
+    fn blocks(&self) -> Option<&dyn ChangedBlocks> {
+        Some(self)
+    }
+
+    fn revert(&self) -> Option<&dyn Revert> {
+        Some(self)
     }
 }
 
