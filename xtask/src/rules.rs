@@ -79,7 +79,7 @@ fn floor(package: &Package) -> Option<u32> {
         "vss-model" | "vss-session" => Some(0),
         "vss-api" | "vss-linux" | "vss-stream" => Some(1),
         "vss-provider" | "vss-writer" | "vss-requester" => Some(2),
-        "vss-service" => Some(4),
+        "vss-service" | "vss-backup" => Some(4),
         _ => None,
     }
 }
