@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use vss_model::error::status;
 use vss_model::{
     BackupState, ComponentKind, Context, CreationOptions, OperationId, SessionId, SetId, ShadowCopySet, ShadowId,
-    VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterStatus,
+    VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterStatus,
 };
 
 /// The name of the interface.
@@ -304,15 +305,42 @@ pub enum OperationState {
     Failed,
 }
 
-/// Reply to `Wait`, `QueryStatus` and `Cancel`.
+impl OperationState {
+    /// The number that `QueryStatus` gives; the failure's own for a failed operation, which needs `error`.
+    #[must_use]
+    pub fn number(self, error: Option<&VssError>) -> u32 {
+        match self {
+            Self::Pending => status::VSS_S_ASYNC_PENDING,
+            Self::Finished => status::VSS_S_ASYNC_FINISHED,
+            Self::Cancelled => status::VSS_S_ASYNC_CANCELLED,
+            Self::Failed => error.map_or(VssCode::Unexpected, |error| error.code).hresult(),
+        }
+    }
+}
+
+/// Reply to `Wait` and `QueryStatus`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationStatus {
     /// Where it stands.
     pub state: OperationState,
+    /// The same as a number: `VSS_S_ASYNC_*`, or the HRESULT of the failure.
+    #[serde(default)]
+    pub number: u32,
     /// Why it failed; none unless `state` is `failed`.
     pub error: Option<VssError>,
     /// Grows with each step that the operation begins.
     pub progress: u64,
     /// What it is doing, for a person, for example `freezing: postgresql`; empty before the first step.
     pub step: String,
+}
+
+/// Reply to `Cancel`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationCancelled {
+    /// What the call did: `S_OK`, `VSS_S_ASYNC_CANCELLED` when it had been cancelled before, `VSS_S_ASYNC_FINISHED` when it
+    /// had ended before (spec R 1.2).
+    pub result: u32,
+    /// Where the operation stands.
+    #[serde(flatten)]
+    pub status: OperationStatus,
 }

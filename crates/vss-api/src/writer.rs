@@ -289,6 +289,9 @@ pub struct EventReply {
     /// Why it failed: one of `VSS_E_WRITERERROR_*` (spec R 2.9); left out with a failed state: NONRETRYABLE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<VssCode>,
+    /// The application's own number for the failure, for its own support (spec R 2.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_code: Option<u32>,
     /// Why it failed, for a person: at most 4096 characters are kept.
     #[serde(default)]
     pub message: String,

@@ -303,6 +303,7 @@ fn messages_of_requesters_are_as_described() {
     let operation_id = started.operation_id;
     let status = r::OperationStatus {
         state: r::OperationState::Failed,
+        number: 1,
         error: Some(failure()),
         progress: 1,
         step: "Freeze".to_owned(),
@@ -326,6 +327,7 @@ fn messages_of_requesters_are_as_described() {
         involved: true,
         state: model::WriterState::FailedAtFreeze,
         failure: Some(failure()),
+        application_code: Some(7),
     };
     let shadow_id = model::ShadowId::random();
     let wishes = model::CreationOptions {
@@ -373,7 +375,7 @@ fn messages_of_requesters_are_as_described() {
         sample(&r::Call::AbortBackup, &nothing),
         sample(&r::Call::Wait(r::Wait { operation_id, timeout_ms: 1, seen_progress: 1 }), &status),
         sample(&r::Call::QueryStatus(r::OperationReference { operation_id }), &status),
-        sample(&r::Call::Cancel(r::OperationReference { operation_id }), &status),
+        sample(&r::Call::Cancel(r::OperationReference { operation_id }), &r::OperationCancelled { result: 0, status }),
     ];
     check(interface::REQUESTER, samples);
 }
@@ -577,6 +579,7 @@ fn messages_of_writers_are_as_described() {
     let reply = w::EventReply {
         state: Some(model::WriterState::FailedAtFreeze),
         code: Some(model::VssCode::WriterErrorRetryable),
+        application_code: Some(7),
         message: "x".to_owned(),
         components: vec![w::ComponentReply {
             name: component_name(),

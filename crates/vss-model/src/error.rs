@@ -3,7 +3,7 @@
 //! [`VssCode`] is the stable small kind; [`VssError`] adds words. The codes are those of spec R section 10 without the
 //! ones of Windows' disaster recovery (ASR).
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeStruct};
 use std::{fmt, str::FromStr};
 
 macro_rules! codes {
@@ -177,6 +177,21 @@ codes! {
     FssTimeout = "VSS_E_FSS_TIMEOUT", 0x8004_2417;
 }
 
+/// What an asynchronous call came to when it did not fail, and the answers that are no failures: `S_*` and `VSS_S_*` (spec
+/// R 10 and 1.2).
+pub mod status {
+    /// Done.
+    pub const S_OK: u32 = 0;
+    /// Done, and there was nothing to be found.
+    pub const S_FALSE: u32 = 1;
+    /// The operation is still running.
+    pub const VSS_S_ASYNC_PENDING: u32 = 0x0004_2309;
+    /// The operation has succeeded, or a cancel came too late.
+    pub const VSS_S_ASYNC_FINISHED: u32 = 0x0004_230A;
+    /// The operation was cancelled.
+    pub const VSS_S_ASYNC_CANCELLED: u32 = 0x0004_230B;
+}
+
 impl VssCode {
     /// True for the codes that a provider may return; any other becomes `VSS_E_UNEXPECTED_PROVIDER_ERROR` (spec P 2.7).
     #[must_use]
@@ -272,8 +287,9 @@ impl<'de> Deserialize<'de> for VssCode {
 
 /// What went wrong, for a person and for a program.
 ///
-/// `Display` prints one line: what happened, the code's name, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `Display` prints one line: what happened, the code's name, and what to do. Serialised with the code's number beside its
+/// name; only the name is read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct VssError {
     /// The stable kind.
     pub code: VssCode,
@@ -302,6 +318,17 @@ impl VssError {
     pub fn while_doing(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
+    }
+}
+
+impl Serialize for VssError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("VssError", 4)?;
+        fields.serialize_field("code", &self.code)?;
+        fields.serialize_field("number", &self.code.hresult())?;
+        fields.serialize_field("message", &self.message)?;
+        fields.serialize_field("hint", &self.hint)?;
+        fields.end()
     }
 }
 

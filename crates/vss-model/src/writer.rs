@@ -138,10 +138,34 @@ pub struct WriterStatus {
     pub name: String,
     /// True when it has a component on a volume of the set, or one was added.
     pub involved: bool,
-    /// Its state in this session.
+    /// Its state in this session; on the wire with its number beside it.
+    #[serde(flatten, with = "numbered")]
     pub state: WriterState,
     /// Why it failed; none while it has not.
     pub failure: Option<VssError>,
+    /// The application's own number for the failure (`hrApplication`); none when it gave none.
+    pub application_code: Option<u32>,
+}
+
+/// A state as its name and its number; only the name is read.
+mod numbered {
+    use super::WriterState;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Fields {
+        state: WriterState,
+        #[serde(default)]
+        state_number: u8,
+    }
+
+    pub(super) fn serialize<S: Serializer>(state: &WriterState, serializer: S) -> Result<S::Ok, S::Error> {
+        Fields { state: *state, state_number: state.number() }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WriterState, D::Error> {
+        Ok(Fields::deserialize(deserializer)?.state)
+    }
 }
 
 impl WriterStatus {

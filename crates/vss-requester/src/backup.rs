@@ -413,6 +413,7 @@ mod tests {
             involved,
             state: WriterState::FailedAtFreeze,
             failure: Some(failure.clone()),
+            application_code: None,
         };
         let warnings = degraded(&set, &[status(true), status(false)]);
         assert_eq!(warnings.len(), 2, "{warnings:?}");

@@ -27,7 +27,9 @@ impl Operation {
     /// A new pending operation.
     #[must_use]
     pub fn new() -> Self {
-        let status = OperationStatus { state: OperationState::Pending, error: None, progress: 0, step: String::new() };
+        let state = OperationState::Pending;
+        let status =
+            OperationStatus { state, number: state.number(None), error: None, progress: 0, step: String::new() };
         Self {
             id: OperationId::random(),
             status: Arc::new(watch::Sender::new(status)),
@@ -79,6 +81,7 @@ impl Operation {
                     status.error = Some(error.clone());
                 }
             }
+            status.number = status.state.number(status.error.as_ref());
         });
     }
 

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use vss_api::event::{self, EventKind};
 use vss_api::requester::{
-    Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata, OperationReference,
-    OperationStarted, OperationState, OperationStatus, SessionOpened, SetStarted, Statuses, UnexposeSnapshot,
+    Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata, OperationCancelled,
+    OperationReference, OperationStarted, OperationState, SessionOpened, SetStarted, Statuses, UnexposeSnapshot,
     VolumeQuestion, Wait,
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
+use vss_model::error::status;
 use vss_model::{ComponentName, CreationOptions, VssCode, VssError, limits};
 use vss_session::{Call as Step, Effect, Event, Finished, State};
 
@@ -401,9 +402,15 @@ impl Coordinator {
             .ok_or_else(unknown)
     }
 
-    fn cancel(&mut self, id: ConnectionId, parameters: OperationReference) -> Result<OperationStatus, VssError> {
+    fn cancel(&mut self, id: ConnectionId, parameters: OperationReference) -> Result<OperationCancelled, VssError> {
         let operation = self.operation(id, parameters)?;
-        if operation.status().state == OperationState::Pending {
+        let result = match operation.status().state {
+            OperationState::Cancelled => status::VSS_S_ASYNC_CANCELLED,
+            OperationState::Pending if operation.is_cancelled() => status::VSS_S_ASYNC_CANCELLED,
+            OperationState::Pending => status::S_OK,
+            OperationState::Finished | OperationState::Failed => status::VSS_S_ASYNC_FINISHED,
+        };
+        if result == status::S_OK {
             let owner = self.connections.iter().find_map(|(owner, connection)| {
                 let session = connection.session.as_ref()?;
                 session.operation(operation.id).map(|_| *owner)
@@ -412,7 +419,7 @@ impl Coordinator {
                 self.step(owner, Event::CancelRequested)?;
             }
         }
-        Ok(operation.status())
+        Ok(OperationCancelled { result, status: operation.status() })
     }
 
     fn wait(&mut self, id: ConnectionId, parameters: Wait, replier: Replier) {

@@ -27,6 +27,8 @@ pub struct SessionWriter {
     pub frozen_ms: u64,
     pub(super) state: WriterState,
     pub(super) failure: Option<VssError>,
+    /// The application's own number for the failure.
+    pub(super) application_code: Option<u32>,
     pub(super) freeze_limit: Duration,
     pub(super) frozen_at: Option<Instant>,
     /// Told PrepareBackup or more: BackupShutdown is owed.
@@ -50,6 +52,7 @@ impl SessionWriter {
             frozen_ms: 0,
             state: WriterState::Stable,
             failure: None,
+            application_code: None,
             freeze_limit,
             frozen_at: None,
             began: false,
@@ -86,6 +89,7 @@ impl SessionWriter {
             involved: self.is_involved(),
             state: self.state,
             failure: self.failure.clone(),
+            application_code: self.application_code,
         }
     }
 
@@ -100,6 +104,9 @@ impl SessionWriter {
 
     /// Takes in an answer that is no refusal.
     pub(super) fn take_reply(&mut self, kind: EventKind, reply: &EventReply) {
+        if self.failure.is_none() {
+            self.application_code = reply.application_code;
+        }
         let lost = self.take_component_failures(reply);
         match reply.failure() {
             // Some components failed, the writer goes on with the rest (spec R 2.9).
