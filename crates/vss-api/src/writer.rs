@@ -7,10 +7,9 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use vss_model::component::Json;
 use vss_model::{
-    AppLevel, BackupState, Component, ComponentName, Context, SessionId, SetId, ShadowId, Usage, VolumeId, VssCode,
-    VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterState,
+    AppLevel, BackupState, Component, ComponentName, Context, Declaration, Json, SessionId, SetId, ShadowId, Usage,
+    VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterState,
 };
 
 /// The name of the interface.
@@ -72,6 +71,7 @@ impl Register {
             usage: self.usage,
             level: self.level,
             components: identity.components,
+            declaration: identity.declaration,
             other: identity.other,
         }
     }
@@ -217,6 +217,9 @@ pub struct Identity {
     /// Its components.
     #[serde(default)]
     pub components: Vec<Component>,
+    /// What it says beside its components.
+    #[serde(flatten)]
+    pub declaration: Declaration,
     /// Fields that this release does not know; kept in the metadata.
     #[serde(flatten)]
     pub other: BTreeMap<String, Json>,
@@ -226,7 +229,13 @@ impl Identity {
     /// A writer that owns these.
     #[must_use]
     pub fn of(components: impl IntoIterator<Item = Component>) -> Self {
-        Self { components: components.into_iter().collect(), other: BTreeMap::new() }
+        Self { components: components.into_iter().collect(), ..Self::default() }
+    }
+
+    /// The same writer, with what it says beside its components.
+    #[must_use]
+    pub fn declaring(self, declaration: Declaration) -> Self {
+        Self { declaration, ..self }
     }
 }
 

@@ -67,6 +67,9 @@ fn values_are_those_of_the_types() {
     let described: BTreeMap<&str, BTreeSet<String>> = BTreeMap::from([
         ("Context", variants::<model::Context>(json!("?"))),
         ("BackupType", variants::<model::BackupType>(json!("?"))),
+        ("DataSource", variants::<model::DataSource>(json!("?"))),
+        ("RestoreMethodKind", variants::<model::RestoreMethodKind>(json!("?"))),
+        ("WriterRestore", variants::<model::WriterRestore>(json!("?"))),
         ("ComponentKind", variants::<model::ComponentKind>(json!("?"))),
         ("Usage", variants::<model::Usage>(json!("?"))),
         ("AppLevel", variants::<model::AppLevel>(json!("?"))),
@@ -188,19 +191,51 @@ fn component_name() -> model::ComponentName {
     model::ComponentName { logical_path: "a\\b".to_owned(), name: "c".to_owned() }
 }
 
+fn file_spec() -> model::FileSpec {
+    model::FileSpec {
+        path: "/srv".into(),
+        pattern: "*".to_owned(),
+        recursive: true,
+        alternate_path: Some("/tmp".into()),
+        backup_type_mask: model::FileBackupMask(1),
+        other: BTreeMap::new(),
+    }
+}
+
+fn declaration() -> model::Declaration {
+    let files = file_spec().file_set();
+    model::Declaration {
+        source: model::DataSource::TransactedDb,
+        version_major: 1,
+        version_minor: 2,
+        backup_schema: model::BackupSchema::COPY,
+        restore_method: Some(model::RestoreMethod {
+            method: model::RestoreMethodKind::StopRestoreStart,
+            service: Some("shop.service".to_owned()),
+            user_procedure: Some("none".to_owned()),
+            writer_restore: model::WriterRestore::Always,
+            reboot_required: true,
+        }),
+        alternate_locations: vec![model::AlternateLocation { files: files.clone(), alternate_path: "/tmp".into() }],
+        exclude_files: vec![files.clone()],
+        exclude_files_from_snapshot: vec![files],
+    }
+}
+
 fn component() -> model::Component {
     model::Component {
         kind: model::ComponentKind::Database,
         name: component_name(),
         caption: Some("C".to_owned()),
         selectable: true,
-        files: vec![model::FileSpec {
-            path: "/srv".into(),
-            pattern: "*".to_owned(),
-            recursive: true,
-            alternate_path: Some("/tmp".into()),
-            other: BTreeMap::new(),
-        }],
+        selectable_for_restore: true,
+        icon: Some("AAABAA==".to_owned()),
+        restore_metadata: true,
+        notify_on_backup_complete: true,
+        flags: model::ComponentFlags::BACKUP_RECOVERY,
+        files: vec![file_spec()],
+        log_files: vec![file_spec()],
+        dependencies: vec![model::Dependency { writer: model::WriterClassId::random(), on: component_name() }],
         other: BTreeMap::new(),
     }
 }
@@ -318,6 +353,7 @@ fn messages_of_requesters_are_as_described() {
         usage: model::Usage::UserData,
         level: model::AppLevel::BackEnd,
         components: vec![component()],
+        declaration: declaration(),
         other: BTreeMap::new(),
     };
     let writer_status = model::WriterStatus {
@@ -601,7 +637,7 @@ fn messages_of_writers_are_as_described() {
         sample(&w::Call::Register(register), &registered),
         sample(
             &w::EventCall::Identify(w::Identify { session_id: model::SessionId::random(), time_left_ms: 1 }),
-            &w::Identity { components: vec![component()], other: BTreeMap::new() },
+            &w::Identity { components: vec![component()], declaration: declaration(), other: BTreeMap::new() },
         ),
         sample(&w::EventCall::PrepareBackup(event()), &reply),
         sample(&w::EventCall::PrepareSnapshot(event()), &reply),

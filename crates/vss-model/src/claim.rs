@@ -17,7 +17,10 @@
 //! # }
 //! ```
 
-use crate::{Component, ComponentKind, ComponentName, FileSpec, VssError};
+use crate::{
+    Component, ComponentFlags, ComponentKind, ComponentName, Dependency, FileBackupMask, FileSpec, VssError,
+    WriterClassId,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -32,7 +35,7 @@ impl Component {
         Claim::new(ComponentKind::FileGroup, name.into())
     }
 
-    /// Begins a database. Unlike Microsoft's it may own whole trees, and its logs stand in the same list as its data.
+    /// Begins a database. Unlike Microsoft's it may own whole trees.
     pub fn database(name: impl Into<String>) -> Claim {
         Claim::new(ComponentKind::Database, name.into())
     }
@@ -45,7 +48,14 @@ impl Claim {
             name: ComponentName { logical_path: String::new(), name },
             caption: None,
             selectable: true,
+            selectable_for_restore: false,
+            icon: None,
+            restore_metadata: false,
+            notify_on_backup_complete: false,
+            flags: ComponentFlags::default(),
             files: Vec::new(),
+            log_files: Vec::new(),
+            dependencies: Vec::new(),
             other: BTreeMap::new(),
         })
     }
@@ -71,6 +81,30 @@ impl Claim {
     /// Owns this file set too.
     pub fn files(mut self, files: FileSpec) -> Self {
         self.0.files.push(files);
+        self
+    }
+
+    /// Of a database: these are logs, which are all that a log backup takes.
+    pub fn log_files(mut self, files: FileSpec) -> Self {
+        self.0.log_files.push(files);
+        self
+    }
+
+    /// It may be restored alone although it was backed up as part of another (spec R 3.5).
+    pub fn selectable_for_restore(mut self) -> Self {
+        self.0.selectable_for_restore = true;
+        self
+    }
+
+    /// What else is to be known of it.
+    pub fn flags(mut self, flags: ComponentFlags) -> Self {
+        self.0.flags = self.0.flags.with(flags);
+        self
+    }
+
+    /// It is of no use without this component of another writer (spec R 3.6).
+    pub fn depends_on(mut self, writer: WriterClassId, component: ComponentName) -> Self {
+        self.0.dependencies.push(Dependency { writer, on: component });
         self
     }
 
@@ -109,6 +143,7 @@ impl FileSpec {
             pattern: "*".to_owned(),
             recursive: false,
             alternate_path: None,
+            backup_type_mask: FileBackupMask::default(),
             other: BTreeMap::new(),
         }
     }
@@ -117,6 +152,13 @@ impl FileSpec {
     #[must_use]
     pub fn matching(mut self, pattern: impl Into<String>) -> Self {
         self.pattern = pattern.into();
+        self
+    }
+
+    /// Those files, needed in backups of these types alone (spec R 3.3).
+    #[must_use]
+    pub fn needed_in(mut self, mask: FileBackupMask) -> Self {
+        self.backup_type_mask = mask;
         self
     }
 

@@ -1,8 +1,11 @@
-//! Writer metadata: what a writer owns, as it answers to Identify (spec R 3 and 5).
+//! Components: named groups of file sets that are backed up and restored as a unit (spec R 3.1). What a writer says of itself
+//! beside them is in [`crate::metadata`], which of them a backup or a restore takes in [`crate::selection`].
 //!
-//! Later contracts add fields. A field that this release does not know is kept in `other` and passed on unchanged.
+//! A field that this release does not know is kept in `other` and passed on unchanged.
 
-use crate::{AppLevel, Usage, VssCode, VssError, WriterClassId, WriterInstanceId, limits};
+use crate::bits::bits;
+use crate::json::Json;
+use crate::{Dependency, FileSpec, VssCode, VssError, limits};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, collections::BTreeSet, fmt, path::PathBuf};
 
@@ -18,13 +21,33 @@ pub enum ComponentKind {
 }
 
 /// What names a component within its writer: logical path and name (spec R 3.1).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct ComponentName {
     /// Elements separated by `\`; empty at the root.
     #[serde(default)]
     pub logical_path: String,
     /// Not empty, no `\`.
     pub name: String,
+}
+
+impl ComponentName {
+    /// The name at this logical path; the root is the empty path.
+    pub fn new(logical_path: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { logical_path: logical_path.into(), name: name.into() }
+    }
+
+    /// True when `inner` lies below this one in the logical path: by whole elements, and case counts (spec R 3.4, 11.18).
+    #[must_use]
+    pub fn contains(&self, inner: &Self) -> bool {
+        let below = |outer: &str, path: &str| {
+            path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('\\'))
+        };
+        if self.logical_path.is_empty() {
+            return below(&self.name, &inner.logical_path);
+        }
+        let rest = inner.logical_path.strip_prefix(&self.logical_path).and_then(|rest| rest.strip_prefix('\\'));
+        rest.is_some_and(|rest| below(&self.name, rest))
+    }
 }
 
 impl fmt::Display for ComponentName {
@@ -36,65 +59,6 @@ impl fmt::Display for ComponentName {
         }
     }
 }
-
-/// One file set: where files are and which (spec R 3.3).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileSpec {
-    /// The directory: absolute, no wildcards.
-    #[serde(with = "crate::path_text")]
-    pub path: PathBuf,
-    /// File name pattern with `?` and `*`, no directory part. `*` when left out.
-    #[serde(default = "any_file")]
-    pub pattern: String,
-    /// True: the directories below too.
-    #[serde(default)]
-    pub recursive: bool,
-    /// Read the files here instead at backup; restore still goes to `path`.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::path_text::optional")]
-    pub alternate_path: Option<PathBuf>,
-    /// Fields that this release does not know.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Json>,
-}
-
-fn any_file() -> String {
-    "*".to_owned()
-}
-
-/// Any JSON value, kept as it came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Json {
-    /// `null`.
-    Null,
-    /// `true` or `false`.
-    Bool(bool),
-    /// A whole number that is negative or small.
-    Integer(i64),
-    /// A whole number beyond `i64`.
-    Unsigned(u64),
-    /// Any other number, by its bits so that equality is plain.
-    Float(Float),
-    /// A string.
-    Text(String),
-    /// An array.
-    Array(Vec<Json>),
-    /// An object.
-    Object(BTreeMap<String, Json>),
-}
-
-/// A floating-point number that compares by its bits.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Float(f64);
-
-impl PartialEq for Float {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.to_bits() == other.0.to_bits()
-    }
-}
-
-impl Eq for Float {}
 
 /// One component: a named group of file sets that is backed up and restored as a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,9 +75,30 @@ pub struct Component {
     /// True when a requester may choose it alone for backup.
     #[serde(default = "yes")]
     pub selectable: bool,
-    /// Its files.
+    /// True when it may be restored alone although it was backed up as part of another (spec R 3.5).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub selectable_for_restore: bool,
+    /// Its picture: an .ico file in base64, at most [`limits::ICON_CHARACTERS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icon: Option<String>,
+    /// Reserved by VSS: should be false (spec R 3.1).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub restore_metadata: bool,
+    /// Reserved by VSS: should be false; its writer is told of the end of the backup in any case (spec R 3.1).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub notify_on_backup_complete: bool,
+    /// What else is to be known of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub flags: ComponentFlags,
+    /// Its files; of a database the data.
     #[serde(default)]
     pub files: Vec<FileSpec>,
+    /// Of a database: its logs, which are all that a log backup takes (spec R 3.2).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_files: Vec<FileSpec>,
+    /// Components of other writers that must be in every backup and restore that this one is in (spec R 3.6).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<Dependency>,
     /// Fields that this release does not know.
     #[serde(flatten)]
     pub other: BTreeMap<String, Json>,
@@ -123,33 +108,28 @@ fn yes() -> bool {
     true
 }
 
-/// What one running writer says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WriterMetadata {
-    /// The kind of writer.
-    pub class_id: WriterClassId,
-    /// This running writer.
-    pub instance_id: WriterInstanceId,
-    /// Its name for people and for `--writer`.
-    pub name: String,
-    /// Unique among the instances of the class on a machine; empty for a class with one instance.
-    #[serde(default)]
-    pub instance_name: String,
-    /// What its data is for.
-    #[serde(default)]
-    pub usage: Usage,
-    /// When it is frozen.
-    #[serde(default)]
-    pub level: AppLevel,
-    /// What it owns.
-    #[serde(default)]
-    pub components: Vec<Component>,
-    /// Fields that this release does not know.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Json>,
+/// True for what a message leaves out: its reader takes it as the default.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+bits! {
+    /// `VSS_COMPONENT_FLAGS` (spec R 3.1). A bit that this release does not know is kept.
+    ComponentFlags = 0;
+    /// `VSS_CF_BACKUP_RECOVERY`: its writer mends the shadow copy after it was made.
+    BACKUP_RECOVERY = 0x1, "backup recovery";
+    /// `VSS_CF_APP_ROLLBACK_RECOVERY`: the same, of shadow copies that are made to roll back to.
+    APP_ROLLBACK_RECOVERY = 0x2, "rollback recovery";
+    /// `VSS_CF_NOT_SYSTEM_STATE`: no part of the system state, although its writer's data is.
+    NOT_SYSTEM_STATE = 0x4, "not system state";
 }
 
 impl Component {
+    /// All its file sets: files, or data and logs.
+    pub fn all_files(&self) -> impl Iterator<Item = &FileSpec> {
+        self.files.iter().chain(&self.log_files)
+    }
+
     /// Checks what the contract says of one component: names, absolute paths, patterns, bounds (spec R 3.1 to 3.3).
     ///
     /// # Errors
@@ -166,11 +146,27 @@ impl Component {
                 name.logical_path
             ));
         }
-        if self.files.len() > limits::FILES_PER_COMPONENT {
+        if self.files.len() + self.log_files.len() > limits::FILES_PER_COMPONENT {
             return invalid(format!("component {name} has more than {} file sets", limits::FILES_PER_COMPONENT));
         }
+        if self.kind == ComponentKind::FileGroup && !self.log_files.is_empty() {
+            return invalid(format!(
+                "component {name} has log files: only a database has some, a file group has files"
+            ));
+        }
+        if self.dependencies.len() > limits::DEPENDENCIES_PER_COMPONENT {
+            let most = limits::DEPENDENCIES_PER_COMPONENT;
+            return invalid(format!("component {name} depends on more than {most} components"));
+        }
+        if self.icon.as_ref().is_some_and(|icon| icon.len() > limits::ICON_CHARACTERS) {
+            return invalid(format!("component {name}: the icon is longer than {}", limits::ICON_CHARACTERS));
+        }
+        if let Some(wrong) = self.dependencies.iter().find(|other| other.on.name.is_empty()) {
+            let writer = wrong.writer;
+            return invalid(format!("component {name} depends on a component without a name of writer class {writer}"));
+        }
         let mut sets = BTreeSet::new();
-        for file in &self.files {
+        for file in self.all_files() {
             if let Some(path) = [Some(&file.path), file.alternate_path.as_ref()].into_iter().flatten().find(is_no_place)
             {
                 return invalid(format!("component {name}: path {} is not absolute or has .. in it", path.display()));
@@ -190,27 +186,4 @@ impl Component {
 
 fn is_no_place(path: &&PathBuf) -> bool {
     !path.is_absolute() || path.components().any(|part| part == std::path::Component::ParentDir)
-}
-
-impl WriterMetadata {
-    /// Checks what the contract says of metadata: each component, their number, and that their names differ (spec R 3.1).
-    ///
-    /// # Errors
-    /// `E_INVALIDARG` or `VSS_E_OBJECT_ALREADY_EXISTS`, naming the component.
-    pub fn check(&self) -> Result<(), VssError> {
-        let ours = |error: VssError| error.while_doing(format!("Writer {}", self.name));
-        if self.components.len() > limits::COMPONENTS_PER_WRITER {
-            let message = format!("{} components, at most {}", self.components.len(), limits::COMPONENTS_PER_WRITER);
-            return Err(ours(VssError::new(VssCode::InvalidArgument, message)));
-        }
-        let mut names = BTreeSet::new();
-        for component in &self.components {
-            component.check().map_err(ours)?;
-            if !names.insert(&component.name) {
-                let message = format!("component {} is listed twice", component.name);
-                return Err(ours(VssError::new(VssCode::ObjectAlreadyExists, message)));
-            }
-        }
-        Ok(())
-    }
 }

@@ -21,8 +21,8 @@ pub fn volume_of<'a>(path: &Path, mounts: MountTable<'a>) -> Option<&'a VolumeId
 #[must_use]
 pub fn volumes_of<'a>(component: &Component, mounts: MountTable<'a>) -> Vec<&'a VolumeId> {
     let mut volumes = Vec::new();
-    for file in &component.files {
-        let path = file.alternate_path.as_deref().unwrap_or(&file.path);
+    for file in component.all_files() {
+        let path = file.source();
         volumes.extend(volume_of(path, mounts));
         if file.recursive {
             volumes.extend(

@@ -22,8 +22,14 @@ pub const CHECKED_PATHS: usize = 256;
 pub const PATH_BYTES: usize = 4096;
 /// Components in the metadata of one writer.
 pub const COMPONENTS_PER_WRITER: usize = 10_000;
-/// File specs in one component.
+/// File specs in one component, and entries in each other list of files of a writer.
 pub const FILES_PER_COMPONENT: usize = 20_000;
+/// Dependencies of one component.
+pub const DEPENDENCIES_PER_COMPONENT: usize = 256;
+/// Longest icon of a component, in base64: a file of 48 KiB.
+pub const ICON_CHARACTERS: usize = 64 << 10;
+/// Ranges of one partial file or directed target: 16 MiB of them in a ranges file.
+pub const RANGES: usize = 1 << 20;
 
 /// Longest time from a writer's Freeze to its Thaw, if it names no shorter one (spec R 2.4).
 pub const WRITER_FREEZE: Duration = Duration::from_secs(60);

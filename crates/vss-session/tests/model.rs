@@ -10,8 +10,8 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use vss_model::{
-    AppLevel, BackupState, Component, ComponentKind, ComponentName, Context, ProviderId, SetId, ShadowId, Usage,
-    VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata,
+    AppLevel, BackupState, Component, ComponentKind, ComponentName, Context, Declaration, ProviderId, SetId, ShadowId,
+    Usage, VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata,
 };
 use vss_session::{
     Call, ComponentReference, Effect, Event, Failure, Finished, Member, Operation, State, check, permits,
@@ -143,6 +143,7 @@ fn writer() -> WriterMetadata {
         usage: Usage::default(),
         level: AppLevel::default(),
         components: components.collect(),
+        declaration: Declaration::default(),
         other: BTreeMap::new(),
     }
 }

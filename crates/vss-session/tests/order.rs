@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use vss_model::{
-    AppLevel, BackupState, Component, ComponentKind, ComponentName, Context, ProviderId, SetId, ShadowId, Usage,
-    VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, limits,
+    AppLevel, BackupState, Component, ComponentKind, ComponentName, Context, Declaration, ProviderId, SetId, ShadowId,
+    Usage, VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, limits,
 };
 use vss_session::{Call, ComponentReference, Effect, Event, Failure, Finished, Member, Phase, State, permits};
 
@@ -39,6 +39,7 @@ fn writer() -> WriterMetadata {
             component(r"writerData\QueryLogs\Query", false),
             component(r"writerData\Usage", true),
         ],
+        declaration: Declaration::default(),
         other: BTreeMap::new(),
     }
 }

@@ -181,7 +181,7 @@ impl FoundWriter {
 /// The volumes that a component lies on and that were not chosen: those that its files are on by name, and those that could
 /// be copied of what is mounted below. A /proc below `/` is nothing that anybody misses.
 fn missing(one: &Involved<'_>, chosen: &[VolumeId], found: &Found, mounts: MountTable<'_>) -> Vec<MissingVolume> {
-    let paths = one.component.files.iter().map(|file| file.alternate_path.as_deref().unwrap_or(&file.path));
+    let paths = one.component.all_files().map(vss_model::FileSpec::source);
     let named: BTreeMap<&VolumeId, &Path> =
         paths.filter_map(|path| Some((involvement::volume_of(path, mounts)?, path))).collect();
     let outside = one.volumes.iter().filter(|volume| !chosen.contains(volume));

@@ -44,7 +44,7 @@ pub fn check(writer: &mut dyn Writer) {
 pub fn event(writer: &mut dyn Writer) -> Event {
     let components = identity(writer).components;
     let mut places: BTreeSet<PathBuf> =
-        components.iter().flat_map(|component| &component.files).map(|file| mount_point_of(&file.path)).collect();
+        components.iter().flat_map(vss_model::Component::all_files).map(|file| mount_point_of(&file.path)).collect();
     if places.is_empty() {
         places.insert("/".into());
     }
