@@ -31,6 +31,7 @@ pub mod progress;
 pub mod proof;
 pub mod restore;
 pub mod schema;
+pub mod selection;
 pub mod shadow;
 pub mod storage;
 pub mod time;

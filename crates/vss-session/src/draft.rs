@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use vss_model::{
-    BackupState, Component, ComponentKind, ComponentName, Context, ProviderId, SetId, ShadowId, VolumeId, VssCode,
-    VssError, WriterClassId, WriterInstanceId, WriterMetadata, limits,
+    BackupState, ComponentKind, ComponentName, Context, ProviderId, SetId, ShadowId, VolumeId, VssCode, VssError,
+    WriterClassId, WriterInstanceId, WriterMetadata, limits, selection,
 };
 
 /// Which classes of writers take part (spec R 7.3).
@@ -225,53 +225,17 @@ impl Draft {
         };
         let known =
             writer.components.iter().find(|component| component.kind == wanted.kind && component.name == wanted.name);
-        let Some(component) = known else {
+        if known.is_none() {
             return Err(VssError::new(
                 VssCode::ObjectNotFound,
                 format!("Writer {} has no component {} of this type", writer.name, wanted.name),
             )
             .with_hint("Name a component that GetWriterMetadata lists"));
-        };
-        if self.components.contains_key(wanted) {
-            return Err(VssError::new(
-                VssCode::ObjectAlreadyExists,
-                format!("Component {} of writer {} was added before", wanted.name, writer.name),
-            ));
         }
-        self.check_selectable(writer, component)
-    }
-
-    fn check_selectable(&self, writer: &WriterMetadata, wanted: &Component) -> Result<(), VssError> {
-        let refuse = |what: String, hint: String| {
-            let message = format!("Component {} of writer {} {what}", wanted.name, writer.name);
-            Err(VssError::new(VssCode::InvalidArgument, message).with_hint(hint))
-        };
-        if !wanted.selectable {
-            let ancestor =
-                writer.components.iter().find(|other| other.selectable && contains(&other.name, &wanted.name));
-            return match ancestor {
-                Some(ancestor) => {
-                    refuse("cannot be chosen alone".to_owned(), format!("Add {}, which brings it in", ancestor.name))
-                }
-                None => Ok(()),
-            };
-        }
-        for chosen in self.components.keys().filter(|chosen| chosen.instance_id == writer.instance_id) {
-            let is_set = writer.components.iter().any(|other| other.selectable && other.name == chosen.name);
-            if is_set && contains(&chosen.name, &wanted.name) {
-                return refuse(
-                    format!("is in the backup already, as part of {}", chosen.name),
-                    "Leave the call out".to_owned(),
-                );
-            }
-            if is_set && contains(&wanted.name, &chosen.name) {
-                return refuse(
-                    format!("contains {}, which was added before", chosen.name),
-                    "Add only one of the two".to_owned(),
-                );
-            }
-        }
-        Ok(())
+        let of_writer = self.components.keys().filter(|chosen| chosen.instance_id == writer.instance_id);
+        let explicit: Vec<&ComponentName> = of_writer.map(|chosen| &chosen.name).collect();
+        selection::check_explicit(&writer.components, &explicit, &wanted.name)
+            .map_err(|error| error.while_doing(format!("Writer {}", writer.name)))
     }
 
     pub(crate) fn check_chosen(&self, component: &ComponentReference) -> Result<(), VssError> {
@@ -305,10 +269,4 @@ impl Draft {
         }
         Ok(())
     }
-}
-
-/// True when `inner` lies below `outer` in the logical path (spec R 3.4, membership test; by whole elements).
-fn contains(outer: &ComponentName, inner: &ComponentName) -> bool {
-    let full = outer.to_string();
-    inner.logical_path.strip_prefix(&full).is_some_and(|rest| rest.is_empty() || rest.starts_with('\\'))
 }

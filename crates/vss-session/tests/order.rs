@@ -184,7 +184,7 @@ violations! {
         => BadState, "context without writers", "Leave the call out";
 
     // The same component or volume twice; too many volumes.
-    component_twice: [begun(), gathered(), vec![add("writerData")]], add("writerData") => ObjectAlreadyExists, "writerData of writer MyWriter", "";
+    component_twice: [begun(), gathered(), vec![add("writerData")]], add("writerData") => ObjectAlreadyExists, "Writer MyWriter: Component writerData", "";
     volume_twice: [begun(), with_set()], volume(1) => ObjectAlreadyExists, "ext4:1", "";
     one_volume_too_many: [begun(), vec![Event::StartSnapshotSet(SET)], (0..limits::VOLUMES_PER_SET).map(volume).collect()], volume(1000)
         => MaximumNumberOfVolumesReached, "number 65", "at most 64";
