@@ -1,5 +1,6 @@
 //! What the service tells those who follow it ([`crate::management::Call::ListEvents`]).
 
+use crate::progress::CopyProgress;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{Consistency, GuardAnswer, Instant, SessionId, SetId, ShadowId, Span, VssError};
@@ -41,6 +42,8 @@ pub enum EventKind {
     WriterGone,
     /// A provider failed in `step`.
     ProviderTrouble,
+    /// How far the copying of a volume is; of a session only the newest is remembered.
+    Progress,
 }
 
 impl EventKind {
@@ -64,6 +67,7 @@ impl EventKind {
             Self::WriterRegistered => "writer_registered",
             Self::WriterGone => "writer_gone",
             Self::ProviderTrouble => "provider_trouble",
+            Self::Progress => "progress",
         }
     }
 }
@@ -142,6 +146,9 @@ pub struct Event {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<VssError>,
+    /// How far the copying of a volume is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Box<CopyProgress>>,
     /// What the service did at its start, one line each, at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recovery: Vec<String>,

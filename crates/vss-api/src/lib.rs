@@ -11,6 +11,7 @@ mod frames;
 pub mod interface;
 pub mod management;
 mod parameters;
+pub mod progress;
 pub mod requester;
 pub mod server;
 pub mod writer;

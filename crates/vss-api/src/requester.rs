@@ -3,6 +3,7 @@
 //! One connection carries one session, and the connection is its lease: its end ends the session (design 2.2). Calls whose
 //! reply is [`OperationStarted`] go on after the reply; `Wait`, `QueryStatus` and `Cancel` follow them.
 
+use crate::progress::CopyProgress;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::error::status;
@@ -328,10 +329,13 @@ pub struct OperationStatus {
     pub number: u32,
     /// Why it failed; none unless `state` is `failed`.
     pub error: Option<VssError>,
-    /// Grows with each step that the operation begins.
+    /// Grows with each step that the operation begins, and as copying goes on.
     pub progress: u64,
     /// What it is doing, for a person, for example `freezing: postgresql`; empty before the first step.
     pub step: String,
+    /// How far the volume is that is being copied now.
+    #[serde(default)]
+    pub copying: Option<CopyProgress>,
 }
 
 /// Reply to `Cancel`.

@@ -76,6 +76,7 @@ fn values_are_those_of_the_types() {
         ("EventKind", variants::<vss_api::event::EventKind>(json!("?"))),
         ("GuardAnswer", variants::<model::GuardAnswer>(json!("?"))),
         ("WriterState", variants::<model::WriterState>(json!("?"))),
+        ("Work", variants::<model::Work>(json!("?"))),
         ("OperationState", variants::<r::OperationState>(json!("?"))),
     ]);
     let mut seen = BTreeSet::new();
@@ -321,6 +322,21 @@ fn set() -> model::ShadowCopySet {
     }
 }
 
+fn copying() -> vss_api::progress::CopyProgress {
+    let progress = model::Progress {
+        shadow_id: model::ShadowId::random(),
+        work: model::Work::Catching,
+        round: 1,
+        bytes_done: 1,
+        bytes_total: 1,
+        copy_rate: Some(1),
+        dirty_rate: Some(1),
+        hold_ms: Some(1),
+        left_ms: Some(1),
+    };
+    vss_api::progress::CopyProgress { volume: "/".into(), progress }
+}
+
 fn reference() -> r::ComponentReference {
     r::ComponentReference {
         instance_id: model::WriterInstanceId::random(),
@@ -342,6 +358,7 @@ fn messages_of_requesters_are_as_described() {
         error: Some(failure()),
         progress: 1,
         step: "Freeze".to_owned(),
+        copying: Some(copying()),
     };
     let question = r::VolumeQuestion { volume: "/".into(), provider: Some("btrfs".to_owned()) };
     let classes = r::WriterClasses { class_ids: vec![model::WriterClassId::random()] };
@@ -497,6 +514,7 @@ fn event() -> vss_api::event::Event {
         consistency: Some(model::Consistency::Crash),
         hold_us: Some(1),
         failure: Some(failure()),
+        progress: Some(Box::new(copying())),
         recovery: vec!["x".to_owned()],
     }
 }

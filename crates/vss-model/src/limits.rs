@@ -55,5 +55,6 @@ pub const HOLD: Duration = Duration::from_secs(10);
 pub const MIRROR_HOLD: Duration = Duration::from_millis(500);
 /// Longest time for one provider phase inside the freeze window (spec P 1.6 wants 1 to 2 s).
 pub const PROVIDER_IN_WINDOW: Duration = Duration::from_secs(20);
-/// Longest time for one provider phase outside the freeze window.
+/// Longest time for one provider phase outside the freeze window. In end_prepare, where blocks may be copied for hours: longest
+/// time without any progress.
 pub const PROVIDER_OUTSIDE: Duration = Duration::from_secs(600);

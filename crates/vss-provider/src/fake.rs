@@ -3,12 +3,18 @@
 //! Its "copies" are marker files when it has a store, so that a test sees what a crash left behind; its mounts show the
 //! live volume.
 
+mod copying;
+
+pub use copying::FakeCopying;
+
 use crate::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
     progress::Watcher,
     stage::{Stage, unknown_set},
+    storage::ShadowStorage,
 };
+use copying::FakeStorage;
 use std::{
     collections::BTreeSet,
     io,
@@ -95,6 +101,8 @@ pub struct FakeOptions {
     pub hang: Option<(Phase, Duration)>,
     /// How long each `commit` takes.
     pub commit_delay: Duration,
+    /// What it does as if it copied blocks; none: nothing.
+    pub copying: Option<FakeCopying>,
 }
 
 impl Default for FakeOptions {
@@ -108,6 +116,7 @@ impl Default for FakeOptions {
             fail: None,
             hang: None,
             commit_delay: Duration::ZERO,
+            copying: None,
         }
     }
 }
@@ -116,6 +125,7 @@ impl Default for FakeOptions {
 #[derive(Debug)]
 pub struct FakeProvider {
     options: FakeOptions,
+    storage: Option<FakeStorage>,
     state: Mutex<State>,
 }
 
@@ -132,6 +142,8 @@ struct FakeSet {
     id: SetId,
     stage: Stage,
     shadows: Vec<ShadowId>,
+    /// What was asked for, of each copy.
+    requests: Vec<PrepareRequest>,
     cut_at: Option<Instant>,
     /// The error that `commit` is to return, made beforehand because `commit` must not allocate.
     commit_failure: Option<VssError>,
@@ -141,7 +153,8 @@ impl FakeProvider {
     /// A fake that behaves as told.
     #[must_use]
     pub fn new(options: FakeOptions) -> Self {
-        Self { options, state: Mutex::default() }
+        let storage = options.copying.clone().map(FakeStorage::new);
+        Self { options, storage, state: Mutex::default() }
     }
 
     /// What was called so far, in order.
@@ -196,6 +209,19 @@ impl FakeProvider {
         let result = act(set)?;
         set.stage = to;
         Ok(result)
+    }
+
+    /// Makes believe to copy the volumes of the set, one after another.
+    fn copy(&self, set_id: SetId, watcher: &dyn Watcher) -> Result<(), VssError> {
+        let Some(storage) = &self.storage else { return Ok(()) };
+        let is_there = || self.lock().set.as_ref().is_some_and(|set| set.id == set_id);
+        let requests = self.lock().set.as_ref().filter(|set| set.id == set_id).map(|set| set.requests.clone());
+        for request in requests.unwrap_or_default() {
+            if !storage.copying().copy(&request, watcher, || !is_there()) {
+                return Err(veto(format!("Set {set_id} was aborted meanwhile")));
+            }
+        }
+        Ok(())
     }
 
     fn marker(&self, shadow_id: ShadowId) -> Option<PathBuf> {
@@ -258,8 +284,12 @@ impl Provider for FakeProvider {
         Ok(Vec::new())
     }
 
-    fn forecast(&self, _volume: &Volume) -> Result<Forecast, VssError> {
-        self.failure(Phase::BeginPrepare).map_or_else(|| Ok(Forecast::default()), Err)
+    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
+        if let Some(failure) = self.failure(Phase::BeginPrepare) {
+            return Err(failure);
+        }
+        let copying = self.storage.as_ref().map(|storage| storage.copying().forecast(!storage.has(&volume.id)));
+        Ok(Forecast { copying, ..Forecast::default() })
     }
 
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {
@@ -276,11 +306,13 @@ impl Provider for FakeProvider {
             id: request.set_id,
             stage: Stage::Preparing,
             shadows: Vec::new(),
+            requests: Vec::new(),
             cut_at: None,
             commit_failure: None,
         });
         if !set.shadows.contains(&request.shadow_id) {
             set.shadows.push(request.shadow_id);
+            set.requests.push(request.clone());
         }
         Ok(StoredCopy {
             set_id: request.set_id,
@@ -290,8 +322,9 @@ impl Provider for FakeProvider {
         })
     }
 
-    fn end_prepare(&self, set_id: SetId, _watcher: &dyn Watcher) -> Result<(), VssError> {
+    fn end_prepare(&self, set_id: SetId, watcher: &dyn Watcher) -> Result<(), VssError> {
         self.enter(Phase::EndPrepare, set_id)?;
+        self.copy(set_id, watcher)?;
         let shadows =
             self.advance(set_id, Stage::Preparing, Stage::Prepared, Phase::EndPrepare, |set| Ok(set.shadows.clone()))?;
         for shadow_id in shadows {
@@ -349,7 +382,12 @@ impl Provider for FakeProvider {
     fn post_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
         self.enter(Phase::PostFinal, set_id)?;
         self.advance(set_id, Stage::Writable, Stage::Writable, Phase::PostFinal, |_| Ok(()))?;
-        self.lock().set = None;
+        let finished = self.lock().set.take();
+        if let Some(storage) = &self.storage {
+            for request in finished.into_iter().flat_map(|set| set.requests) {
+                storage.keep(&request.volume, &request.options);
+            }
+        }
         Ok(())
     }
 
@@ -386,6 +424,10 @@ impl Provider for FakeProvider {
 
     fn presence(&self, copy: &StoredCopy) -> Result<Presence, VssError> {
         Ok(if self.exists(copy.shadow_id) { Presence::Present } else { Presence::Gone })
+    }
+
+    fn storage(&self) -> Option<&dyn ShadowStorage> {
+        self.storage.as_ref().map(|storage| storage as &dyn ShadowStorage)
     }
 }
 

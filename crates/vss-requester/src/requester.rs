@@ -320,6 +320,13 @@ mod tests {
     fn an_operation_without_a_reason_still_says_where_it_ended() {
         let status =
             |state| OperationStatus { state, number: 0, error: None, progress: 3, step: "Freeze: redis".to_owned() };
+        let status = |state| OperationStatus {
+            state,
+            error: None,
+            progress: 3,
+            step: "Freeze: redis".to_owned(),
+            copying: None,
+        };
         assert_eq!(end_of(&status(OperationState::Pending)), None);
         assert_eq!(end_of(&status(OperationState::Finished)), Some(Ok(())));
         assert_eq!(end_of(&status(OperationState::Cancelled)), Some(Err(interrupted())));

@@ -1,6 +1,7 @@
 //! Calls that may block, made from a thread that may be lost.
 
 use std::time::Duration;
+use tokio::sync::watch;
 use vss_model::{VssCode, VssError};
 
 /// Runs `work` on a thread of the runtime's pool for such work (512 of them) and waits at most `limit` for it. A thread that
@@ -18,5 +19,81 @@ pub async fn run<T: Send + 'static>(
         Ok(Err(error)) => Err(VssError::new(VssCode::UnexpectedProviderError, format!("{what} broke off: {error}"))),
         Err(_) => Err(VssError::new(VssCode::UnexpectedProviderError, format!("{what} did not end within {limit:?}"))
             .with_hint("Its thread is left to itself; restart vssd when the storage answers again")),
+    }
+}
+
+/// As [`run`], for work that may take hours: waits as long as `moved` changes at least once in `patience`. The outer error
+/// means that the thread is left to itself, and may still do things; the inner one is that of `work`.
+///
+/// # Errors
+/// Outside, `VSS_E_UNEXPECTED_PROVIDER_ERROR` naming `what` when nothing has moved for too long; inside, what `work` says, and
+/// the same code when it panics.
+pub async fn run_while_moving<T: Send + 'static>(
+    what: &str,
+    patience: Duration,
+    mut moved: watch::Receiver<u64>,
+    work: impl FnOnce() -> Result<T, VssError> + Send + 'static,
+) -> Result<Result<T, VssError>, VssError> {
+    let mut running = tokio::task::spawn_blocking(work);
+    loop {
+        let has_moved = async {
+            // Whoever counts is gone: then only the end is left to wait for.
+            if moved.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = &mut running => {
+                return Ok(ended.unwrap_or_else(|error| {
+                    Err(VssError::new(VssCode::UnexpectedProviderError, format!("{what} broke off: {error}")))
+                }));
+            }
+            () = has_moved => {}
+            () = tokio::time::sleep(patience) => {
+                let message = format!("{what} did not end, and got no further for {patience:?}");
+                return Err(VssError::new(VssCode::UnexpectedProviderError, message)
+                    .with_hint("Its thread is left to itself; restart vssd when the storage answers again"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::thread::sleep;
+
+    const PATIENCE: Duration = Duration::from_millis(200);
+
+    #[tokio::test]
+    async fn work_that_moves_may_take_longer_than_the_patience() {
+        let moves = Arc::new(watch::Sender::new(0));
+        let moved = moves.subscribe();
+        let work = move || {
+            for _ in 0..8 {
+                sleep(PATIENCE / 4);
+                moves.send_modify(|count| *count += 1);
+            }
+            Ok(7)
+        };
+        assert_eq!(run_while_moving("It", PATIENCE, moved, work).await, Ok(Ok(7)));
+    }
+
+    #[tokio::test]
+    async fn work_that_stands_still_is_left_to_itself() {
+        let moves = watch::Sender::new(0);
+        let began = std::time::Instant::now();
+        let work = || {
+            sleep(PATIENCE * 5);
+            Ok(())
+        };
+        let left = run_while_moving("It", PATIENCE, moves.subscribe(), work).await.unwrap_err();
+        assert!(began.elapsed() < PATIENCE * 4, "{:?}", began.elapsed());
+        assert!(left.message.contains("got no further for 200ms"), "{left}");
+        let says = left.clone();
+        let failed = run_while_moving("It", PATIENCE, moves.subscribe(), || Err::<(), _>(says)).await;
+        assert_eq!(failed, Ok(Err(left)));
     }
 }

@@ -31,5 +31,6 @@ pub mod rules;
 pub mod sagas;
 pub mod service;
 pub mod sessions;
+pub mod set_watcher;
 pub mod volumes;
 pub mod writers;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vss_api::progress::CopyProgress;
 use vss_api::requester::{OperationState, OperationStatus};
 use vss_model::{OperationId, VssCode, VssError};
 
@@ -30,6 +31,13 @@ impl Operation {
         let state = OperationState::Pending;
         let status =
             OperationStatus { state, number: state.number(None), error: None, progress: 0, step: String::new() };
+        let status = OperationStatus {
+            state: OperationState::Pending,
+            error: None,
+            progress: 0,
+            step: String::new(),
+            copying: None,
+        };
         Self {
             id: OperationId::random(),
             status: Arc::new(watch::Sender::new(status)),
@@ -55,6 +63,16 @@ impl Operation {
         self.status.send_modify(|status| {
             status.progress += 1;
             status.step = step.into();
+            status.copying = None;
+        });
+    }
+
+    /// Says how far the copying of a volume is; the words of it are the step.
+    pub fn copying(&self, copying: CopyProgress) {
+        self.status.send_modify(|status| {
+            status.progress += 1;
+            status.step = copying.to_string();
+            status.copying = Some(copying);
         });
     }
 
@@ -73,6 +91,7 @@ impl Operation {
     pub fn finish(&self, result: &Result<(), VssError>) {
         self.status.send_modify(|status| {
             status.progress += 1;
+            status.copying = None;
             match result {
                 Ok(()) => status.state = OperationState::Finished,
                 Err(_) if self.cancel.is_cancelled() => status.state = OperationState::Cancelled,
@@ -94,6 +113,11 @@ impl Operation {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled()
+    }
+
+    /// Returns when it should stop; not before.
+    pub async fn cancelled(&self) {
+        self.cancel.cancelled().await;
     }
 
     /// Runs `work` unless, and until, the operation should stop.

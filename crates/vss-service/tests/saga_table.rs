@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use vss_api::writer::{Event, EventKind, EventReply, Identify, Identity, Register};
 use vss_model::*;
-use vss_provider::fake::{FakeOptions, FakeProvider, Phase};
+use vss_provider::fake::{FakeCopying, FakeOptions, FakeProvider, Phase};
 use vss_provider::{MountedTree, PrepareRequest, Provider};
 use vss_service::catalogue::Catalogue;
 use vss_service::environment::{Environment, HoldMaker, Staging};
@@ -35,6 +35,7 @@ struct Wishes {
     writer_panics: Option<EventKind>,
     provider_fails: Option<Phase>,
     staging_fails: bool,
+    copies_for: Option<Duration>,
 }
 
 struct FakeHold {
@@ -86,7 +87,10 @@ struct FakeHolds(Diary, Option<&'static str>);
 
 impl HoldMaker for FakeHolds {
     fn judge(&self, _: &[Volume], _: &[Volume], _: &[Target]) -> Result<(), VssError> {
-        Ok(())
+        match self.1 {
+            Some("judge") => Err(VssError::new(VssCode::HoldWritesTimeout, "judge")),
+            _ => Ok(()),
+        }
     }
 
     fn prepare(&self, _: SetId, held: &[Volume], _: &[Volume], _: &[Target]) -> Result<Box<dyn Hold>, VssError> {
@@ -152,6 +156,12 @@ async fn stage(wishes: Wishes) -> Stage {
     let provider: Arc<dyn Provider> = Arc::new(FakeProvider::new(FakeOptions {
         store: Some(store.clone()),
         fail: wishes.provider_fails.map(|phase| (phase, VssCode::ProviderVeto)),
+        copying: wishes.copies_for.map(|time| FakeCopying {
+            bytes: 1 << 30,
+            time,
+            place: store.clone(),
+            keep: Duration::MAX,
+        }),
         ..FakeOptions::default()
     }));
     let environment = Arc::new(Environment {
@@ -281,6 +291,25 @@ async fn every_row_done_twice_is_done_once() {
     assert_eq!(stage.environment.catalogue.sets().len(), 1);
 }
 
+#[tokio::test]
+async fn a_wish_to_stop_reaches_a_provider_that_copies_at_once() {
+    let mut stage = stage(Wishes { copies_for: Some(Duration::from_secs(3600)), ..Wishes::default() }).await;
+    let operation = stage.saga.operation.clone();
+    let began = std::time::Instant::now();
+    let stop = async {
+        let mut status = operation.watch();
+        status.wait_for(|status| status.copying.is_some()).await.unwrap();
+        operation.cancel();
+    };
+    let (made, ()) = tokio::join!(sagas::run(TABLE, &mut stage.saga), stop);
+    let failure = made.unwrap_err();
+    assert_eq!((failure.row, failure.cause.code), ("end_prepare", VssCode::BadState));
+    assert!(failure.undo_failures.is_empty(), "{failure:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    assert_eq!(operation.status().copying, None);
+    stage.nothing_is_left("a wish to stop");
+}
+
 /// omicron's `action_failure_can_unwind` and `..._unwind_idempotently`: after each number of rows all is undone, twice.
 #[tokio::test]
 async fn after_every_row_all_can_be_undone_twice() {
@@ -306,6 +335,7 @@ async fn every_party_may_fail_at_every_row() {
     let writer = |kind| Wishes { writer_fails: Some(kind), ..Wishes::default() };
     let provider = |phase| Wishes { provider_fails: Some(phase), ..Wishes::default() };
     let cases: BTreeMap<&str, Wishes> = [
+        ("mounts that came while copying", hold("judge")),
         ("flush", hold("flush")),
         ("hold", hold("hold")),
         ("release", hold("release")),

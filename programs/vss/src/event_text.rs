@@ -36,6 +36,7 @@ pub(crate) fn words(event: &Event) -> String {
             format!("{copy} at {}", event.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
         }
         EventKind::WriterRegistered | EventKind::WriterGone => text(&event.writer),
+        EventKind::Progress => event.progress.as_ref().map(ToString::to_string).unwrap_or_default(),
         EventKind::ProviderTrouble => format!("{} in {}{failure}", text(&event.provider), text(&event.step)),
     }
 }

@@ -23,7 +23,8 @@ pub(crate) fn providers(config: &Config) -> Providers {
 }
 
 /// The fake provider for tests, described by `VSS_FAKE`, a JSON object: `{"store": DIR, "policy": "needs_hold",
-/// "writable_phase": false, "fail": [PHASE, CODE], "hang": [PHASE, MILLISECONDS], "commit_delay_ms": N}`.
+/// "writable_phase": false, "fail": [PHASE, CODE], "hang": [PHASE, MILLISECONDS], "commit_delay_ms": N,
+/// "copying": {"bytes": N, "ms": N, "place": DIR, "keep_ms": N}}`.
 #[cfg(feature = "fault-injection")]
 mod fake {
     use std::path::PathBuf;
@@ -31,7 +32,7 @@ mod fake {
     use std::time::Duration;
     use vss_model::{FreezePolicy, VssCode};
     use vss_provider::Provider;
-    use vss_provider::fake::{FakeOptions, FakeProvider};
+    use vss_provider::fake::{FakeCopying, FakeOptions, FakeProvider};
 
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -47,6 +48,22 @@ mod fake {
         hang: Option<(String, u64)>,
         #[serde(default)]
         commit_delay_ms: u64,
+        #[serde(default)]
+        copying: Option<Copying>,
+    }
+
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Copying {
+        bytes: u64,
+        ms: u64,
+        place: PathBuf,
+        #[serde(default = "for_ever")]
+        keep_ms: u64,
+    }
+
+    fn for_ever() -> u64 {
+        u64::MAX
     }
 
     fn yes() -> bool {
@@ -70,6 +87,12 @@ mod fake {
             fail: description.fail.and_then(|(phase, code)| Some((phase.parse().ok()?, code))),
             hang: description.hang.and_then(|(phase, ms)| Some((phase.parse().ok()?, Duration::from_millis(ms)))),
             commit_delay: Duration::from_millis(description.commit_delay_ms),
+            copying: description.copying.map(|copying| FakeCopying {
+                bytes: copying.bytes,
+                time: Duration::from_millis(copying.ms),
+                place: copying.place,
+                keep: Duration::from_millis(copying.keep_ms),
+            }),
         })))
     }
 }

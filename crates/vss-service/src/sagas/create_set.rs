@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | prepare_hold | guard | started if a member needs a hold | guard ended |
 //! | record_intent | catalogue | what may be left behind, on disk | forgotten once all is undone |
-//! | end_prepare | providers | slow work ends | abort: copies deleted |
+//! | end_prepare | providers | slow work ends; may take hours, and is broken off by a wish to stop | abort: copies deleted |
 //! | prepare_snapshot | writers | checkpoint, dump | Abort to each that is not past PostSnapshot |
 //! | flush | members | syncfs, as long as it takes | - |
 //! | freeze | writers | FRONT_END, BACK_END, SYSTEM with a barrier | (Abort above) |
@@ -19,14 +19,15 @@
 //!
 //! What the rows of the window may not do stands in `freeze_window.rs`.
 
+use super::held_volumes::HeldVolumes;
 use super::proof::{Clocks, read_clocks};
 use super::{Act, Context, Row, StepFuture, nothing_to_undo, run_window_rows};
 use crate::catalogue::{KeptCopy, PendingSet};
-use crate::environment::Environment;
+use crate::environment::{Environment, HoldMaker};
 use crate::freeze_window::{WINDOW_GRACE, Window, WindowThread};
 use crate::hold_trace::Times;
 use crate::operation::{Operation, cancelled};
-use crate::providers::{self, by_contract};
+use crate::providers::by_contract;
 use crate::writers::registry::milliseconds;
 use crate::writers::{EventFacts, SessionWriters};
 use crate::{blocking, fault};
@@ -38,10 +39,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use vss_api::writer::EventKind;
 use vss_linux::clock;
-use vss_model::{
-    AppLevel, FreezePolicy, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
-};
-use vss_provider::{CommittedCopy, Provider, StoredCopy, progress::Unwatched};
+use vss_model::{AppLevel, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
+use vss_provider::{CommittedCopy, Provider, StoredCopy};
 
 /// One volume of the set.
 #[derive(Clone)]
@@ -96,7 +95,8 @@ pub struct CreateSet {
     pub mounts: Vec<(PathBuf, VolumeId)>,
     pub(super) window: Option<Window>,
     thread: Option<WindowThread>,
-    window_lost: bool,
+    /// A thread was left to itself: what it may still make is found by the record.
+    pub(super) thread_lost: bool,
     /// The flush of a set without a guard.
     pub(super) flush: Option<Times>,
     /// Both clocks after the window.
@@ -181,7 +181,7 @@ impl CreateSet {
             mounts,
             window: None,
             thread: None,
-            window_lost: false,
+            thread_lost: false,
             flush: None,
             clocks: None,
             phases_done: BTreeSet::new(),
@@ -248,7 +248,7 @@ impl CreateSet {
     }
 
     /// What a provider's failure is to others; it is told too.
-    fn trouble(&self, provider: &str, phase: &str, error: VssError) -> VssError {
+    pub(super) fn trouble(&self, provider: &str, phase: &str, error: VssError) -> VssError {
         let error = by_contract(provider, error);
         self.plan.facts.teller.provider_trouble(self.plan.set_id, provider, phase, &error);
         error
@@ -311,7 +311,7 @@ impl Context for CreateSet {
                     result
                 }
                 Err(lost) => {
-                    self.window_lost = true;
+                    self.thread_lost = true;
                     self.plan.facts.teller.step(self.plan.set_id, "window", began.elapsed(), Some(&lost));
                     Err(lost)
                 }
@@ -325,24 +325,12 @@ fn prepare_hold(saga: &mut CreateSet) -> StepFuture<'_> {
         if saga.window.is_some() {
             return Ok(());
         }
-        let (held, others): (Vec<Volume>, Vec<Volume>) = {
-            let is_held = |member: &&Member| member.provider.properties().freeze_policy == FreezePolicy::NeedsHold;
-            let (held, others): (Vec<&Member>, Vec<&Member>) = saga.plan.members.iter().partition(is_held);
-            let volumes = |members: Vec<&Member>| members.into_iter().map(|member| member.volume.clone()).collect();
-            (volumes(held), volumes(others))
+        let set_id = saga.plan.set_id;
+        let prepare = move |maker: &dyn HoldMaker, volumes: &HeldVolumes| {
+            maker.prepare(set_id, &volumes.held, &volumes.others, &volumes.targets()?)
         };
-        let hold = if held.is_empty() {
-            None
-        } else {
-            let (maker, set_id) = (Arc::clone(&saga.environment.holds), saga.plan.set_id);
-            let members = saga.plan.members.iter().map(|member| (Arc::clone(&member.provider), member.volume.clone()));
-            let members: Vec<_> = members.collect();
-            let work = move || {
-                let targets = providers::targets(&members)?;
-                maker.prepare(set_id, &held, &others, &targets)
-            };
-            Some(blocking::run("Starting the guard", limits::PROVIDER_IN_WINDOW, work).await?)
-        };
+        let (volumes, maker) = (HeldVolumes::of(&saga.plan.members), Arc::clone(&saga.environment.holds));
+        let hold = volumes.ask(maker, "Starting the guard", prepare).await?;
         saga.thread = Some(WindowThread::start()?);
         let providers = saga.providers().into_iter().map(|(_, provider)| provider).collect();
         saga.window = Some(Window::new(saga.plan.set_id, hold, providers));
@@ -387,7 +375,7 @@ fn record_intent(saga: &mut CreateSet) -> StepFuture<'_> {
 fn forget_intent(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         // Leftovers that could not be deleted, or that a lost thread may still make, are found by this entry.
-        if !saga.aborted || saga.window_lost {
+        if !saga.aborted || saga.thread_lost {
             return Ok(());
         }
         let (environment, set_id) = (Arc::clone(&saga.environment), saga.plan.set_id);
@@ -397,11 +385,21 @@ fn forget_intent(saga: &mut CreateSet) -> StepFuture<'_> {
 }
 
 fn end_prepare(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(
-        saga.phase("end_prepare", limits::PROVIDER_OUTSIDE, |provider, set_id| {
-            provider.end_prepare(set_id, &Unwatched)
-        }),
-    )
+    Box::pin(async {
+        for (name, provider) in saga.providers() {
+            if saga.phases_done.contains(&("end_prepare", name.clone())) {
+                continue;
+            }
+            saga.end_prepare_of(&name, provider).await?;
+            saga.phases_done.insert(("end_prepare", name));
+        }
+        // Copying may have taken hours, in which mounts came and went: may the volumes still be held?
+        let judge = |maker: &dyn HoldMaker, volumes: &HeldVolumes| {
+            maker.judge(&volumes.held, &volumes.others, &volumes.targets()?)
+        };
+        let (volumes, maker) = (HeldVolumes::of(&saga.plan.members), Arc::clone(&saga.environment.holds));
+        volumes.ask(maker, "Looking at the mounts", judge).await.map(drop)
+    })
 }
 
 fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {

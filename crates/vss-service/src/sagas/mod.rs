@@ -10,6 +10,8 @@
 //! undone; a row done twice is done once; an undo done twice is done once, and an undo of a row that never ran is no harm.
 
 pub mod create_set;
+mod end_prepare;
+mod held_volumes;
 mod proof;
 mod set_record;
 
