@@ -84,6 +84,8 @@ pub use monitor::{Monitor, Quiet};
 pub use request::{BackupRequest, Lifetime, WriterChoice};
 pub use requester::Requester;
 
+/// How far a copy is, for a [`Monitor`].
+pub use vss_api::progress::CopyProgress;
 /// The messages of the interface, for [`Requester`]'s calls.
 pub use vss_api::requester as messages;
 /// The words of the house: ids, error codes, records of sets.

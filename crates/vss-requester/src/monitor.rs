@@ -1,5 +1,6 @@
 //! What a caller hears of work that takes time, and how it asks to stop.
 
+use vss_api::progress::CopyProgress;
 use vss_model::SessionId;
 
 /// Told about progress while an operation runs; every method may do nothing.
@@ -12,6 +13,12 @@ pub trait Monitor {
     /// The operation began a step, for example `freezing: postgresql`.
     fn step(&mut self, step: &str) {
         let _ = step;
+    }
+
+    /// A volume is being copied and has got further: several times a second, for hours where a volume is large. It is told in
+    /// place of steps; its `Display` is a line for a person.
+    fn copying(&mut self, copying: &CopyProgress) {
+        let _ = copying;
     }
 
     /// Another set is being created on this machine and we wait for it; `why` names its requester. Called again only when

@@ -244,10 +244,15 @@ impl Requester {
         loop {
             let wait = Wait { operation_id, timeout_ms: WAIT_MS, seen_progress };
             let status: OperationStatus = self.call(&Call::Wait(wait))?;
+            let is_news = status.progress != seen_progress;
             seen_progress = status.progress;
-            if status.step != last_step {
-                monitor.step(&status.step);
-                last_step.clone_from(&status.step);
+            match &status.copying {
+                Some(copying) if is_news => monitor.copying(copying),
+                None if status.step != last_step => {
+                    monitor.step(&status.step);
+                    last_step.clone_from(&status.step);
+                }
+                _ => {}
             }
             if let Some(end) = end_of(&status) {
                 return end;

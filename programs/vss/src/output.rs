@@ -1,10 +1,48 @@
 //! What people read on stdout and stderr: lines and tables. A reader that went away is no reason to panic.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Back to the beginning of the line, and nothing on it any more (ECMA-48: CR, EL).
+const CLEAR: &str = "\r\x1b[K";
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS: usize = 80;
+
+/// True while the last line of the terminal is one that will be written anew.
+static LIVE_LINE: Mutex<bool> = Mutex::new(false);
+
+fn live_line() -> MutexGuard<'static, bool> {
+    LIVE_LINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Writes a line to stderr. Where even that fails there is nobody to tell.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let mut live = live_line();
+    let clear = if std::mem::take(&mut *live) { CLEAR } else { "" };
+    let _ = writeln!(io::stderr().lock(), "{clear}{line}");
+}
+
+/// Writes a line to the terminal that stderr is, in place of the live line before; what does not fit is cut.
+pub(crate) fn say_live(line: &str) {
+    let mut live = live_line();
+    let columns = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    let columns = if columns == 0 { COLUMNS } else { columns };
+    let mut stderr = io::stderr().lock();
+    // The last column is left free: some terminals go to the next line with it.
+    let _ = write!(stderr, "{CLEAR}{}", cut(line, columns - 1)).and_then(|()| stderr.flush());
+    *live = true;
+}
+
+/// Takes the live line away.
+pub(crate) fn end_live() {
+    if std::mem::take(&mut *live_line()) {
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "{CLEAR}").and_then(|()| stderr.flush());
+    }
+}
+
+fn cut(line: &str, columns: usize) -> &str {
+    line.char_indices().nth(columns).map_or(line, |(end, _)| &line[..end])
 }
 
 /// Writes a warning to stderr, for everybody to see.
@@ -74,6 +112,11 @@ mod tests {
 
     fn rows() -> Vec<Vec<String>> {
         vec![vec!["a".to_owned(), "long cell".to_owned()], vec!["\u{1b}[31mred".to_owned(), String::new()]]
+    }
+
+    #[test]
+    fn a_live_line_is_cut_between_characters() {
+        assert_eq!((cut("\u{e4}\u{e4}\u{e4}", 2), cut("abc", 3), cut("abc", 0)), ("\u{e4}\u{e4}", "abc", ""));
     }
 
     #[test]

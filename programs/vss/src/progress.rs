@@ -1,13 +1,40 @@
 //! What is said on stderr while a set is made: every step for a person at a terminal, warnings for everybody.
 
 use crate::live::Live;
-use crate::output::{printable, say, warn};
+use crate::output::{end_live, printable, say, say_live, warn};
 use crate::signals::Signals;
 use crate::window;
 use std::io::{self, IsTerminal};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vss_model::{SessionId, ShadowCopySet};
-use vss_requester::{Backup, Instance, Monitor};
+use vss_requester::{Backup, CopyProgress, Instance, Monitor};
+
+/// Without a terminal, the first line about a copy that takes long comes after this time.
+const FIRST_LINE: Duration = Duration::from_secs(10);
+/// The time between two lines doubles up to this: a night's copy must not fill a log or a mail.
+const LONGEST_PAUSE: Duration = Duration::from_secs(160);
+
+/// When lines about one long piece of work are due.
+#[derive(Debug)]
+struct Pace {
+    due: Instant,
+    pause: Duration,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { due: now + FIRST_LINE, pause: FIRST_LINE }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        if now < self.due {
+            return false;
+        }
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.due = now + self.pause;
+        true
+    }
+}
 
 /// Hears of the set being made.
 #[derive(Debug)]
@@ -18,6 +45,8 @@ pub(crate) struct Progress {
     instance: Instance,
     /// The lines of the set while it is made, on a terminal.
     live: Option<Live>,
+    /// Of the copying that goes on, without a terminal.
+    pace: Option<Pace>,
     told_to_stop: bool,
 }
 
@@ -29,6 +58,7 @@ impl Progress {
             started: Instant::now(),
             instance: instance.clone(),
             live: None,
+            pace: None,
             told_to_stop: false,
         }
     }
@@ -42,6 +72,7 @@ impl Progress {
 
     /// Says how the volumes and the writers of a finished set did.
     pub(crate) fn finished(&mut self, backup: &Backup) {
+        end_live();
         match self.live.take() {
             Some(live) => live.finish(true),
             None => {
@@ -62,6 +93,7 @@ impl Progress {
 /// The error that follows is the last that is said.
 impl Drop for Progress {
     fn drop(&mut self) {
+        end_live();
         if let Some(live) = self.live.take() {
             live.finish(false);
         }
@@ -76,9 +108,24 @@ impl Monitor for Progress {
     }
 
     fn step(&mut self, step: &str) {
+        end_live();
+        self.pace = None;
         match &self.live {
             Some(live) => live.begins(step),
             None => self.note(step),
+        }
+    }
+
+    fn copying(&mut self, copying: &CopyProgress) {
+        let words = printable(&copying.to_string());
+        let now = Instant::now();
+        if self.terminal {
+            // After a wish to stop its own line is the last.
+            if !self.told_to_stop {
+                say_live(&format!("vss: {:7.3} s  {words}", self.started.elapsed().as_secs_f64()));
+            }
+        } else if self.pace.get_or_insert_with(|| Pace::new(now)).is_due(now) {
+            say(&format!("vss: {words}"));
         }
     }
 
@@ -104,4 +151,18 @@ pub(crate) fn summary(set: &ShadowCopySet) -> String {
         "Shadow copy set {}: {copies} shadow {plural}, {} ({instant}), frozen {} ms, held {} ms",
         set.set_id, set.consistency, set.freeze_ms, set.hold_ms
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_without_a_terminal_come_at_most_every_10_s_and_become_rare() {
+        let begin = Instant::now();
+        let mut pace = Pace::new(begin);
+        let due: Vec<u64> = (0..3600).filter(|second| pace.is_due(begin + Duration::from_secs(*second))).collect();
+        assert_eq!(due[..6], [10, 30, 70, 150, 310, 470]);
+        assert_eq!(due.len(), 25, "in an hour");
+    }
 }
