@@ -4,8 +4,8 @@ use crate::event::Event;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{
-    AppLevel, ComponentName, Consistency, Instant, ProviderId, SessionId, SetId, ShadowCopy, ShadowCopySet, ShadowId,
-    VolumeId, VssError, WriterClassId, WriterInstanceId,
+    AppLevel, ComponentName, Consistency, CopyForecast, Instant, ProviderId, SessionId, SetId, ShadowCopy,
+    ShadowCopySet, ShadowId, Storage, VolumeId, VssError, WriterClassId, WriterInstanceId,
 };
 
 /// The name of the interface.
@@ -45,6 +45,12 @@ pub enum Call {
     /// What has happened since the start of the service. With `more`: follows, from now on or from `after` on.
     #[serde(rename = "org.linuxvss.Management.ListEvents")]
     ListEvents(ListEvents),
+    /// What providers keep for copies to come.
+    #[serde(rename = "org.linuxvss.Management.ListStorage")]
+    ListStorage,
+    /// Removes what is kept for a volume, or for all (root only).
+    #[serde(rename = "org.linuxvss.Management.RemoveStorage")]
+    RemoveStorage(RemoveStorage),
     /// Deletes shadow copies; stops at the first that cannot be deleted (spec P 10, row 17).
     #[serde(rename = "org.linuxvss.Management.DeleteShadows")]
     DeleteShadows(Selection),
@@ -316,6 +322,9 @@ pub struct CheckedVolume {
     pub nested: Vec<PathBuf>,
     /// Its shadow copies.
     pub shadows: u64,
+    /// The copying that it takes; none for a provider that copies nothing, and when it cannot be copied now.
+    #[serde(default)]
+    pub copying: Option<CopyForecast>,
     /// Why it cannot be copied now.
     pub failure: Option<VssError>,
 }
@@ -381,6 +390,38 @@ pub struct EventList {
     pub events: Vec<Event>,
     /// How many events before these are forgotten, the caller's or not: the service remembers the newest only.
     pub lost: u64,
+}
+
+/// Reply to `ListStorage`, and to `RemoveStorage`: what is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageList {
+    /// By provider.
+    pub storage: Vec<StorageEntry>,
+}
+
+/// What one provider keeps for one volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageEntry {
+    /// The provider, by name.
+    pub provider: String,
+    /// What it keeps.
+    #[serde(flatten)]
+    pub storage: Storage,
+}
+
+/// Parameters of `RemoveStorage`: exactly one field.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveStorage {
+    /// Of the volume that holds this path, or that was mounted there when it was last copied.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "vss_model::path_text::optional")]
+    pub volume: Option<PathBuf>,
+    /// Of this volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_id: Option<VolumeId>,
+    /// Of all volumes.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// Parameters of `DeleteShadows`: exactly one field.

@@ -450,6 +450,15 @@ fn forecast() -> m::SetForecast {
             nested_count: 1,
             nested: vec!["n".into()],
             shadows: 1,
+            copying: Some(model::CopyForecast {
+                storage: "/".into(),
+                bytes_to_read: 1,
+                bytes_needed: 1,
+                bytes_available: 1,
+                read_ms: Some(1),
+                hold_ms: Some(1),
+                full_compare: Some(text()),
+            }),
             failure: Some(failure()),
         }],
         writers: vec![m::CheckedWriter {
@@ -590,6 +599,24 @@ fn messages_of_management_are_as_described() {
         oldest_of: Some("/".into()),
         all: true,
     };
+    let storage = m::StorageEntry {
+        provider: text(),
+        storage: model::Storage {
+            volume_id: model::VolumeId::file_system("ext4", "u"),
+            volume: "/".into(),
+            place: "/".into(),
+            used_bytes: 1,
+            volume_bytes: 1,
+            shadows: 1,
+            last_used: model::Instant::now(),
+            full_compare: Some(text()),
+        },
+    };
+    let remove = m::RemoveStorage {
+        volume: Some("/".into()),
+        volume_id: Some(model::VolumeId::file_system("ext4", "u")),
+        all: true,
+    };
     let question =
         m::Check { paths: vec!["/".into()], provider: Some(text()), no_writers: true, writers: vec![text()] };
     let get_set = m::GetSet { set_id: Some(model::SetId::random()), shadow_id: Some(model::ShadowId::random()) };
@@ -607,6 +634,8 @@ fn messages_of_management_are_as_described() {
             &m::Call::ListEvents(m::ListEvents { after: Some(1) }),
             &m::EventList { events: vec![event()], lost: 1 },
         ),
+        sample(&m::Call::ListStorage, &m::StorageList { storage: vec![storage.clone()] }),
+        sample(&m::Call::RemoveStorage(remove), &m::StorageList { storage: vec![storage] }),
         sample(&m::Call::DeleteShadows(selection), &m::Deleted { shadow_ids: vec![model::ShadowId::random()] }),
     ];
     check(interface::MANAGEMENT, samples);

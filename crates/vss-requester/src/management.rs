@@ -7,8 +7,9 @@ use std::time::Duration;
 use vss_api::Empty;
 use vss_api::client::{Client, Follower};
 use vss_api::management::{
-    Call, Check, Deleted, EventList, GetSet, Limits, ListEvents, ProviderEntry, Providers, RegisteredWriter, Selection,
-    SetForecast, SetLimits, SetRecord, Shadows, Status, VolumeEntry, Volumes, Writers,
+    Call, Check, Deleted, EventList, GetSet, Limits, ListEvents, ProviderEntry, Providers, RegisteredWriter,
+    RemoveStorage, Selection, SetForecast, SetLimits, SetRecord, Shadows, Status, StorageEntry, StorageList,
+    VolumeEntry, Volumes, Writers,
 };
 use vss_model::{SetId, ShadowCopy, ShadowCopySet, ShadowId, VssCode, VssError};
 
@@ -136,6 +137,24 @@ impl Management {
     pub fn follow(self, after: Option<u64>) -> Result<Following, VssError> {
         let follower = self.client.follow(&Call::ListEvents(ListEvents { after })).map_err(failure::of_call)?;
         Ok(Following(follower))
+    }
+
+    /// What providers keep for copies to come.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` when a provider cannot tell.
+    pub fn storage(&mut self) -> Result<Vec<StorageEntry>, VssError> {
+        let reply: StorageList = self.call(&Call::ListStorage)?;
+        Ok(reply.storage)
+    }
+
+    /// Removes what is kept for the chosen volumes and returns what is gone; stops at the first that cannot be removed.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND`; `E_ACCESSDENIED` for others than root; `VSS_E_PROVIDER_VETO` when a copy needs it.
+    pub fn remove_storage(&mut self, wanted: RemoveStorage) -> Result<Vec<StorageEntry>, VssError> {
+        let reply: StorageList = self.call(&Call::RemoveStorage(wanted))?;
+        Ok(reply.storage)
     }
 
     /// Deletes what `selection` names and returns what is gone; stops at the first that cannot be deleted.

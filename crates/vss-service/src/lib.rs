@@ -32,5 +32,6 @@ pub mod sagas;
 pub mod service;
 pub mod sessions;
 pub mod set_watcher;
+pub mod storage;
 pub mod volumes;
 pub mod writers;

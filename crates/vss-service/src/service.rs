@@ -13,6 +13,7 @@ use crate::inbox_writers::InboxWriters;
 use crate::providers::Providers;
 use crate::recovery;
 use crate::rules::Rules;
+use crate::storage;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -71,6 +72,7 @@ pub enum StartError {
 pub struct Service {
     options: Options,
     coordinator: Coordinator,
+    environment: Arc<Environment>,
     events: Arc<Events>,
     actions: mpsc::UnboundedSender<Action>,
     door: Arc<Door>,
@@ -116,7 +118,7 @@ impl Service {
         events.started(&report);
         let rules = Rules::new(&config, Path::new("/etc/group"));
         let (coordinator, actions) = Coordinator::new(Beginning {
-            environment,
+            environment: Arc::clone(&environment),
             writers: config.writers.clone(),
             creation_lock: PathBuf::from(creation_lock::FILE),
             state_directory: options.state_directory.clone(),
@@ -134,6 +136,7 @@ impl Service {
         Ok(Self {
             options,
             coordinator,
+            environment,
             events,
             actions,
             door,
@@ -174,12 +177,19 @@ impl Service {
             doors.spawn(serve(socket, face, self.door.clone(), bounds, shutdown.clone()));
         }
         let coordinator = tokio::spawn(self.coordinator.run());
+        let untended = CancellationToken::new();
+        let tending = tokio::spawn(storage::tend(self.environment, untended.clone()));
         let writers = InboxWriters::start(&self.options, &self.config.writers).await;
         ready();
         // A coordinator that was told to stop meanwhile needs no word.
         drop(self.actions.send(Action::Ready));
         if let Err(error) = coordinator.await {
             tracing::error!(%error, "the coordinator broke off");
+        }
+        // A round that is under way is small work, and killed it would be left for the next start.
+        untended.cancel();
+        if tokio::time::timeout(limits::PROVIDER_IN_WINDOW, tending).await.is_err() {
+            tracing::warn!("the shadow storage is still being tended");
         }
         self.events.stopped();
         self.events.drained(LAST_WORDS).await;

@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Create(CreateArguments),
     /// Tell what a shadow copy set would be, and what stands in the way; change nothing
     Check(CheckArguments),
-    /// List shadow copies, writers, providers or volumes
+    /// List shadow copies, writers, providers, volumes or storage
     List(ListArguments),
     /// Show a shadow copy or a shadow copy set
     Show(ShowArguments),
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Unexpose(UnexposeArguments),
     /// Delete shadow copies
     Delete(DeleteArguments),
+    /// List or remove what is kept for copies to come
+    Storage(StorageArguments),
     /// Tell what the service did, or does from now on
     Events(EventsArguments),
 }
@@ -198,7 +200,9 @@ volume that is missing is told as the words to add to `vss run`; `vss create` an
   atomic       all its volumes would be cut at one instant
   paths        [path, resolved, volume_id, failure]
   volumes      [volume, volume_id, fs_type, provider, consistency, nested_count,
-               nested (the first 20), shadows, failure]
+               nested (the first 20), shadows, failure, copying: null or
+               [storage, bytes_to_read, bytes_needed, bytes_available, read_ms,
+               hold_ms, full_compare]]
   writers      [name, instance_name, class_id, instance_id, failure,
                component_count, components: [logical_path, name, consistency,
                missing: [volume, volume_id, provider, reason]]]
@@ -304,6 +308,50 @@ pub(crate) struct DeleteArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = STORAGE_HELP)]
+pub(crate) struct StorageArguments {
+    #[command(subcommand)]
+    pub(crate) command: StorageCommand,
+}
+
+const STORAGE_HELP: &str = "\
+A provider that copies blocks keeps its image of a volume, so that the next copy
+reads only what changed. It goes by itself when it was not used for 7 days, and
+when it crowds its file system.
+
+`list --json` prints {\"storage\": [provider, volume_id, volume, place, used_bytes,
+volume_bytes, shadows, last_used, full_compare]}; full_compare says why the next
+copy will compare everything, and is null when it will not.
+
+Examples:
+  vss storage list
+  vss storage remove /srv
+  vss storage remove --all";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StorageCommand {
+    /// List what is kept, for which volume and where
+    List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what is kept for volumes; their next copies are first ones again
+    Remove(RemoveStorageArguments),
+}
+
+#[derive(Debug, Args)]
+#[group(id = "kept", required = true, multiple = false)]
+pub(crate) struct RemoveStorageArguments {
+    /// A path on the volume, where it was mounted, or its lasting name (TYPE:UUID)
+    #[arg(value_name = "VOLUME", group = "kept")]
+    pub(crate) volume: Vec<OsString>,
+    /// Of all volumes
+    #[arg(long, group = "kept")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = EVENTS_HELP)]
 pub(crate) struct EventsArguments {
     /// Tell what happens from now on, until the service ends
@@ -329,7 +377,7 @@ and is told how many.
                   service_started service_stopped session_opened session_closed
                   set_begun step writer_event member set_finished set_failed
                   copy_deleted copy_exposed copy_unexposed writer_registered
-                  writer_gone provider_trouble
+                  writer_gone provider_trouble progress
   session_id set_id shadow_id uid requester writer provider volume path
   step            of making a set; the writer's event; the provider's phase
   took_us         how long that took, in microseconds
@@ -337,6 +385,10 @@ and is told how many.
                   (each [from_us, took_us] from the first freeze), answers
   consistency hold_us    of a finished set
   failure         code, message, hint
+  progress        of copying a volume: volume, shadow_id, work (copying, catching,
+                  comparing, reverting), round, bytes_done, bytes_total,
+                  copy_rate, dirty_rate (bytes a second), hold_ms, left_ms; of a
+                  session only the newest is remembered
   recovery        what the service did at its start
 An object {\"kind\": \"lost\", \"lost\": N} stands where N events were missed.
 
@@ -353,6 +405,7 @@ pub(crate) enum Listed {
     Writers,
     Providers,
     Volumes,
+    Storage,
 }
 
 /// A consistency level.
@@ -464,6 +517,8 @@ mod tests {
             ("vss list everything", ErrorKind::InvalidValue),
             ("vss show not-an-id", ErrorKind::ValueValidation),
             ("vss delete", ErrorKind::MissingRequiredArgument),
+            ("vss storage remove", ErrorKind::MissingRequiredArgument),
+            ("vss storage remove /srv --all", ErrorKind::ArgumentConflict),
             ("vss frobnicate", ErrorKind::InvalidSubcommand),
         ] {
             let error = parse(line).unwrap_err();
@@ -493,6 +548,7 @@ mod tests {
             format!("expose {ID} /mnt"),
             "unexpose /mnt".to_owned(),
             "delete --all".to_owned(),
+            "storage list".to_owned(),
         ];
         for subcommand in subcommands {
             let tail = if subcommand.starts_with("run") { " -- true" } else { "" };

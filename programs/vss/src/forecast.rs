@@ -7,7 +7,8 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use vss_api::management::{CheckedVolume, MissingVolume};
-use vss_model::Consistency;
+use vss_api::progress::Milliseconds;
+use vss_model::{Bytes, Consistency};
 
 /// Names that are listed one by one.
 const LISTED: usize = 20;
@@ -26,7 +27,9 @@ pub(crate) fn print(document: &CheckDocument) -> io::Result<()> {
     if !document.volumes.is_empty() {
         line("")?;
     }
+    let copying: Vec<String> = document.volumes.iter().filter_map(copying).collect();
     line(&verdict(document))?;
+    section("What is copied", &copying)?;
     section("What stands in the way", &obstacles(document))?;
     section("Worth knowing", &notes(document))
 }
@@ -118,6 +121,22 @@ fn notes(document: &CheckDocument) -> Vec<String> {
     }
     notes.extend(document.warnings.iter().map(ToString::to_string));
     notes
+}
+
+/// What it takes where blocks are copied.
+fn copying(volume: &CheckedVolume) -> Option<String> {
+    let forecast = volume.copying.as_ref()?;
+    let (volume, place) = (volume.volume.display(), forecast.storage.display());
+    let time = forecast.read_ms.map_or_else(String::new, |read| format!(" in about {}", Milliseconds(read)));
+    let hold = forecast.hold_ms.map_or_else(String::new, |hold| format!("; a hold of about {}", Milliseconds(hold)));
+    let why = forecast.full_compare.as_ref();
+    let compared = why.map_or_else(String::new, |why| format!(". Everything is read and compared: {why}"));
+    Some(format!(
+        "{volume} into {place}: {} to read{time}; {} needed there, {} available{hold}{compared}",
+        Bytes(forecast.bytes_to_read),
+        Bytes(forecast.bytes_needed),
+        Bytes(forecast.bytes_available)
+    ))
 }
 
 fn nested(volume: &CheckedVolume) -> Option<String> {
@@ -262,6 +281,23 @@ mod tests {
         assert!(note.starts_with("/srv is copied with 7 nested subvolumes (a, b and 5 more)"), "{note}");
         assert!(note.contains("crash-consistent") && note.contains("--one-file-system"), "{note}");
         assert_eq!(nested(&volume("/srv", None, &[], 0)), None);
+    }
+
+    #[test]
+    fn what_a_copy_of_blocks_takes_is_told() {
+        let mut volume = volume("/srv", Some("file-system"), &[], 0);
+        assert_eq!(copying(&volume), None);
+        let forecast = json!({"storage": "/var/lib/vss", "bytes_to_read": 1_288_490_189, "bytes_needed": 1_417_339_207,
+            "bytes_available": 42_949_672_960_u64, "read_ms": 12_000, "hold_ms": 80, "full_compare": null});
+        volume.copying = serde_json::from_value(forecast).unwrap();
+        assert_eq!(
+            copying(&volume).unwrap(),
+            "/srv into /var/lib/vss: 1.2 GiB to read in about 12 s; 1.3 GiB needed there, 40 GiB available; a hold of \
+             about 80 ms"
+        );
+        let forecast = volume.copying.as_mut().unwrap();
+        (forecast.read_ms, forecast.hold_ms, forecast.full_compare) = (None, None, Some("no BPF".to_owned()));
+        assert!(copying(&volume).unwrap().ends_with("40 GiB available. Everything is read and compared: no BPF"));
     }
 
     #[test]

@@ -115,6 +115,7 @@ pub(crate) enum List<T> {
     Writers(Vec<T>),
     Providers(Vec<T>),
     Volumes(Vec<T>),
+    Storage(Vec<T>),
 }
 
 impl<'a> From<&'a ShadowCopy> for ShadowDocument<'a> {
@@ -252,7 +253,9 @@ mod tests {
                 "paths": [{"path": "/srv", "resolved": null, "volume_id": null, "failure": failure}]})
         );
         let volume = json!({"volume": "/srv", "volume_id": "x:y", "fs_type": "btrfs", "provider": "btrfs",
-            "consistency": "crash", "nested_count": 1, "nested": ["n"], "shadows": 0, "failure": null});
+            "consistency": "crash", "nested_count": 1, "nested": ["n"], "shadows": 0, "failure": null,
+            "copying": {"storage": "/var/lib/vss", "bytes_to_read": 1, "bytes_needed": 1, "bytes_available": 1,
+                "read_ms": 1, "hold_ms": 1, "full_compare": null}});
         let missing = json!({"volume": "/wal", "volume_id": "x:z", "provider": null, "reason": "r"});
         let component = json!({"logical_path": "", "name": "db", "consistency": "application", "missing": [missing]});
         let writer = json!({"name": "pg", "instance_name": "", "class_id": ID, "instance_id": ID, "failure": null,

@@ -4,14 +4,14 @@ use crate::catalogue::SetEntry;
 use crate::coordinator::Coordinator;
 use crate::environment::Environment;
 use crate::writers::registry;
-use crate::{blocking, removal, rules, volumes};
+use crate::{blocking, removal, rules, storage, volumes};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::Empty;
 use vss_api::management::{
     Call, Deleted, GetSet, Limits, ProviderEntry, Providers, Selection, SetLimits, SetRecord, Shadows, Status,
-    VolumeEntry, Volumes, Writers,
+    StorageList, VolumeEntry, Volumes, Writers,
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
@@ -45,6 +45,21 @@ impl Coordinator {
             }),
             Call::Check(question) => self.check(&peer, question, replier),
             Call::ListEvents(question) => environment.events.answer(peer.uid, question, replier),
+            Call::ListStorage => self.answer(async move {
+                let work = move || Ok(StorageList { storage: storage::list(&environment)? });
+                replier.result(blocking::run("Listing the shadow storage", limits::PROVIDER_OUTSIDE, work).await);
+            }),
+            Call::RemoveStorage(wanted) => {
+                if let Err(error) = rules::root(&peer, "remove shadow storage") {
+                    return replier.error(&error);
+                }
+                self.answer(async move {
+                    let all = Arc::clone(&environment);
+                    let _one = all.changes.lock().await;
+                    let work = move || Ok(StorageList { storage: storage::remove(&environment, &wanted)? });
+                    replier.result(blocking::run("Removing shadow storage", limits::PROVIDER_OUTSIDE, work).await);
+                });
+            }
             Call::DeleteShadows(selection) => {
                 let leases = self.leases(&peer);
                 self.answer(async move { replier.result(delete(environment, peer, selection, leases).await) });

@@ -162,6 +162,7 @@ impl FoundVolume {
             nested_count: nested.len() as u64,
             nested: nested.iter().take(NESTED_LISTED).cloned().collect(),
             shadows: self.shadows,
+            copying: self.forecast.as_ref().ok().and_then(|forecast| forecast.copying.clone()),
             failure: self.forecast.as_ref().err().cloned(),
         }
     }

@@ -8,6 +8,7 @@ mod expose;
 mod list;
 mod run;
 mod show;
+mod storage;
 mod unexpose;
 
 use crate::args::{Arguments, Command};
@@ -52,6 +53,7 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
         Command::Expose(expose) => expose::expose(&instance, &expose),
         Command::Unexpose(unexpose) => unexpose::unexpose(&instance, &unexpose),
         Command::Delete(delete) => delete::delete(&instance, delete),
+        Command::Storage(storage) => storage::storage(&instance, &storage),
         Command::Events(events) => events::events(&instance, &events),
     };
     match done {
