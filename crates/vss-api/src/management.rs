@@ -1,5 +1,6 @@
 //! Messages of `org.linuxvss.Management`: what the service is doing, what it keeps, and its limits.
 
+use crate::blocks;
 use crate::event::Event;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -54,6 +55,18 @@ pub enum Call {
     /// Deletes shadow copies; stops at the first that cannot be deleted (spec P 10, row 17).
     #[serde(rename = "org.linuxvss.Management.DeleteShadows")]
     DeleteShadows(Selection),
+    /// Which blocks changed from one copy to another, or are in use in one.
+    #[serde(rename = "org.linuxvss.Management.ChangedBlocks")]
+    ChangedBlocks(blocks::ChangedBlocks),
+    /// The image of a copy, as a file descriptor (root only).
+    #[serde(rename = "org.linuxvss.Management.OpenImage")]
+    OpenImage(blocks::OpenImage),
+    /// Puts a volume back to a copy (spec P 4.9).
+    #[serde(rename = "org.linuxvss.Management.RevertToSnapshot")]
+    RevertToSnapshot(blocks::RevertToSnapshot),
+    /// Where the revert of a volume stands.
+    #[serde(rename = "org.linuxvss.Management.QueryRevertStatus")]
+    QueryRevertStatus(blocks::QueryRevertStatus),
 }
 
 /// Reply to `GetStatus`.

@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use vss_api::{ErrorParameters, interface, management as m, requester as r, server::Face, writer as w};
+use vss_api::{ErrorParameters, blocks as b, interface, management as m, requester as r, server::Face, writer as w};
 use vss_model as model;
 use zlink::idl::{CustomType, Interface, Type};
 
@@ -78,6 +78,7 @@ fn values_are_those_of_the_types() {
         ("WriterState", variants::<model::WriterState>(json!("?"))),
         ("Work", variants::<model::Work>(json!("?"))),
         ("OperationState", variants::<r::OperationState>(json!("?"))),
+        ("RevertState", variants::<b::RevertState>(json!("?"))),
     ]);
     let mut seen = BTreeSet::new();
     for text in [interface::REQUESTER, interface::MANAGEMENT, interface::WRITER] {
@@ -638,7 +639,48 @@ fn messages_of_management_are_as_described() {
         sample(&m::Call::RemoveStorage(remove), &m::StorageList { storage: vec![storage] }),
         sample(&m::Call::DeleteShadows(selection), &m::Deleted { shadow_ids: vec![model::ShadowId::random()] }),
     ];
-    check(interface::MANAGEMENT, samples);
+    check(interface::MANAGEMENT, [samples, block_samples()].concat());
+}
+
+/// What is said of copies as blocks.
+fn block_samples() -> Vec<(Value, Value)> {
+    let (shadow_id, volume_id) = (model::ShadowId::random(), model::VolumeId::file_system("ext4", "u"));
+    let status = b::RevertStatus {
+        volume_id: volume_id.clone(),
+        volume: "/".into(),
+        shadow_id,
+        state: b::RevertState::Unfinished,
+        progress: 1,
+        bytes_done: 1,
+        bytes_total: 1,
+        written_bytes: 1,
+        failure: Some(failure()),
+    };
+    let list = b::BlockList {
+        volume_size: 1,
+        block_size: 1,
+        unknown: Some("x".to_owned()),
+        extents: vec![model::Extent { offset: 0, length: 1 }],
+        next: Some(1),
+    };
+    let image = b::ImageOpened {
+        image: 0,
+        offset: 0,
+        volume_size: 1,
+        block_size: 1,
+        set_id: model::SetId::random(),
+        volume_id: volume_id.clone(),
+        fs_type: "ext4".to_owned(),
+        cut_at: model::Instant::now(),
+    };
+    let question = b::ChangedBlocks { shadow_id, since_shadow_id: Some(shadow_id), from: 1 };
+    let query = b::QueryRevertStatus { volume_id, seen_progress: 1, timeout_ms: 1 };
+    vec![
+        sample(&m::Call::ChangedBlocks(question), &list),
+        sample(&m::Call::OpenImage(b::OpenImage { shadow_id }), &image),
+        sample(&m::Call::RevertToSnapshot(b::RevertToSnapshot { shadow_id, give_up: true }), &status),
+        sample(&m::Call::QueryRevertStatus(query), &status),
+    ]
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod block_device;
 pub mod btrfs;
 pub mod child;
 pub mod clock;
+pub mod device_use;
 pub mod fiemap;
 pub mod flock;
 pub mod freeze;

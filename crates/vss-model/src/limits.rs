@@ -20,6 +20,8 @@ pub const CHECKS: usize = 8;
 pub const CHECKED_PATHS: usize = 256;
 /// Longest path in a check, in bytes (PATH_MAX, linux/limits.h).
 pub const PATH_BYTES: usize = 4096;
+/// Questions about changed blocks that are answered at once: each may hold a list of all blocks of a volume.
+pub const BLOCK_QUESTIONS: usize = 4;
 /// Components in the metadata of one writer.
 pub const COMPONENTS_PER_WRITER: usize = 10_000;
 /// File specs in one component, and entries in each other list of files of a writer.

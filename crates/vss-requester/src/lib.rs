@@ -79,7 +79,7 @@ pub mod volumes;
 
 pub use backup::Backup;
 pub use instance::Instance;
-pub use management::{Following, Management};
+pub use management::{Blocks, Following, Management};
 pub use monitor::{Monitor, Quiet};
 pub use request::{BackupRequest, Lifetime, WriterChoice};
 pub use requester::Requester;

@@ -2,16 +2,20 @@
 
 use crate::{Instance, failure, launch};
 use serde::de::DeserializeOwned;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 use vss_api::Empty;
+use vss_api::blocks::{
+    BlockList, ChangedBlocks, ImageOpened, OpenImage, QueryRevertStatus, RevertStatus, RevertToSnapshot,
+};
 use vss_api::client::{Client, Follower};
 use vss_api::management::{
     Call, Check, Deleted, EventList, GetSet, Limits, ListEvents, ProviderEntry, Providers, RegisteredWriter,
     RemoveStorage, Selection, SetForecast, SetLimits, SetRecord, Shadows, Status, StorageEntry, StorageList,
     VolumeEntry, Volumes, Writers,
 };
-use vss_model::{SetId, ShadowCopy, ShadowCopySet, ShadowId, VssCode, VssError};
+use vss_model::{Extent, SetId, ShadowCopy, ShadowCopySet, ShadowId, VolumeId, VssCode, VssError};
 
 /// A connection for questions about the service and for what it keeps. It opens no session.
 ///
@@ -177,9 +181,87 @@ impl Management {
         }
     }
 
+    /// Which blocks were written between two copies of a volume, or are in use in one; all of the list, asked for in parts.
+    /// The list is empty when [`Blocks::unknown`] says why it is not known.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND`; `E_INVALIDARG` for copies that do not belong together; `VSS_E_NOT_SUPPORTED`; what the
+    /// provider says.
+    pub fn changed_blocks(&mut self, shadow_id: ShadowId, since: Option<ShadowId>) -> Result<Blocks, VssError> {
+        let mut blocks = Blocks { volume_size: 0, block_size: 0, unknown: None, extents: Vec::new() };
+        let mut from = Some(0);
+        while let Some(place) = from {
+            let question = ChangedBlocks { shadow_id, since_shadow_id: since, from: place };
+            let part: BlockList = self.call(&Call::ChangedBlocks(question))?;
+            (blocks.volume_size, blocks.block_size) = (part.volume_size, part.block_size);
+            blocks.unknown = part.unknown;
+            blocks.extents.extend(part.extents);
+            // A service that does not get on would keep us for ever.
+            from = part.next.filter(|next| *next > place);
+        }
+        Ok(blocks)
+    }
+
+    /// The image of a copy, open for reading, and what it is of.
+    ///
+    /// # Errors
+    /// `E_ACCESSDENIED` for others than root; `VSS_E_OBJECT_NOT_FOUND`; `VSS_E_NOT_SUPPORTED`; what the provider says.
+    pub fn open_image(&mut self, shadow_id: ShadowId) -> Result<(ImageOpened, File), VssError> {
+        let call = Call::OpenImage(OpenImage { shadow_id });
+        let (opened, fds) = self.client.call_management_with_fds::<ImageOpened>(&call).map_err(failure::of_call)?;
+        let image = fds
+            .into_iter()
+            .nth(opened.image as usize)
+            .ok_or_else(|| VssError::new(VssCode::Unexpected, "The service sent no file descriptor with the image"))?;
+        Ok((opened, File::from(image)))
+    }
+
+    /// Begins to put a volume back to a copy; [`Management::revert_status`] tells how far it is.
+    ///
+    /// # Errors
+    /// What stands in the way, with its code (`RevertToSnapshot` in the interface).
+    pub fn revert(&mut self, shadow_id: ShadowId) -> Result<RevertStatus, VssError> {
+        self.call(&Call::RevertToSnapshot(RevertToSnapshot { shadow_id, give_up: false }))
+    }
+
+    /// Forgets an unfinished revert to a copy; the volume stays as it is, neither the one nor the other.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND` when there is none.
+    pub fn give_up_revert(&mut self, shadow_id: ShadowId) -> Result<RevertStatus, VssError> {
+        self.call(&Call::RevertToSnapshot(RevertToSnapshot { shadow_id, give_up: true }))
+    }
+
+    /// Where the revert of a volume stands, once it has come further than `seen_progress`, has ended, or `timeout` is over.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND` when there is none.
+    pub fn revert_status(
+        &mut self,
+        volume_id: VolumeId,
+        seen_progress: u64,
+        timeout: Duration,
+    ) -> Result<RevertStatus, VssError> {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.call(&Call::QueryRevertStatus(QueryRevertStatus { volume_id, seen_progress, timeout_ms }))
+    }
+
     fn call<Reply: DeserializeOwned>(&mut self, call: &Call) -> Result<Reply, VssError> {
         self.client.call_management(call).map_err(failure::of_call)
     }
+}
+
+/// A whole list of blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocks {
+    /// Bytes of the volume.
+    pub volume_size: u64,
+    /// Bytes of one block.
+    pub block_size: u64,
+    /// Why it is not known; none when it is.
+    pub unknown: Option<String>,
+    /// Ascending and apart.
+    pub extents: Vec<Extent>,
 }
 
 /// Lists of events as they happen, one with the last event of the service being the end. An error is the last item.

@@ -7,6 +7,7 @@
 //! | pending | set id | [`PendingSet`]: what a creation that is under way may have left behind |
 //! | classes | writer class id | the uid that the class belongs to |
 //! | exposures | shadow id | [`Exposure`]: the directory where a copy is shown |
+//! | reverts | volume id | [`PendingRevert`]: a revert that has begun to write and is not ended |
 //!
 //! The finished sets are also kept in memory, so that lists are answered without touching the disk: the state directory may
 //! lie on a volume that is held. Every function that changes something is one transaction and returns when it is on
@@ -36,6 +37,7 @@ const SETS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("sets");
 const PENDING: TableDefinition<&[u8], &[u8]> = TableDefinition::new("pending");
 const CLASSES: TableDefinition<&[u8], u32> = TableDefinition::new("classes");
 const EXPOSURES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("exposures");
+const REVERTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("reverts");
 
 /// One copy as the catalogue keeps it: which provider finds it, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +84,17 @@ pub struct PendingSet {
     pub started_at: Instant,
 }
 
+/// A revert that was begun and is not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingRevert {
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// The copy that it is put back to.
+    pub shadow_id: ShadowId,
+    /// When it began.
+    pub began_at: Instant,
+}
+
 /// The catalogue, open.
 #[derive(Debug)]
 pub struct Catalogue {
@@ -120,6 +133,7 @@ impl Catalogue {
             transaction.open_table(PENDING)?;
             transaction.open_table(CLASSES)?;
             transaction.open_table(EXPOSURES)?;
+            transaction.open_table(REVERTS)?;
             Ok(())
         })?;
         let sets: Vec<SetEntry> = catalogue.read_all(SETS)?;
@@ -306,6 +320,37 @@ impl Catalogue {
             Ok(value)
         })?;
         value.map(|value| decode(&value)).transpose()
+    }
+
+    /// Remembers that the volume is being put back to this copy, before anything is written.
+    ///
+    /// # Errors
+    /// `VSS_E_UNEXPECTED` when it cannot be written.
+    pub fn begin_revert(&self, revert: &PendingRevert) -> Result<(), VssError> {
+        let value = encode(revert)?;
+        self.write(|transaction| {
+            transaction.open_table(REVERTS)?.insert(revert.volume_id.as_str().as_bytes(), value.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Forgets the revert of the volume: it is ended, or has changed nothing. Forgetting it twice is no error.
+    ///
+    /// # Errors
+    /// `VSS_E_UNEXPECTED` when it cannot be written.
+    pub fn end_revert(&self, volume_id: &VolumeId) -> Result<(), VssError> {
+        self.write(|transaction| {
+            transaction.open_table(REVERTS)?.remove(volume_id.as_str().as_bytes())?;
+            Ok(())
+        })
+    }
+
+    /// Every revert that is not ended.
+    ///
+    /// # Errors
+    /// `VSS_E_UNEXPECTED` when it cannot be read.
+    pub fn reverts(&self) -> Result<Vec<PendingRevert>, VssError> {
+        self.read_all(REVERTS)
     }
 
     fn read_all<T: for<'de> Deserialize<'de>>(&self, table: TableDefinition<&[u8], &[u8]>) -> Result<Vec<T>, VssError> {

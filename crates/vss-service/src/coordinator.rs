@@ -9,12 +9,13 @@
 //! [`Coordinator::apply`] is not async and never blocks: what waits is a job. So status and lists are answered at any time,
 //! also while writes are held.
 //!
-//! What each call means stands in `api/requester.rs`, `api/management.rs` and `api/check.rs`; registration in `api/writer.rs`.
+//! What each call means stands in `api/requester.rs`, `api/management.rs`, `api/check.rs` and `api/blocks.rs`; registration in `api/writer.rs`.
 
 use crate::creation_lock::CreationLock;
 use crate::environment::Environment;
 use crate::jobs::{self, Candidate, Epilogue, OperationOutcome};
 use crate::request_queue::RequestQueue;
+use crate::reverts::Reverts;
 use crate::sagas::create_set::Member;
 use crate::sessions::Session;
 use crate::writers::{Registry, SessionWriters};
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant as Clock;
 use vss_api::event::{self, EventKind};
 use vss_api::requester::VolumeAdded;
@@ -103,6 +104,9 @@ pub struct Coordinator {
     pub(crate) state_directory: PathBuf,
     /// The uids of those whose checks are running.
     pub(crate) checks: Vec<u32>,
+    /// Room for questions about blocks.
+    pub(crate) block_questions: Arc<Semaphore>,
+    pub(crate) reverts: Arc<Reverts>,
     pub(crate) started_at: Instant,
     pub(crate) recovery: Vec<String>,
     actions: mpsc::UnboundedSender<Action>,
@@ -146,6 +150,8 @@ impl Coordinator {
             creation_lock: beginning.creation_lock,
             state_directory: beginning.state_directory,
             checks: Vec::new(),
+            block_questions: Arc::new(Semaphore::new(limits::BLOCK_QUESTIONS)),
+            reverts: Arc::default(),
             started_at: Instant::now(),
             recovery: beginning.recovery,
             actions: actions.clone(),
@@ -160,6 +166,7 @@ impl Coordinator {
 
     /// Serves until the service is told to stop, or, on demand, until it is idle.
     pub async fn run(mut self) {
+        self.resume_reverts();
         let mut idle_since = Clock::now();
         let mut stop_by = None;
         loop {

@@ -7,7 +7,7 @@ use crate::environment::Environment;
 use crate::operation::Operation;
 use crate::sagas::create_set::{self, CreateSet, Member, Plan};
 use crate::writers::{EventFacts, RegisteredWriter, SessionWriters};
-use crate::{blocking, providers, removal, sagas, volumes, writers};
+use crate::{blocking, providers, removal, reverts, sagas, volumes, writers};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -202,11 +202,14 @@ pub struct Candidate {
 ///
 /// # Errors
 /// `E_INVALIDARG`, `VSS_E_OBJECT_NOT_FOUND`, `VSS_E_VOLUME_NOT_SUPPORTED` and the others of spec P 2.3,
-/// `VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED`.
+/// `VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED`, `VSS_E_REVERT_IN_PROGRESS`.
 pub async fn find_volume(environment: Arc<Environment>, question: VolumeQuestion) -> Result<Candidate, VssError> {
     blocking::run("Finding the volume", limits::PROVIDER_IN_WINDOW, move || {
         let located = volumes::resolve(&question.volume)?;
         let volume = located.volume;
+        if let Some(pending) = reverts::pending(&environment, &volume.id)? {
+            return Err(reverts::in_progress(&volume, pending.shadow_id));
+        }
         let copies = environment.catalogue.copies_of(&volume.id);
         if copies >= limits::SHADOW_COPIES_PER_VOLUME {
             return Err(VssError::new(

@@ -27,6 +27,7 @@ pub mod providers;
 pub mod recovery;
 pub mod removal;
 pub mod request_queue;
+pub mod reverts;
 pub mod rules;
 pub mod sagas;
 pub mod service;

@@ -1,10 +1,10 @@
 //! Removing finished copies: exposure, copy, record, in this order, so that a crash in between leaves only what the next
 //! start finds again.
 
-use crate::blocking;
 use crate::catalogue::{KeptCopy, SetEntry};
 use crate::environment::Environment;
 use crate::providers::by_contract;
+use crate::{blocking, reverts};
 use std::sync::Arc;
 use vss_api::event::{Event, EventKind};
 use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
@@ -43,12 +43,16 @@ pub fn of_set(environment: &Environment, set_id: SetId) -> Result<Vec<ShadowId>,
 /// exposures, so that no copy is shown that is just going.
 ///
 /// # Errors
-/// `VSS_E_OBJECT_NOT_FOUND`, what the provider says, `VSS_E_UNEXPECTED`; the record stays until the copy is gone.
+/// `VSS_E_OBJECT_NOT_FOUND`, `VSS_E_REVERT_IN_PROGRESS`, what the provider says, `VSS_E_UNEXPECTED`; the record stays until the copy is gone.
 pub async fn remove(environment: &Arc<Environment>, shadow_id: ShadowId) -> Result<(), VssError> {
     let _one = environment.changes.lock().await;
     let environment = Arc::clone(environment);
     blocking::run("Deleting a shadow copy", limits::PROVIDER_OUTSIDE, move || {
         let (entry, copy) = find(&environment, shadow_id)?;
+        let volume = &copy.stored.volume;
+        if reverts::pending(&environment, &volume.id)?.is_some_and(|pending| pending.shadow_id == shadow_id) {
+            return Err(reverts::in_progress(volume, shadow_id));
+        }
         if environment.unexpose(shadow_id)? {
             tell(&environment, &entry, &copy, Event::of(EventKind::CopyUnexposed));
         }

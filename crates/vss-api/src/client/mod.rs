@@ -17,7 +17,7 @@ use serde_json::Value;
 use std::{
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::Path,
@@ -127,6 +127,18 @@ impl Client {
         self.exchange(call)
     }
 
+    /// Calls `org.linuxvss.Management`; also gives the file descriptors that came with the answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn call_management_with_fds<R: DeserializeOwned>(
+        &mut self,
+        call: &management::Call,
+    ) -> Result<(R, Vec<OwnedFd>), ClientError> {
+        self.line.send(call)?;
+        receive_with_fds(&mut self.line).map(|(reply, _, fds)| (reply, fds))
+    }
+
     /// Calls `org.linuxvss.Management` with `more`: answers come until the service ends them. The connection is the
     /// follower's from here on.
     ///
@@ -155,6 +167,11 @@ impl Client {
 
 /// The next reply, and whether others to the same call follow.
 fn receive<R: DeserializeOwned>(line: &mut Line) -> Result<(R, bool), ClientError> {
+    receive_with_fds(line).map(|(reply, continues, _)| (reply, continues))
+}
+
+/// As [`receive`], with the file descriptors that came with it.
+fn receive_with_fds<R: DeserializeOwned>(line: &mut Line) -> Result<(R, bool, Vec<OwnedFd>), ClientError> {
     let Some(message) = line.receive()? else {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     };
@@ -163,7 +180,7 @@ fn receive<R: DeserializeOwned>(line: &mut Line) -> Result<(R, bool), ClientErro
     let reply = IncomingReply::read(&message.bytes).map_err(unreadable)?;
     let parameters = reply.parameters.as_deref().map_or("{}", serde_json::value::RawValue::get);
     match reply.error {
-        None => Ok((serde_json::from_str(parameters).map_err(unreadable)?, reply.continues)),
+        None => Ok((serde_json::from_str(parameters).map_err(unreadable)?, reply.continues, message.fds)),
         Some(name) => Err(error_of(name, parameters)),
     }
 }

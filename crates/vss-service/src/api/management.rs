@@ -60,6 +60,10 @@ impl Coordinator {
                     replier.result(blocking::run("Removing shadow storage", limits::PROVIDER_OUTSIDE, work).await);
                 });
             }
+            Call::ChangedBlocks(question) => self.changed_blocks(peer, question, replier),
+            Call::OpenImage(question) => self.open_image(peer, question, replier),
+            Call::RevertToSnapshot(wanted) => self.revert(peer, wanted, replier),
+            Call::QueryRevertStatus(question) => self.revert_status(&peer, question, replier),
             Call::DeleteShadows(selection) => {
                 let leases = self.leases(&peer);
                 self.answer(async move { replier.result(delete(environment, peer, selection, leases).await) });

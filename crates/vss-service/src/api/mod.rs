@@ -1,5 +1,6 @@
 //! What the calls of the three interfaces mean: the coordinator's side of the door.
 
+mod blocks;
 mod check;
 pub mod door;
 mod management;
