@@ -3,7 +3,15 @@
 //! Here live the choice of files, the copying, the manifest and what is done with a finished backup. Nothing here talks to
 //! the service: a caller says where each volume's shadow copy can be read. The layout is told in `docs/backup-directory.md`.
 
+mod attributes;
+mod data;
 pub mod digest;
+mod dir_chain;
 pub mod entry;
 pub mod order;
 pub mod pattern;
+pub mod selection;
+pub mod tree;
+mod walk;
+
+pub use tree::Tree;

@@ -1,0 +1,160 @@
+//! What a backup takes, and where it can be read: file sets of components or whole trees, by the paths of the live system.
+
+use crate::entry::{Parts, Time};
+use crate::pattern::Pattern;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
+
+/// Which versions of the files of a set are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// Every file, whole.
+    Whole,
+    /// What was changed after this moment (a differenced file with a time, spec R 3.8).
+    ModifiedAfter(Time),
+    /// What is another version than in the backup that this one builds on; the others are noted as held by it.
+    Changed,
+}
+
+/// Files of one directory, or of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSet {
+    /// The directory, absolute.
+    pub path: PathBuf,
+    /// Which files.
+    pub pattern: Pattern,
+    /// True: those of the directories below too, and these directories themselves.
+    pub recursive: bool,
+    /// They are read here instead, and belong to `path` all the same.
+    pub alternate: Option<PathBuf>,
+    /// Which versions.
+    pub take: Take,
+    /// The component they belong to, by its place in the caller's list; none for a tree that was asked for by its path.
+    pub component: Option<u32>,
+}
+
+/// Files that are never taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exclusion {
+    /// The directory, absolute.
+    pub path: PathBuf,
+    /// Which files.
+    pub pattern: Pattern,
+    /// True: those of the directories below too.
+    pub recursive: bool,
+}
+
+/// A file of which parts are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialFile {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// Its parts.
+    pub parts: Parts,
+    /// The component it belongs to.
+    pub component: Option<u32>,
+}
+
+/// Where a directory of the live system, and what is below it, can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The directory: a mount point, or the path that was asked for.
+    pub at: PathBuf,
+    /// The tree, by its place in the caller's list.
+    pub tree: usize,
+    /// The directory in that tree; empty for its root.
+    pub inner: PathBuf,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// The file sets.
+    pub sets: Vec<FileSet>,
+    /// What no set takes.
+    pub exclusions: Vec<Exclusion>,
+    /// Files of which parts are taken, whatever the sets say.
+    pub partial_files: Vec<PartialFile>,
+    /// Where to read; the deepest place above a path counts.
+    pub places: Vec<Place>,
+    /// Paths that are left out with all that is below them.
+    pub left_out: BTreeSet<PathBuf>,
+}
+
+impl Selection {
+    /// Where `path` can be read: the tree and the directory in it.
+    pub(crate) fn place_of(&self, path: &Path) -> Option<(usize, PathBuf)> {
+        let above = self.places.iter().filter(|place| path.starts_with(&place.at));
+        let place = above.max_by_key(|place| place.at.components().count())?;
+        Some((place.tree, place.inner.join(path.strip_prefix(&place.at).ok()?)))
+    }
+}
+
+/// One directory on the way to what is selected. Numbers are places in the lists of the [`Selection`].
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    pub(crate) children: BTreeMap<OsString, Node>,
+    pub(crate) place: Option<usize>,
+    pub(crate) sets: Vec<usize>,
+    pub(crate) exclusions: Vec<usize>,
+    pub(crate) partial_files: BTreeMap<OsString, usize>,
+    /// True when something is selected here or below; places and exclusions alone are no reason to go there.
+    pub(crate) wanted: bool,
+}
+
+impl Node {
+    /// The way from `/` to all that is selected.
+    pub(crate) fn of(selection: &Selection) -> Self {
+        let mut root = Self::default();
+        for (index, place) in selection.places.iter().enumerate() {
+            root.at(&place.at, false).place = Some(index);
+        }
+        for (index, set) in selection.sets.iter().enumerate() {
+            root.at(&set.path, true).sets.push(index);
+        }
+        for (index, exclusion) in selection.exclusions.iter().enumerate() {
+            root.at(&exclusion.path, false).exclusions.push(index);
+        }
+        for (index, file) in selection.partial_files.iter().enumerate() {
+            if let (Some(parent), Some(name)) = (file.path.parent(), file.path.file_name()) {
+                root.at(parent, true).partial_files.insert(name.to_owned(), index);
+            }
+        }
+        root
+    }
+
+    fn at(&mut self, path: &Path, wanted: bool) -> &mut Self {
+        let mut node = self;
+        node.wanted |= wanted;
+        for part in path.components() {
+            if let Component::Normal(name) = part {
+                node = node.children.entry(name.to_owned()).or_default();
+                node.wanted |= wanted;
+            }
+        }
+        node
+    }
+
+    pub(crate) fn child(&self, name: &OsStr) -> Option<&Self> {
+        self.children.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_place_counts() {
+        let place = |at: &str, tree, inner: &str| Place { at: at.into(), tree, inner: inner.into() };
+        let selection = Selection {
+            places: vec![place("/", 0, "@"), place("/srv", 1, ""), place("/srv/wal", 2, "pg/wal")],
+            ..Selection::default()
+        };
+        assert_eq!(selection.place_of(Path::new("/etc/x")), Some((0, "@/etc/x".into())));
+        assert_eq!(selection.place_of(Path::new("/srv/walls")), Some((1, "walls".into())));
+        assert_eq!(selection.place_of(Path::new("/srv/wal/1")), Some((2, "pg/wal/1".into())));
+        assert_eq!(Selection::default().place_of(Path::new("/x")), None);
+    }
+}
