@@ -45,7 +45,6 @@ pub use claim::Claim;
 pub use component::{Component, ComponentFlags, ComponentKind, ComponentName};
 pub use consistency::Consistency;
 pub use context::{Attributes, Context};
-pub use creation::CreationOptions;
 pub use creation::{CopyForecast, CreationOptions};
 pub use dependency::Dependency;
 pub use differenced_file::{DifferencedFiles, FileTime};

@@ -323,10 +323,9 @@ mod tests {
 
     #[test]
     fn an_operation_without_a_reason_still_says_where_it_ended() {
-        let status =
-            |state| OperationStatus { state, number: 0, error: None, progress: 3, step: "Freeze: redis".to_owned() };
         let status = |state| OperationStatus {
             state,
+            number: 0,
             error: None,
             progress: 3,
             step: "Freeze: redis".to_owned(),

@@ -29,10 +29,9 @@ impl Operation {
     #[must_use]
     pub fn new() -> Self {
         let state = OperationState::Pending;
-        let status =
-            OperationStatus { state, number: state.number(None), error: None, progress: 0, step: String::new() };
         let status = OperationStatus {
-            state: OperationState::Pending,
+            state,
+            number: state.number(None),
             error: None,
             progress: 0,
             step: String::new(),
