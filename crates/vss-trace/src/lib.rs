@@ -1,0 +1,63 @@
+//! Tracing, in the kernel, which blocks of a mounted volume are written: what the mirror copies again.
+//!
+//! ```text
+//!  programs on tracepoints (bpf/trace.bpf.c)          this crate, in any process
+//!  bio queued    -> mark                              Tracer::take:   bits -> Bitmap, bits cleared
+//!  request issued -> mark           bits, counters    Tracer::mark:   Bitmap -> bits
+//!  completed     -> mark           (shared memory)    Tracer::counters, balance, distrust
+//! ```
+//!
+//! [`Tracer`] attaches the programs and pins them, so that they go on when the process ends, and are found again; [`Target`]
+//! says which sectors of which disk; [`Bitmap`] is a set of chunks; [`Counters`] says whether the bits can be trusted. What is
+//! copied when, and what a hold is, is decided on the floors above.
+//!
+//! # Why no write is missed
+//!
+//! The race: a write is queued and marked; the mark is taken; the block is read, and still has its old content; then the write
+//! reaches the device. Marks at the queue alone lose it. So writes are marked when they **complete**, too:
+//!
+//! Let a reader take the mark of a block and then read the block, and let a write to it complete
+//! - before the mark is taken: its data are on the device by then, and the read has them;
+//! - after the mark was taken: its completion marks the block again, and a later round reads it.
+//!
+//! The last round is in a hold. A file system is frozen only when all its writes have completed, and a completion is traced
+//! before whoever waits for it is told. So when FIFREEZE has returned, every write is one of the two, and what the last
+//! `take` gives is all that is missing.
+//!
+//! A program leaves a bit alone that is set already. It looks after the completion it was called for; what it saw is taken
+//! after that look, and read after that: the first of the two cases.
+//!
+//! Where the range of a completion comes from: a request says it. A device without requests (device-mapper, zram) ends the bio
+//! that it was given, but may have moved its iterator, so the range is remembered when the bio is queued.
+//!
+//! # What is distrusted
+//!
+//! What cannot be marked is counted ([`Counters::distrust`]): events at which a program was running already on that CPU, writes
+//! of a device without requests that were under way at the attach or that were too many to be remembered, and commands that
+//! pass the block layer by. The argument rests on each completion being traced: [`Counters::balance`] checks it. At rest,
+//! as many sectors have been completed as were queued. If not, everything that was queued since the last such moment is suspect,
+//! and [`Tracer::queued_since_balance`] has it.
+//!
+//! Not seen, and for the caller to rule out: writes to a disk below a device that is traced; a file system that spans devices; a
+//! device that was resized.
+
+mod available;
+mod bitmap;
+mod counters;
+mod error;
+mod kernel;
+mod layout;
+mod load;
+mod pins;
+mod target;
+mod tracer;
+
+pub use available::available;
+pub use bitmap::{Bitmap, Runs};
+pub use counters::{Counters, Distrust};
+pub use error::TraceError;
+#[cfg(feature = "fault-injection")]
+pub use load::Marks;
+pub use pins::Pins;
+pub use target::Target;
+pub use tracer::{ProgramRuns, Tracer};
