@@ -1,5 +1,9 @@
 //! The command line as it was typed. What it comes to on this machine is decided in [`crate::commands`].
 
+mod blocks;
+
+pub(crate) use blocks::{DiffArguments, ExportArguments, ImportArguments, RevertArguments};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -46,6 +50,14 @@ pub(crate) enum Command {
     Delete(DeleteArguments),
     /// List or remove what is kept for copies to come
     Storage(StorageArguments),
+    /// Tell which blocks changed from one shadow copy to another
+    Diff(DiffArguments),
+    /// Write a shadow copy, or what changed since an earlier one, as a stream
+    Export(ExportArguments),
+    /// Apply a stream to an image file or a device
+    Import(ImportArguments),
+    /// Put an unmounted volume back to one of its shadow copies
+    Revert(RevertArguments),
     /// Tell what the service did, or does from now on
     Events(EventsArguments),
 }
@@ -519,6 +531,12 @@ mod tests {
             ("vss delete", ErrorKind::MissingRequiredArgument),
             ("vss storage remove", ErrorKind::MissingRequiredArgument),
             ("vss storage remove /srv --all", ErrorKind::ArgumentConflict),
+            ("vss diff 7f2b0e4a-0000-4000-8000-000000000001", ErrorKind::MissingRequiredArgument),
+            ("vss export", ErrorKind::MissingRequiredArgument),
+            ("vss import stream", ErrorKind::MissingRequiredArgument),
+            ("vss import stream --to image --verify-only", ErrorKind::ArgumentConflict),
+            ("vss import --verify-only --overwrite", ErrorKind::ArgumentConflict),
+            ("vss revert /srv", ErrorKind::ValueValidation),
             ("vss frobnicate", ErrorKind::InvalidSubcommand),
         ] {
             let error = parse(line).unwrap_err();
@@ -549,6 +567,10 @@ mod tests {
             "unexpose /mnt".to_owned(),
             "delete --all".to_owned(),
             "storage list".to_owned(),
+            format!("diff {ID} --blocks"),
+            format!("export {ID} --since {ID}"),
+            "import --to /image".to_owned(),
+            format!("revert {ID} --yes"),
         ];
         for subcommand in subcommands {
             let tail = if subcommand.starts_with("run") { " -- true" } else { "" };

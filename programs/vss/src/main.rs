@@ -16,6 +16,7 @@ mod request;
 mod signals;
 #[cfg(test)]
 mod table;
+mod transfer;
 mod window;
 
 use clap::Parser;

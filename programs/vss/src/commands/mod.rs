@@ -3,9 +3,13 @@
 mod check;
 mod create;
 mod delete;
+mod diff;
 mod events;
+mod export;
 mod expose;
+mod import;
 mod list;
+mod revert;
 mod run;
 mod show;
 mod storage;
@@ -54,6 +58,10 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
         Command::Unexpose(unexpose) => unexpose::unexpose(&instance, &unexpose),
         Command::Delete(delete) => delete::delete(&instance, delete),
         Command::Storage(storage) => storage::storage(&instance, &storage),
+        Command::Diff(diff) => diff::diff(&instance, &diff),
+        Command::Export(export) => export::export(&instance, &export),
+        Command::Import(import) => import::import(&import),
+        Command::Revert(revert) => revert::revert(&instance, &revert),
         Command::Events(events) => events::events(&instance, &events),
     };
     match done {
