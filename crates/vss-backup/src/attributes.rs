@@ -260,10 +260,11 @@ pub(crate) fn apply(inode: Inode<'_>, kind: Kind, attributes: &Attributes, losse
 pub(crate) fn set_times(inode: Inode<'_>, attributes: &Attributes) -> io::Result<()> {
     let spec = |time: Time| Timespec { tv_sec: time.0, tv_nsec: time.1.into() };
     let times = Timestamps { last_access: spec(attributes.accessed), last_modification: spec(attributes.modified) };
-    Ok(match inode {
+    match inode {
         Inode::Open(fd) => rustix::fs::futimens(fd, &times)?,
         Inode::Named(directory, name) => rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?,
-    })
+    }
+    Ok(())
 }
 
 /// Turns copy on write off for a new, empty file, where it was off.

@@ -2,6 +2,7 @@
 
 use crate::digest::{BLOCK, Digest, Digester};
 use crate::entry::Range;
+use crate::progress::{Progress, Quiet};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use std::fs::File;
@@ -15,12 +16,6 @@ pub(crate) enum CopyError {
     Target(io::Error),
     /// The caller wished to stop.
     Stopped,
-}
-
-/// How much a run has read so far, and whether it shall stop.
-pub(crate) trait Watch {
-    /// So many bytes of files were dealt with. False: stop.
-    fn bytes(&mut self, count: u64) -> bool;
 }
 
 /// One piece of a file.
@@ -86,6 +81,12 @@ fn seek_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
     }
 }
 
+/// So many bytes were dealt with.
+fn count(progress: &mut dyn Progress, bytes: u64) -> Result<(), CopyError> {
+    progress.bytes(bytes);
+    if progress.stop() { Err(CopyError::Stopped) } else { Ok(()) }
+}
+
 /// Copies files, and remembers which shorter ways the two file systems have.
 #[derive(Debug)]
 pub(crate) struct Copier {
@@ -109,11 +110,11 @@ impl Copier {
         source: &File,
         target: &File,
         size: u64,
-        watch: &mut dyn Watch,
+        progress: &mut dyn Progress,
     ) -> Result<Digest, CopyError> {
         if self.shares && size > 0 {
             match rustix::fs::ioctl_ficlone(target, source) {
-                Ok(()) => return self.digest(source, size, watch),
+                Ok(()) => return self.digest(source, size, progress),
                 Err(Errno::NOSPC | Errno::DQUOT) => return Err(CopyError::Target(Errno::NOSPC.into())),
                 Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => self.shares = false,
                 // This file alone: no checksums, a swap file.
@@ -137,13 +138,13 @@ impl Copier {
                     bytes.len() as u64
                 }
             };
-            if watch.bytes(bytes) { Ok(()) } else { Err(CopyError::Stopped) }
+            count(progress, bytes)
         })?;
         Ok(digester.finish())
     }
 
     /// The checksum of the first `size` bytes.
-    pub(crate) fn digest(&mut self, file: &File, size: u64, watch: &mut dyn Watch) -> Result<Digest, CopyError> {
+    pub(crate) fn digest(&mut self, file: &File, size: u64, progress: &mut dyn Progress) -> Result<Digest, CopyError> {
         let mut digester = Digester::default();
         pieces(file, size, &mut self.buffer, |piece| {
             let bytes = match piece {
@@ -156,7 +157,7 @@ impl Copier {
                     bytes.len() as u64
                 }
             };
-            if watch.bytes(bytes) { Ok(()) } else { Err(CopyError::Stopped) }
+            count(progress, bytes)
         })?;
         Ok(digester.finish())
     }
@@ -167,14 +168,14 @@ impl Copier {
         source: &File,
         target: &File,
         ranges: &[Range],
-        watch: &mut dyn Watch,
+        progress: &mut dyn Progress,
     ) -> Result<(u64, Digest), CopyError> {
         let mut at = 0;
         for range in ranges {
-            self.move_range(source, range.offset, target, at, range.length, watch)?;
+            self.move_range(source, range.offset, target, at, range.length, progress)?;
             at += range.length;
         }
-        let digest = self.digest(target, at, &mut Unwatched).map_err(|error| match error {
+        let digest = self.digest(target, at, &mut Quiet).map_err(|error| match error {
             CopyError::Source(error) => CopyError::Target(error),
             other => other,
         })?;
@@ -189,7 +190,7 @@ impl Copier {
         target: &File,
         to: u64,
         length: u64,
-        watch: &mut dyn Watch,
+        progress: &mut dyn Progress,
     ) -> Result<(), CopyError> {
         let mut done = 0;
         while done < length {
@@ -198,20 +199,9 @@ impl Copier {
             source.read_exact_at(&mut self.buffer, from + done).map_err(CopyError::Source)?;
             target.write_all_at(&self.buffer, to + done).map_err(CopyError::Target)?;
             done += count;
-            if !watch.bytes(count) {
-                return Err(CopyError::Stopped);
-            }
+            self::count(progress, count)?;
         }
         Ok(())
-    }
-}
-
-/// Counts nothing and never stops.
-pub(crate) struct Unwatched;
-
-impl Watch for Unwatched {
-    fn bytes(&mut self, _count: u64) -> bool {
-        true
     }
 }
 
@@ -258,10 +248,10 @@ mod tests {
         source.write_all_at(b"middle", (1 << 42) + 5).unwrap();
         source.write_all_at(b"end", (1 << 43) - 3).unwrap();
         let target = file();
-        let digest = Copier::default().copy(&source, &target, 1 << 43, &mut Unwatched).unwrap();
+        let digest = Copier::default().copy(&source, &target, 1 << 43, &mut Quiet).unwrap();
         assert_eq!(target.metadata().unwrap().len(), 1 << 43);
         assert!(target.metadata().unwrap().blocks() <= 64, "{}", target.metadata().unwrap().blocks());
-        assert_eq!(Copier::default().digest(&target, 1 << 43, &mut Unwatched).unwrap(), digest);
+        assert_eq!(Copier::default().digest(&target, 1 << 43, &mut Quiet).unwrap(), digest);
         let mut read = [0; 6];
         target.read_exact_at(&mut read, (1 << 42) + 5).unwrap();
         assert_eq!(&read, b"middle");
@@ -275,7 +265,7 @@ mod tests {
         for copies in [true, false] {
             let target = file();
             let mut copier = Copier { copies, shares: false, ..Copier::default() };
-            let digest = copier.copy(&source, &target, bytes.len() as u64, &mut Unwatched).unwrap();
+            let digest = copier.copy(&source, &target, bytes.len() as u64, &mut Quiet).unwrap();
             assert_eq!(digest, plain(&bytes));
             let mut read = vec![0; bytes.len()];
             target.read_exact_at(&mut read, 0).unwrap();
@@ -289,11 +279,11 @@ mod tests {
         source.write_all(b"0123456789").unwrap();
         let target = file();
         let ranges = [Range { offset: 7, length: 2 }, Range { offset: 0, length: 3 }];
-        let (size, digest) = Copier::default().gather(&source, &target, &ranges, &mut Unwatched).unwrap();
+        let (size, digest) = Copier::default().gather(&source, &target, &ranges, &mut Quiet).unwrap();
         assert_eq!((size, digest), (5, plain(b"78012")));
         let beyond = [Range { offset: 8, length: 5 }];
-        let failed = Copier::default().gather(&source, &file(), &beyond, &mut Unwatched);
+        let failed = Copier::default().gather(&source, &file(), &beyond, &mut Quiet);
         assert!(matches!(failed, Err(CopyError::Source(_))));
-        assert!(matches!(Copier::default().digest(&source, 11, &mut Unwatched), Err(CopyError::Source(_))));
+        assert!(matches!(Copier::default().digest(&source, 11, &mut Quiet), Err(CopyError::Source(_))));
     }
 }

@@ -60,12 +60,6 @@ impl DirChain {
             opened => Ok(opened?),
         }
     }
-
-    /// Forgets what is open below `path`, because it is about to be replaced.
-    pub(crate) fn forget(&mut self, path: &Path) {
-        let depth = path.components().filter(|part| matches!(part, Component::Normal(_))).count();
-        self.open.truncate(depth.saturating_sub(1));
-    }
 }
 
 #[cfg(test)]

@@ -4,14 +4,23 @@
 //! the service: a caller says where each volume's shadow copy can be read. The layout is told in `docs/backup-directory.md`.
 
 mod attributes;
+pub mod chain;
 mod data;
 pub mod digest;
 mod dir_chain;
+pub mod directory;
 pub mod entry;
+mod failure;
+pub mod make;
+mod manifest;
 pub mod order;
 pub mod pattern;
+pub mod progress;
+pub mod restore;
 pub mod selection;
+mod target;
 pub mod tree;
+pub mod verify;
 mod walk;
 
 pub use tree::Tree;
