@@ -13,6 +13,7 @@ pub mod scale;
 pub mod stalling;
 pub mod systemd;
 pub mod traces;
+pub mod tracing;
 pub mod varlink;
 pub mod volume;
 pub mod writers;

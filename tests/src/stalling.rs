@@ -1,4 +1,4 @@
-//! The test's side of `stalling_disk`: a disk that stops answering when a test says so. A loop device on its file is that disk;
+//! The test's side of `stalling_disk`: a disk that stops answering, or writes slowly, when a test says so. A loop device on its file is that disk;
 //! the FUSE file system itself is the hung mount that nobody may touch.
 //!
 //! It always answers again: when the [`Stall`] is dropped, also by a panic; when this process ends; and by its own limit.
@@ -99,6 +99,15 @@ impl StallingDisk {
     pub fn stall(&self) -> anyhow::Result<Stall<'_>> {
         self.tell("stall").context("the stalling disk is gone")?;
         Ok(Stall(self))
+    }
+
+    /// From now on each write takes 2 to 30 ms and is half done in the middle of that, or (false) no longer than it has to.
+    /// Reads are answered at once.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn set_slow(&self, is_slow: bool) -> anyhow::Result<()> {
+        self.tell(if is_slow { "slow" } else { "fast" }).context("the stalling disk is gone")
     }
 
     fn tell(&self, command: &str) -> std::io::Result<()> {

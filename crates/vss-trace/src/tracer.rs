@@ -66,8 +66,10 @@ impl Tracer {
 
     fn attach_marking(pins: &Pins, target: &Target, marks: Marks) -> Result<Self, TraceError> {
         let about = About::new(*target, layout::possible_cpus()?);
+        // What takes long comes before the first pin.
+        let loaded = load::load(&about, marks)?;
         pins.make()?;
-        let made = make(pins, &about, marks).and_then(|()| Self::open_whole(pins));
+        let made = pin(loaded, pins, &about).and_then(|()| Self::open_whole(pins));
         if made.is_err() {
             // What was first is the reason.
             let _ = pins.unlink(layout::ABOUT);
@@ -302,9 +304,8 @@ impl Tracer {
     }
 }
 
-/// Loads, pins and attaches; what is pinned last makes it whole.
-fn make(pins: &Pins, about: &About, marks: Marks) -> Result<(), TraceError> {
-    let mut loaded = load::load(about, marks)?;
+/// Pins and attaches; what is pinned last makes it whole.
+fn pin(mut loaded: aya::Ebpf, pins: &Pins, about: &About) -> Result<(), TraceError> {
     for map in [layout::BITS, layout::RECENT[0], layout::RECENT[1], layout::COUNTERS, layout::CONTROL] {
         pin_map(&loaded, pins, map)?;
     }

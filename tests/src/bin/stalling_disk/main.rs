@@ -1,10 +1,10 @@
-//! A disk that stops answering when it is told to: one file in a FUSE file system.
+//! A disk that stops answering, or writes slowly, when it is told to: one file in a FUSE file system.
 //!
 //! ```text
 //! stalling_disk MOUNT_POINT MIB
 //! ```
 //!
-//! Mounts itself, says `ready`, and reads commands: `stall`, `go`. It is a process of its own, so that nothing that hangs on
+//! Mounts itself, says `ready`, and reads commands: `stall` and `go`; `slow` and `fast`. It is a process of its own, so that nothing that hangs on
 //! it keeps it from being let go: at the end of its input, and [`LONGEST`] after a `stall` whatever has become of the test.
 
 mod wire;
@@ -14,6 +14,7 @@ use std::io::{BufRead, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,23 +42,28 @@ fn main() -> anyhow::Result<()> {
     let options = std::ffi::CString::new(options)?;
     mount("stalling", &point, "fuse.stalling", MountFlags::empty(), Some(options.as_c_str())).context("fuse")?;
     let gate = Arc::new(Gate::default());
-    let told = Arc::clone(&gate);
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let told = (Arc::clone(&gate), Arc::clone(&is_slow));
     thread::spawn(move || {
-        obey(&told);
+        obey(&told.0, &told.1);
         let _ = unmount(&point, UnmountFlags::DETACH);
         thread::sleep(FAREWELL);
         // Breaks off whatever is left of the connection.
         std::process::exit(1);
     });
     println!("ready");
-    serve(&device, &data, &gate);
+    serve(&Arc::new(device), &Arc::new(data), &gate, &is_slow);
     Ok(())
 }
 
 /// Does what it is told until nobody can tell it any more.
-fn obey(gate: &Gate) {
+fn obey(gate: &Gate, is_slow: &AtomicBool) {
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        gate.close(line == "stall");
+        match line.as_str() {
+            "slow" => is_slow.store(true, Ordering::Relaxed),
+            "fast" => is_slow.store(false, Ordering::Relaxed),
+            _ => gate.close(line == "stall"),
+        }
         println!("{line}");
     }
     gate.close(false);
@@ -88,17 +94,49 @@ impl Gate {
 }
 
 /// Answers until nobody uses the file system any more.
-fn serve(mut device: &File, data: &File, gate: &Gate) {
+fn serve(device: &Arc<File>, data: &Arc<File>, gate: &Gate, is_slow: &AtomicBool) {
     let mut buffer = vec![0; BUFFER];
     // ENODEV: unmounted. Whatever else it is, the end of this process breaks the connection off.
-    while let Ok(length) = device.read(&mut buffer) {
+    while let Ok(length) = device.as_ref().read(&mut buffer) {
         let Some(request) = Request::read(&buffer[..length]) else { return };
         gate.pass();
-        if let Some(answer) = answer(&request, data) {
-            // ENOENT: who asked has been killed and does not wait any more.
-            let _ = device.write_all(&answer.packet(request.unique));
+        if request.operation == wire::WRITE && is_slow.load(Ordering::Relaxed) {
+            // A thread each, as many as the kernel lets be under way: the others don't wait for it.
+            let (packet, device, data) = (buffer[..length].to_vec(), Arc::clone(device), Arc::clone(data));
+            thread::spawn(move || {
+                if let Some(request) = Request::read(&packet) {
+                    reply(&device, request.unique, &write_slowly(&request, &data));
+                }
+            });
+        } else if let Some(answer) = answer(&request, data) {
+            reply(device, request.unique, &answer);
         }
     }
+}
+
+fn reply(mut device: &File, unique: u64, answer: &Answer) {
+    // ENOENT: who asked has been killed and does not wait any more.
+    let _ = device.write_all(&answer.packet(unique));
+}
+
+/// Waits, writes the first half, waits, writes the rest.
+fn write_slowly(request: &Request<'_>, data: &File) -> Answer {
+    let (offset, _) = request.range();
+    let bytes = request.data();
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    thread::sleep(some_time());
+    let half = data.write_all_at(first, offset);
+    thread::sleep(some_time());
+    let whole = half.and_then(|()| data.write_all_at(rest, offset + first.len() as u64));
+    whole.map_or_else(|_| Answer::error(Errno::IO), |()| Answer::written(bytes.len()))
+}
+
+/// From 1 to 15 ms, another one each time.
+fn some_time() -> Duration {
+    static SEED: AtomicU64 = AtomicU64::new(0);
+    // Of Weyl: the fraction of the golden ratio, spread evenly.
+    let number = SEED.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed) >> 32;
+    Duration::from_micros(1000 + number % 14_000)
 }
 
 /// None for what wants no answer.
