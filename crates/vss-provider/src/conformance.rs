@@ -435,8 +435,9 @@ fn a_forecast_comes_true_and_changes_nothing(subject: &dyn Subject) -> Result<()
     let forecast = done("forecast", provider.forecast(&volumes[0]))?;
     nothing_left(subject, "forecast")?;
     making.advance(3)?;
+    // What is copied and stored is another matter while a copy is being made.
     ensure(
-        done("forecast", provider.forecast(&volumes[0]))? == forecast,
+        done("forecast", provider.forecast(&volumes[0]))?.nested == forecast.nested,
         "a copy changed the forecast of the next one",
     )?;
     let committed = done("post_commit", provider.post_commit(making.set_id))?;

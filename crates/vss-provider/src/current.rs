@@ -65,6 +65,11 @@ impl<C: Creation> Current<C> {
         self.set().as_ref().filter(|set| set.id == set_id).map(Arc::clone)
     }
 
+    /// True when no set is in creation.
+    pub fn is_empty(&self) -> bool {
+        self.set().is_none()
+    }
+
     /// Begins this set, unless it is in preparation already. An earlier one is undone: spec P 2.6.
     pub fn begin(&self, set_id: SetId) {
         let earlier = {

@@ -89,6 +89,37 @@ pub fn is_sealed(file: &File) -> Result<bool, VssError> {
     Ok(Mode::from_raw_mode(found.st_mode) == SEALED)
 }
 
+/// Opens a copy for reading, if it was finished; none when it is not there.
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO` when it was never finished, or cannot be opened.
+pub fn open_finished(store: &Store, shadow_id: ShadowId) -> Result<Option<File>, VssError> {
+    let Some(file) = open(store, shadow_id)? else { return Ok(None) };
+    if is_sealed(&file)? {
+        return Ok(Some(file));
+    }
+    Err(VssError::new(VssCode::ProviderVeto, format!("Shadow copy {shadow_id} was never finished"))
+        .with_hint("Delete it"))
+}
+
+/// Refuses when a finished copy is mounted somewhere.
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO`, with the place.
+pub fn check_is_not_mounted(store: &Store, shadow_id: ShadowId) -> Result<(), VssError> {
+    if let Some(file) = open(store, shadow_id)?
+        && is_sealed(&file)?
+        && let Some(place) = place_of(shadow_id)?
+    {
+        return Err(VssError::new(
+            VssCode::ProviderVeto,
+            format!("Shadow copy {shadow_id} is mounted at {}", place.display()),
+        )
+        .with_hint(format!("Unmount it first: umount {}", place.display())));
+    }
+    Ok(())
+}
+
 /// Deletes the file of a copy; false when there was none.
 ///
 /// # Errors
@@ -124,20 +155,39 @@ pub struct Writable {
     device: LoopDevice,
 }
 
-impl Writable {
-    /// Attaches and mounts a copy that was just cut: the log of XFS is replayed, orphans of ext4 are ended. What the copy
-    /// shows of stores, at its top and in the directory `store_below` of it, is removed.
+/// A copy that is attached and not mounted yet.
+#[derive(Debug)]
+pub struct Attached(LoopDevice);
+
+impl Attached {
+    /// Attaches a copy that was just cut to a writable loop device, which ends with its last user.
     ///
     /// # Errors
-    /// As [`mount_sealed`].
+    /// `VSS_E_PROVIDER_VETO` when there is no free loop device.
+    pub fn new(file: &File, shadow_id: ShadowId, part: Part) -> Result<Self, VssError> {
+        attach(file, shadow_id, part, false).map(Self)
+    }
+
+    /// Its loop device.
+    #[must_use]
+    pub fn device(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Writable {
+    /// Mounts a copy that was just cut: the log of XFS is replayed, orphans of ext4 are ended. What the copy shows of stores,
+    /// at its top and in the directory `store_below` of it, is removed.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` when the image is no such file system, or is damaged.
     pub fn open(
-        file: &File,
+        attached: Attached,
         shadow_id: ShadowId,
         fs_type: &str,
-        part: Part,
         store_below: Option<&Path>,
     ) -> Result<Self, VssError> {
-        let device = attach(file, shadow_id, part, false)?;
+        let Attached(device) = attached;
         let mounted = mount_copy(fs_type, device.path(), false)?;
         // What is at the top may be the store of other copies.
         let top = mount::open_beneath(&mounted, Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY)
@@ -153,12 +203,6 @@ impl Writable {
             }
         }
         Ok(Self { fs_type: fs_type.to_owned(), mounted, device })
-    }
-
-    /// Its loop device.
-    #[must_use]
-    pub fn device(&self) -> &Path {
-        self.device.path()
     }
 
     /// One more mount of it.

@@ -11,7 +11,7 @@ use vss_model::{Instant, ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
     CommittedCopy, current,
     failure::{failed, is},
-    image_copy::{self, Part, Writable},
+    image_copy::{self, Attached, Part, Writable},
     outer::{self, Outer},
     space,
     stage::Stage,
@@ -157,7 +157,8 @@ impl Creation {
     /// Mounts the copies writable.
     pub(crate) fn pre_final_commit(&mut self) -> Result<(), VssError> {
         for copy in self.places.iter_mut().flat_map(|place| &mut place.copies) {
-            copy.writable = Some(Writable::open(&copy.target, copy.shadow_id, &copy.fs_type, copy.part, None)?);
+            let attached = Attached::new(&copy.target, copy.shadow_id, copy.part)?;
+            copy.writable = Some(Writable::open(attached, copy.shadow_id, &copy.fs_type, None)?);
         }
         self.stage = Stage::Writable;
         Ok(())

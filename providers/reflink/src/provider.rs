@@ -206,14 +206,7 @@ impl Provider for ReflinkProvider {
                 let data = CopyData::of(copy)?;
                 let (_outer, store) = Self::reach(copy, &data)?;
                 let store = store.ok_or_else(|| gone(copy))?;
-                let file = image_copy::open(&store, copy.shadow_id)?.ok_or_else(|| gone(copy))?;
-                if !image_copy::is_sealed(&file)? {
-                    return Err(VssError::new(
-                        VssCode::ProviderVeto,
-                        format!("Shadow copy {} was never finished", copy.shadow_id),
-                    )
-                    .with_hint("Delete it"));
-                }
+                let file = image_copy::open_finished(&store, copy.shadow_id)?.ok_or_else(|| gone(copy))?;
                 image_copy::mount_sealed(&file, copy.shadow_id, &copy.volume.fs_type, data.part)?
             }
         };
@@ -224,16 +217,7 @@ impl Provider for ReflinkProvider {
         let data = CopyData::of(copy)?;
         let (outer, store) = Self::reach(copy, &data)?;
         let Some(store) = store else { return Ok(Deletion::WasGone) };
-        if let Some(file) = image_copy::open(&store, copy.shadow_id)?
-            && image_copy::is_sealed(&file)?
-            && let Some(place) = image_copy::place_of(copy.shadow_id)?
-        {
-            return Err(VssError::new(
-                VssCode::ProviderVeto,
-                format!("Shadow copy {} is mounted at {}", copy.shadow_id, place.display()),
-            )
-            .with_hint(format!("Unmount it first: umount {}", place.display())));
-        }
+        image_copy::check_is_not_mounted(&store, copy.shadow_id)?;
         let deleted = image_copy::delete(&store, copy.shadow_id)?;
         store.remove_if_empty(&outer)?;
         if !deleted {

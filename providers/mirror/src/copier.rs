@@ -1,0 +1,274 @@
+//! Reading the device and writing the image while applications work: bounded depth, a rate limit, room for others.
+//!
+//! Pieces of at most 1 MiB are read past the page cache by a few threads and written to the image in the same way, so that
+//! nobody's cached pages are pushed out. In the first round the copier steps back: while the device has requests of others
+//! under way, one piece at a time is read. Later rounds do not, because they have to overtake the writers.
+
+use crate::source::Source;
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use vss_linux::{block_device, pages::Pages};
+use vss_model::{VssCode, VssError};
+use vss_provider::failure::failed;
+
+/// Largest read.
+pub(crate) const PIECE: u64 = 1 << 20;
+
+/// Reads under way at once: enough for a disk that is asked for single blocks, and 16 MiB of buffers at most.
+const DEPTH: usize = 8;
+
+/// How long a reader waits that steps back for others.
+const STEP_BACK: Duration = Duration::from_millis(2);
+
+/// The image's last page may be longer than the volume.
+const PAGE: u64 = 4096;
+
+/// How the reading is slowed down.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// Bytes a second at most.
+    pub(crate) max_rate: Option<u64>,
+    /// When the next piece may be read.
+    next: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    pub(crate) fn new(max_rate: Option<u64>) -> Self {
+        Self { max_rate, next: Mutex::default() }
+    }
+
+    /// Waits until `bytes` more may be read.
+    fn wait(&self, bytes: u64) {
+        let Some(rate) = self.max_rate else { return };
+        let takes = crate::rounds::duration(bytes, Some(rate.max(1))).unwrap_or_default();
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let begin = next.unwrap_or(now).max(now);
+        *next = Some(begin + takes);
+        drop(next);
+        thread::sleep(begin - now);
+    }
+}
+
+/// What is to be done with the pieces that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// They are written to the image.
+    Copy,
+    /// They are compared with the image, and written where they differ.
+    Compare,
+}
+
+/// One round.
+pub(crate) struct Round<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) image: &'a File,
+    pub(crate) way: Way,
+    pub(crate) pace: &'a Pace,
+    /// Others' requests go first.
+    pub(crate) steps_back: bool,
+    /// Told how many bytes are done; an error ends the round. Called between pieces, from several threads.
+    pub(crate) step: &'a (dyn Fn(u64) -> Result<(), VssError> + Sync),
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Copied {
+    /// Bytes that were read from the device.
+    pub(crate) read: u64,
+    /// Bytes that were written to the image.
+    pub(crate) written: u64,
+    /// How long it took, without the waiting for the rate limit.
+    pub(crate) time: Duration,
+}
+
+impl Round<'_> {
+    /// Copies these runs of bytes, ascending.
+    ///
+    /// # Errors
+    /// The first; the others' pieces that were begun are ended.
+    pub(crate) fn run(&self, runs: impl Iterator<Item = Range<u64>> + Send) -> Result<Copied, VssError> {
+        let began = Instant::now();
+        let pieces = Mutex::new(Pieces { runs, rest: 0..0 });
+        let (read, written) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (ours, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let failure = Mutex::new(None);
+        let work = |thread: usize| -> Result<(), VssError> {
+            let memory = |error: io::Error| failed("There is no memory for the copier", &error);
+            let mut buffer = Pages::new(PIECE as usize, false).map_err(memory)?;
+            let mut other = match self.way {
+                Way::Compare => Some(Pages::new(PIECE as usize, false).map_err(memory)?),
+                Way::Copy => None,
+            };
+            while !is_over.load(Ordering::Acquire) {
+                if thread > 0 && self.steps_back && self.others(ours.load(Ordering::Relaxed)) {
+                    thread::sleep(STEP_BACK);
+                    // The first reader goes on until nothing is left.
+                    if pieces.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                        break;
+                    }
+                    continue;
+                }
+                let Some(piece) = pieces.lock().unwrap_or_else(PoisonError::into_inner).next() else { break };
+                let length = piece.end - piece.start;
+                self.pace.wait(length);
+                let data = &mut buffer[..padded(length)];
+                ours.fetch_add(1, Ordering::Relaxed);
+                let result = self.source.read(data, piece.start);
+                ours.fetch_sub(1, Ordering::Relaxed);
+                result.map_err(|error| self.source.unreadable(piece.start, &error))?;
+                let wrote = match &mut other {
+                    None => write(self.image, data, piece.start),
+                    Some(other) => write_differing(self.image, data, &mut other[..padded(length)], piece.start),
+                };
+                let wrote = wrote.map_err(|error| failed("The image cannot be written", &error))?;
+                written.fetch_add(wrote, Ordering::Relaxed);
+                (self.step)(read.fetch_add(length, Ordering::Relaxed) + length)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let (work, failure, is_over) = (&work, &failure, &is_over);
+            for thread in 0..DEPTH {
+                let run = move || {
+                    if let Err(error) = work(thread) {
+                        is_over.store(true, Ordering::Release);
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                };
+                if let Err(error) = thread::Builder::new().name("vss-copier".to_owned()).spawn_scoped(scope, run) {
+                    is_over.store(true, Ordering::Release);
+                    let error = failed("A thread of the copier cannot be started", &error);
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    break;
+                }
+            }
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(Copied { read: read.into_inner(), written: written.into_inner(), time: began.elapsed() }),
+        }
+    }
+
+    /// True when the device has requests under way that are not ours.
+    fn others(&self, ours: u64) -> bool {
+        block_device::under_way(self.source.device_number).is_ok_and(|all| all > ours)
+    }
+}
+
+/// Runs cut into pieces.
+struct Pieces<I> {
+    runs: I,
+    rest: Range<u64>,
+}
+
+impl<I: Iterator<Item = Range<u64>>> Pieces<I> {
+    fn is_empty(&mut self) -> bool {
+        if self.rest.is_empty() {
+            self.rest = self.runs.next().unwrap_or(0..0);
+        }
+        self.rest.is_empty()
+    }
+
+    fn next(&mut self) -> Option<Range<u64>> {
+        if self.is_empty() {
+            return None;
+        }
+        let piece = self.rest.start..self.rest.end.min(self.rest.start + PIECE);
+        self.rest.start = piece.end;
+        Some(piece)
+    }
+}
+
+/// What a piece of so many bytes takes in memory and in the image.
+pub(crate) fn padded(length: u64) -> usize {
+    length.next_multiple_of(PAGE) as usize
+}
+
+/// Writes to the image; returns how much.
+pub(crate) fn write(image: &File, data: &[u8], offset: u64) -> io::Result<u64> {
+    image.write_all_at(data, offset)?;
+    Ok(data.len() as u64)
+}
+
+/// Writes the pages that differ from the image, neighbours together; returns how much. `other` is room for as much.
+fn write_differing(image: &File, data: &[u8], other: &mut [u8], offset: u64) -> io::Result<u64> {
+    image.read_exact_at(other, offset)?;
+    let mut wrote = 0;
+    for run in differing(data, other) {
+        wrote += write(image, &data[run.clone()], offset + run.start as u64)?;
+    }
+    Ok(wrote)
+}
+
+/// The runs of whole pages in which two pieces differ.
+pub(crate) fn differing<'a>(one: &'a [u8], other: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
+    let page = PAGE as usize;
+    let mut at = 0;
+    let is_same = move |at: usize| {
+        let end = (at + page).min(one.len());
+        one[at..end] == other[at..end]
+    };
+    std::iter::from_fn(move || {
+        while at < one.len() && is_same(at) {
+            at += page;
+        }
+        let start = at;
+        while at < one.len() && !is_same(at) {
+            at += page;
+        }
+        (start < one.len()).then(|| start..at.min(one.len()))
+    })
+}
+
+/// The refusal of a round that would fill the image's file system.
+pub(crate) fn full(place: &std::path::Path) -> VssError {
+    VssError::new(
+        VssCode::InsufficientStorage,
+        format!("{} has no room for the image any more: its floor is reached", place.display()),
+    )
+    .with_hint("Free space there, or name another directory: --storage DIR")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_cut_into_pieces() {
+        let mut pieces = Pieces { runs: [0..PIECE * 2 + 4096, PIECE * 3..PIECE * 3 + 8].into_iter(), rest: 0..0 };
+        let cut: Vec<_> = std::iter::from_fn(|| pieces.next()).collect();
+        let wanted = [0..PIECE, PIECE..2 * PIECE, 2 * PIECE..2 * PIECE + 4096, 3 * PIECE..3 * PIECE + 8];
+        assert_eq!(cut, wanted);
+    }
+
+    #[test]
+    fn pages_that_differ_are_found_together() {
+        let one = vec![0_u8; 5 * 4096];
+        let mut other = one.clone();
+        for at in [4096, 2 * 4096 + 7, 5 * 4096 - 1] {
+            other[at] = 1;
+        }
+        assert_eq!(differing(&one, &other).collect::<Vec<_>>(), [4096..3 * 4096, 4 * 4096..5 * 4096]);
+        assert_eq!(differing(&one, &one).count(), 0);
+    }
+
+    #[test]
+    fn the_rate_is_kept() {
+        let pace = Pace::new(Some(100 << 20));
+        let began = Instant::now();
+        (0..10).for_each(|_| pace.wait(PIECE));
+        let took = began.elapsed();
+        assert!((Duration::from_millis(85)..Duration::from_secs(5)).contains(&took), "{took:?}");
+    }
+}

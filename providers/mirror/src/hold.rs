@@ -1,0 +1,270 @@
+//! The last part: what is read while writes are held. Everything is made before (threads, memory, lists), so that in the
+//! hold nothing is allocated, opened, logged or written.
+//!
+//! Each thread reads into memory of its own, which is locked. What it read is written to the image afterwards.
+
+use crate::{copier, source::Source};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+};
+use vss_linux::pages::Pages;
+use vss_model::VssError;
+use vss_provider::failure::failed;
+
+/// Threads that read one volume in the hold.
+const THREADS: u64 = 4;
+
+/// Largest read: small enough that the threads end together.
+const PIECE: u64 = 256 << 10;
+
+/// What the threads do.
+#[derive(Debug)]
+enum Order {
+    Wait,
+    Read,
+    End,
+}
+
+/// What is to be read, and how far it is.
+#[derive(Debug)]
+struct Plan {
+    order: Order,
+    pieces: Vec<Range<u64>>,
+    next: usize,
+    running: usize,
+    /// The first failure: where, and the kernel's number.
+    failure: Option<(u64, i32)>,
+    is_full: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    source: Arc<Source>,
+    /// With it, only what differs from the image is kept.
+    compared: Option<File>,
+    plan: Mutex<Plan>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one thread read.
+struct Part {
+    memory: Pages,
+    /// Where a run of the memory belongs in the image.
+    runs: Vec<(u64, Range<usize>)>,
+}
+
+/// Threads that wait for the hold. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Part>>,
+    capacity: u64,
+}
+
+impl std::fmt::Debug for Part {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "Part({} runs)", self.runs.len())
+    }
+}
+
+/// Why the last part was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// The list or the memory is too small for it.
+    TooMuch,
+    /// The device failed at this byte with this number of the kernel.
+    Failed(u64, i32),
+}
+
+impl Hold {
+    /// Threads with memory for `capacity` bytes in `pieces` runs at most. With `compared`, an image, what they read is compared
+    /// with it, and what differs is kept.
+    pub(crate) fn new(
+        source: &Arc<Source>,
+        compared: Option<File>,
+        capacity: u64,
+        pieces: usize,
+    ) -> Result<Self, VssError> {
+        let shared = Arc::new(Shared {
+            source: Arc::clone(source),
+            compared,
+            plan: Mutex::new(Plan {
+                order: Order::Wait,
+                pieces: Vec::with_capacity(pieces),
+                next: 0,
+                running: 0,
+                failure: None,
+                is_full: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let mut hold = Self { shared, threads: Vec::new(), capacity };
+        let memory = |error: io::Error| failed("There is no memory that can be locked for the hold", &error);
+        for _ in 0..THREADS {
+            // Each could end with a piece that the next does not fit behind.
+            let length = usize::try_from(capacity / THREADS + 2 * PIECE).unwrap_or(usize::MAX);
+            let kept = Pages::new(length, true).map_err(memory)?;
+            let buffer = Pages::new(2 * PIECE as usize, true).map_err(memory)?;
+            let part = Part { memory: kept, runs: Vec::with_capacity(pieces) };
+            let shared = Arc::clone(&hold.shared);
+            let started = thread::Builder::new().name("vss-hold".to_owned()).spawn(move || run(&shared, part, buffer));
+            hold.threads.push(started.map_err(|error| failed("A thread for the hold cannot be started", &error))?);
+        }
+        Ok(hold)
+    }
+
+    /// Bytes that fit.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Lists what is to be read and lets the threads begin. Allocates nothing.
+    pub(crate) fn begin(&self, runs: impl Iterator<Item = Range<u64>>) -> Result<(), Unread> {
+        let mut plan = self.shared.plan();
+        for run in runs {
+            let mut start = run.start;
+            while start < run.end {
+                if plan.pieces.len() == plan.pieces.capacity() {
+                    return Err(Unread::TooMuch);
+                }
+                let end = run.end.min(start + PIECE);
+                plan.pieces.push(start..end);
+                start = end;
+            }
+        }
+        plan.running = self.threads.len();
+        plan.order = Order::Read;
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    /// Waits until everything is read. Allocates nothing.
+    pub(crate) fn wait(&self) -> Result<(), Unread> {
+        let mut plan = self.shared.plan();
+        while plan.running > 0 {
+            plan = self.shared.changed.wait(plan).unwrap_or_else(PoisonError::into_inner);
+        }
+        match plan.failure {
+            Some((offset, number)) => Err(Unread::Failed(offset, number)),
+            None if plan.is_full => Err(Unread::TooMuch),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what was read to the image; returns how many bytes.
+    ///
+    /// # Errors
+    /// Of the image's file system.
+    pub(crate) fn write_out(mut self, image: &File) -> Result<u64, VssError> {
+        self.end();
+        let mut written = 0;
+        for thread in self.threads.drain(..) {
+            let part =
+                thread.join().map_err(|_| failed("A thread of the hold failed", &io::Error::other("it panicked")))?;
+            for (offset, run) in &part.runs {
+                written += copier::write(image, &part.memory[run.clone()], *offset)
+                    .map_err(|error| failed("The image cannot be written", &error))?;
+            }
+        }
+        Ok(written)
+    }
+
+    fn end(&self) {
+        self.shared.plan().order = Order::End;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The life of one thread: it waits, reads pieces until none is left, and gives what it kept.
+fn run(shared: &Shared, mut part: Part, mut buffer: Pages) -> Part {
+    let mut filled = 0;
+    let mut plan = shared.plan();
+    loop {
+        match plan.order {
+            Order::End => return part,
+            Order::Wait => plan = shared.changed.wait(plan).unwrap_or_else(PoisonError::into_inner),
+            Order::Read => break,
+        }
+    }
+    while plan.failure.is_none() && !plan.is_full {
+        let Some(piece) = plan.pieces.get(plan.next).cloned() else { break };
+        // Memory that is full leaves the rest to the others.
+        let length = copier::padded(piece.end - piece.start);
+        if shared.compared.is_none() && filled + length > part.memory.len() {
+            break;
+        }
+        plan.next += 1;
+        drop(plan);
+        let kept = match &shared.compared {
+            None => read(shared, &piece, &mut part, &mut filled).map(|()| true),
+            Some(image) => compare(shared, image, &piece, &mut buffer, &mut part, &mut filled),
+        };
+        plan = shared.plan();
+        match kept {
+            Ok(true) => {}
+            Ok(false) => plan.is_full = true,
+            Err(error) => plan.failure = plan.failure.or(Some((piece.start, error.raw_os_error().unwrap_or(0)))),
+        }
+    }
+    plan.running -= 1;
+    if plan.running == 0 && plan.next < plan.pieces.len() {
+        plan.is_full = true;
+    }
+    shared.changed.notify_all();
+    drop(plan);
+    part
+}
+
+fn read(shared: &Shared, piece: &Range<u64>, part: &mut Part, filled: &mut usize) -> io::Result<()> {
+    let place = *filled..*filled + copier::padded(piece.end - piece.start);
+    shared.source.read(&mut part.memory[place.clone()], piece.start)?;
+    *filled = place.end;
+    part.runs.push((piece.start, place));
+    Ok(())
+}
+
+/// Reads a piece and the image's, and keeps what differs; false when that does not fit.
+fn compare(
+    shared: &Shared,
+    image: &File,
+    piece: &Range<u64>,
+    buffer: &mut Pages,
+    part: &mut Part,
+    filled: &mut usize,
+) -> io::Result<bool> {
+    let length = copier::padded(piece.end - piece.start);
+    let (now, then) = buffer.split_at_mut(PIECE as usize);
+    let (now, then) = (&mut now[..length], &mut then[..length]);
+    shared.source.read(now, piece.start)?;
+    image.read_exact_at(then, piece.start)?;
+    for run in copier::differing(now, then) {
+        let place = *filled..*filled + run.len();
+        if place.end > part.memory.len() || part.runs.len() == part.runs.capacity() {
+            return Ok(false);
+        }
+        part.memory[place.clone()].copy_from_slice(&now[run.clone()]);
+        part.runs.push((piece.start + run.start as u64, place.clone()));
+        *filled = place.end;
+    }
+    Ok(true)
+}

@@ -1,0 +1,122 @@
+//! What this instance of the service remembers of each volume's running mirror: where it lies, and which state of it is the
+//! last. One small file a volume, `mirror/<volume>.json` in the state directory.
+//!
+//! A volume has one running mirror, because there is one tracer whose marks are taken for it.
+
+use crate::{
+    place::PlaceName,
+    record::{self, Found},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
+use vss_model::{Instant, VolumeId, VssError};
+use vss_provider::failure::failed;
+
+/// The name of a volume in file names: other bytes than letters, digits, `-` and `_` become `%XX`, and `:` becomes `-`.
+pub(crate) fn key(volume_id: &VolumeId) -> String {
+    let mut key = String::new();
+    for byte in volume_id.as_str().bytes() {
+        match byte {
+            b':' => key.push('-'),
+            _ if byte.is_ascii_alphanumeric() || b"-_".contains(&byte) => key.push(char::from(byte)),
+            _ => key.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    key
+}
+
+/// One volume's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// Of this structure; 1.
+    pub(crate) format: u32,
+    pub(crate) volume_id: VolumeId,
+    /// Where the volume was mounted.
+    #[serde(with = "vss_model::path_text")]
+    pub(crate) mount_point: PathBuf,
+    /// Where the mirror lies.
+    pub(crate) place: PlaceName,
+    /// The stamp of the mirror's state; with another one somebody else wrote it, or it was put back.
+    pub(crate) stamp: Uuid,
+    pub(crate) last_used: Instant,
+}
+
+/// The directory of these files.
+#[derive(Debug, Clone)]
+pub(crate) struct Registry(PathBuf);
+
+impl Registry {
+    pub(crate) fn new(state_directory: &Path) -> Self {
+        Self(state_directory.join("mirror"))
+    }
+
+    fn open(&self) -> io::Result<File> {
+        File::open(&self.0)
+    }
+
+    /// What is remembered of this volume; none also when it is damaged.
+    pub(crate) fn get(&self, key: &str) -> Result<Option<Kept>, VssError> {
+        let directory = match self.open() {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.cannot("opened", &error)),
+        };
+        Ok(match record::read::<Kept>(&directory, &format!("{key}.json"))? {
+            Found::Whole(kept) if kept.format == 1 => Some(kept),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn put(&self, key: &str, kept: &Kept) -> Result<(), VssError> {
+        DirBuilder::new().mode(0o700).recursive(true).create(&self.0).map_err(|error| self.cannot("made", &error))?;
+        record::write(self.open().map_err(|error| self.cannot("opened", &error))?, &format!("{key}.json"), kept)
+    }
+
+    pub(crate) fn remove(&self, key: &str) -> Result<(), VssError> {
+        match self.open() {
+            Ok(directory) => record::remove(&directory, &format!("{key}.json")).map(|_| ()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.cannot("opened", &error)),
+        }
+    }
+
+    /// Every volume that is remembered, with its key.
+    pub(crate) fn all(&self) -> Result<Vec<(String, Kept)>, VssError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(self.cannot("read", &error)),
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(|error| self.cannot("read", &error))?.file_name();
+            let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
+            if let Some(kept) = self.get(key)? {
+                all.push((key.to_owned(), kept));
+            }
+        }
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(all)
+    }
+
+    fn cannot(&self, what: &str, error: &io::Error) -> VssError {
+        failed(format!("{} cannot be {what}", self.0.display()), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_file_name() {
+        assert_eq!(key(&VolumeId::file_system("ext4", "ab-12")), "ext4-ab-12");
+        assert_eq!(key(&VolumeId::file_system("x", "../é")), "x-%2E%2E%2F%C3%A9");
+    }
+}

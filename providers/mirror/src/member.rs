@@ -1,0 +1,716 @@
+//! One volume of a set in creation: its mirror, its tracer, and what of it is still to be read.
+//!
+//! Nothing that was taken from the tracer is lost: `taken` has all of it until the copy is finished, and whatever ends the
+//! creation before puts it back ([`Making::undo`]).
+
+use crate::{
+    changes::{self, About, Changes},
+    copier::{Copied, Pace, Round, Way, full},
+    hold::{Hold, Unread},
+    kept::{Kept, Registry},
+    mirror::Mirror,
+    place::{Place, PlaceName},
+    rounds,
+    source::Source,
+    teller::Teller,
+    trust::{self, Trust},
+    used,
+};
+use rustix::fs::OFlags;
+use std::{
+    fs::File,
+    ops::Range,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant as Clock},
+};
+use uuid::Uuid;
+use vss_linux::{block_device, clock, fsmap::FreeSpace, mount, reflink};
+use vss_model::{CreationOptions, Instant, ShadowId, Volume, VssCode, VssError};
+use vss_provider::{
+    CommittedCopy,
+    failure::failed,
+    image_copy::{self, Attached, Part, Writable},
+    progress::Work,
+    store,
+};
+use vss_trace::{Bitmap, Counters, Distrust, Pins, Target, Tracer};
+
+/// Largest number of chunks: beyond 8 TiB they become larger than 4 KiB.
+const CHUNKS: u64 = 1 << 31;
+
+/// Least memory for the last part: four times what is held for in any case.
+const LEAST_PART: u64 = 4 * rounds::LITTLE;
+/// Most memory for the last part of one volume.
+const MOST_PART: u64 = 512 << 20;
+/// Most pieces of the last part.
+const MOST_PIECES: usize = 1 << 17;
+
+/// So much is written to the image between two looks at the space.
+const LOOK_EVERY: u64 = 64 << 20;
+
+/// Reading less than this says nothing about the rate.
+const MEASURABLE: u64 = 2 << 20;
+
+/// A volume that was taken into the set by BeginPrepare.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) shadow_id: ShadowId,
+    pub(crate) volume: Volume,
+    pub(crate) options: CreationOptions,
+    pub(crate) place: PlaceName,
+    pub(crate) key: String,
+    /// What the catalogue keeps of it.
+    pub(crate) data: String,
+}
+
+/// What of the provider's own a member needs.
+#[derive(Debug, Clone)]
+pub(crate) struct House {
+    pub(crate) registry: Registry,
+    /// The instance's name among tracers.
+    pub(crate) instance: String,
+    pub(crate) min_free_bytes: Option<u64>,
+    #[cfg(feature = "fault-injection")]
+    pub(crate) reference: Option<std::path::PathBuf>,
+}
+
+impl House {
+    /// Where the tracer of a volume, or of a copy that is mended, is pinned.
+    pub(crate) fn pins(&self, key: &str) -> Pins {
+        Pins::new(&self.instance, key)
+    }
+}
+
+/// A volume whose copy is being made. What it has is let go in this order.
+#[derive(Debug)]
+pub(crate) struct Making {
+    pub(crate) member: Member,
+    house: House,
+    hold: Option<Hold>,
+    writable: Option<Writable>,
+    /// Traces what is mended.
+    mending: Option<Tracer>,
+    mending_unknown: Option<String>,
+    tracer: Option<Tracer>,
+    trust: Trust,
+    source: Arc<Source>,
+    chunk: u64,
+    /// What was taken and is not in the image yet.
+    owed: Bitmap,
+    /// All that was taken since the cut before.
+    taken: Bitmap,
+    /// What was free when the file system was asked last, after the last taking.
+    free: Bitmap,
+    excluded: Bitmap,
+    /// What the next reading is.
+    todo: Bitmap,
+    /// Of the hold.
+    fresh: Bitmap,
+    map: FreeSpace,
+    pub(crate) pace: Pace,
+    /// Bytes a second of single blocks.
+    pub(crate) rate: Option<u64>,
+    /// The counts when the first round began: what was under way at the attach had ended, or is known.
+    since: Counters,
+    /// Images of the store on the volume itself, but for the mirror.
+    images: Vec<File>,
+    cut_at: Option<Instant>,
+    /// The copy is in the store under its name.
+    is_there: bool,
+    target: Option<File>,
+    mirror: Mirror,
+}
+
+impl Making {
+    /// Opens and locks everything, and begins to trace.
+    pub(crate) fn open(member: &Member, house: &House) -> Result<Self, VssError> {
+        let volume = &member.volume;
+        let source = Arc::new(Source::open(volume)?);
+        let place = Place::open(&member.place)?.ok_or_else(|| unreachable(&member.place))?;
+        let kept = house.registry.get(&member.key)?;
+        let mut mirror = Mirror::open_or_make(place, &member.key, volume, source.size, &house.registry)?;
+        let begun = begin(&mut mirror, member, house, &source, kept.as_ref());
+        let (trust, tracer) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                if mirror.state.generation == 0 {
+                    // The first reason is the one to be told.
+                    let _ = mirror.remove();
+                }
+                return Err(error);
+            }
+        };
+        let chunk = match &tracer {
+            Some(tracer) => tracer.chunk_bytes(),
+            None => source.size.div_ceil(CHUNKS).next_power_of_two().max(4096),
+        };
+        let chunks = source.size.div_ceil(chunk);
+        let images = if member.place.is_on(volume) { images(&mirror)? } else { Vec::new() };
+        let empty = || Bitmap::new(chunks);
+        Ok(Self {
+            member: member.clone(),
+            house: house.clone(),
+            hold: None,
+            writable: None,
+            mending: None,
+            mending_unknown: None,
+            trust,
+            since: tracer.as_ref().map(Tracer::counters).unwrap_or_default(),
+            tracer,
+            source,
+            chunk,
+            owed: empty(),
+            taken: empty(),
+            free: empty(),
+            excluded: empty(),
+            todo: empty(),
+            fresh: empty(),
+            map: FreeSpace::default(),
+            pace: Pace::new(member.options.max_rate),
+            rate: None,
+            images,
+            cut_at: None,
+            is_there: false,
+            target: None,
+            mirror,
+        })
+    }
+
+    /// Makes the file of the copy, where it will share blocks: what would refuse it shall refuse it here.
+    pub(crate) fn make_target(&mut self) -> Result<(), VssError> {
+        if self.mirror.place.shares {
+            self.is_there = true;
+            self.target = Some(image_copy::create(&self.mirror.store, self.member.shadow_id, &self.mirror.image)?);
+        }
+        Ok(())
+    }
+
+    /// Flushes, takes what was written, and asks what is free. From then on `todo` is what a round would read.
+    pub(crate) fn gather(&mut self) -> Result<(), VssError> {
+        self.source.flush()?;
+        if let Some(tracer) = &self.tracer {
+            self.fresh.clear_all();
+            tracer.take(&mut self.fresh);
+            self.taken.union(&self.fresh);
+            self.owed.union(&self.fresh);
+        } else {
+            // Any of it may have been written.
+            self.owed.set(0..self.owed.chunks());
+        }
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<(), VssError> {
+        used::free_now(&self.source, &mut self.map, self.chunk, &mut self.free)?;
+        let is_on = self.member.place.is_on(&self.member.volume);
+        let images = self.images.iter().chain(is_on.then_some(&self.mirror.image));
+        used::excluded(&self.source, images, self.chunk, &mut self.excluded)?;
+        self.todo.clone_from(&self.owed);
+        self.todo.subtract(&self.free);
+        self.todo.subtract(&self.excluded);
+        Ok(())
+    }
+
+    /// Bytes that a round would read now.
+    pub(crate) fn dirty(&self) -> u64 {
+        self.todo.count() * self.chunk
+    }
+
+    /// How long reading them would hold writes.
+    pub(crate) fn hold_time(&self) -> Option<Duration> {
+        rounds::duration(self.dirty(), self.rate)
+    }
+
+    /// The first round: everything in use, or what is marked when the mirror can be trusted.
+    pub(crate) fn first_round(
+        &mut self,
+        teller: &Teller<'_>,
+        stop: &(dyn Fn() -> Result<(), VssError> + Sync),
+    ) -> Result<(), VssError> {
+        if self.trust != Trust::Whole {
+            self.owed.set(0..self.owed.chunks());
+        }
+        self.gather()?;
+        if let Some(tracer) = self.tracer.as_ref().filter(|_| self.trust != Trust::Whole) {
+            self.since = tracer.counters();
+        }
+        let (work, way) = match self.trust {
+            Trust::New => (Work::Copying, Way::Copy),
+            Trust::Compare(_) => (Work::Comparing, Way::Compare),
+            Trust::Whole => (Work::Catching, Way::Copy),
+        };
+        self.copy(1, work, way, true, teller, stop)
+    }
+
+    /// True when nothing is traced: every round and the hold compare everything.
+    pub(crate) fn is_untraced(&self) -> bool {
+        self.tracer.is_none()
+    }
+
+    /// A later round.
+    pub(crate) fn round(
+        &mut self,
+        round: u32,
+        teller: &Teller<'_>,
+        stop: &(dyn Fn() -> Result<(), VssError> + Sync),
+    ) -> Result<(), VssError> {
+        if self.is_untraced() {
+            return self.copy(round, Work::Comparing, Way::Compare, false, teller, stop);
+        }
+        self.copy(round, Work::Catching, Way::Copy, false, teller, stop)
+    }
+
+    fn copy(
+        &mut self,
+        round: u32,
+        work: Work,
+        way: Way,
+        steps_back: bool,
+        teller: &Teller<'_>,
+        stop: &(dyn Fn() -> Result<(), VssError> + Sync),
+    ) -> Result<(), VssError> {
+        let total = self.dirty();
+        let place = &self.mirror.place;
+        let min_free = self.house.min_free_bytes;
+        let looked = AtomicU64::new(0);
+        let began = Clock::now();
+        let step = |done: u64| {
+            stop()?;
+            let before = looked.load(Ordering::Relaxed);
+            if done >= before + LOOK_EVERY
+                && looked.compare_exchange(before, done, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                && place.room(min_free)? == 0
+            {
+                return Err(full(&place.name.shown));
+            }
+            teller.tell(self.member.shadow_id, work, round, done, total, began.elapsed());
+            Ok(())
+        };
+        if total > 0 && place.room(min_free)? == 0 {
+            return Err(full(&place.name.shown));
+        }
+        let job =
+            Round { source: &self.source, image: &self.mirror.image, way, pace: &self.pace, steps_back, step: &step };
+        let (chunk, size) = (self.chunk, self.source.size);
+        let runs = self.todo.runs().map(|run| bytes(run, chunk, size));
+        let copied = job.run(runs)?;
+        self.owed.subtract(&self.todo);
+        self.measure(copied, round);
+        Ok(())
+    }
+
+    /// The rate of single blocks is what counts; that of the first round is better than none.
+    fn measure(&mut self, copied: Copied, round: u32) {
+        if copied.read >= MEASURABLE && (self.pace.max_rate.is_none() || round > 1) {
+            self.rate = rounds::rate(copied.read, copied.time).or(self.rate);
+        }
+    }
+
+    /// Makes everything that the hold needs.
+    pub(crate) fn make_ready(&mut self, longest: Duration) -> Result<(), VssError> {
+        let (compared, capacity, pieces) = if self.tracer.is_some() {
+            let promised = self.dirty().max(rounds::LITTLE);
+            let in_time = self.rate.map_or(u64::MAX, |rate| {
+                u64::try_from(u128::from(rate) * longest.as_millis() / 1000).unwrap_or(u64::MAX)
+            });
+            let capacity = (4 * promised).min(in_time.saturating_mul(2)).clamp(LEAST_PART, MOST_PART.max(promised));
+            let pieces = usize::try_from(capacity / self.chunk).unwrap_or(MOST_PIECES).clamp(1024, MOST_PIECES);
+            (None, capacity, pieces)
+        } else {
+            let image = self.mirror.image.try_clone().map_err(|error| failed("The image cannot be opened", &error))?;
+            let pieces =
+                self.todo.runs().count() * 2 + usize::try_from(self.dirty() >> 18).unwrap_or(MOST_PIECES) + 1024;
+            (Some(image), LEAST_PART * 4, pieces)
+        };
+        self.hold = Some(Hold::new(&self.source, compared, capacity, pieces)?);
+        Ok(())
+    }
+
+    /// Begins to read the last part. In the hold: allocates nothing unless it fails.
+    pub(crate) fn begin_cut(&mut self) -> Result<(), VssError> {
+        let size = block_device::size(&self.source.device)
+            .map_err(|error| failed("The size of the device cannot be read in the hold", &error))?;
+        if size != self.source.size {
+            return Err(self.failed_in_hold("its device changed its size".to_owned(), "Make the set again"));
+        }
+        self.fresh.clear_all();
+        if let Some(tracer) = &self.tracer {
+            let counters = tracer.counters();
+            tracer.take(&mut self.fresh);
+            self.taken.union(&self.fresh);
+            self.owed.union(&self.fresh);
+            if let Some(distrust) = distrust(tracer, &counters, &self.since) {
+                let Distrust::Unbalanced(_) = distrust else {
+                    return Err(
+                        self.failed_in_hold(distrust.to_string(), "Make the set again: everything is compared then")
+                    );
+                };
+                // Whatever was queued since all was known is read once more: nothing is under way now.
+                tracer.queued_since_balance(&mut self.fresh);
+                self.taken.union(&self.fresh);
+                self.owed.union(&self.fresh);
+            }
+            self.todo.clone_from(&self.owed);
+            self.todo.subtract(&self.free);
+            // What was written after the question is in use, whatever the answer was.
+            self.todo.union(&self.fresh);
+            self.todo.subtract(&self.excluded);
+        } else {
+            used::free_now(&self.source, &mut self.map, self.chunk, &mut self.free)?;
+            self.todo.set(0..self.todo.chunks());
+            self.todo.subtract(&self.free);
+            self.todo.subtract(&self.excluded);
+        }
+        let hold = self.hold.as_ref().ok_or_else(not_ready)?;
+        if self.tracer.is_some() && self.todo.count() * self.chunk > hold.capacity() {
+            // Discards mark what is free; only now it is worth the question.
+            used::free_now(&self.source, &mut self.map, self.chunk, &mut self.free)?;
+            self.todo.subtract(&self.free);
+            if self.todo.count() * self.chunk > hold.capacity() {
+                return Err(self.too_much());
+            }
+        }
+        let (chunk, size) = (self.chunk, self.source.size);
+        hold.begin(self.todo.runs().map(|run| bytes(run, chunk, size))).map_err(|unread| self.unread(unread))
+    }
+
+    /// Waits for the reading, and looks whether anything was written meanwhile. In the hold.
+    pub(crate) fn end_cut(&mut self) -> Result<(), VssError> {
+        let hold = self.hold.as_ref().ok_or_else(not_ready)?;
+        hold.wait().map_err(|unread| self.unread(unread))?;
+        #[cfg(feature = "fault-injection")]
+        if let Some(directory) = &self.house.reference {
+            crate::reference::take(&self.source, &self.free, self.chunk, directory, self.member.shadow_id)?;
+        }
+        if let Some(tracer) = &self.tracer {
+            let counters = tracer.counters();
+            // Late ones are taken for the copy after this, and no part of what was written up to this one.
+            self.fresh.clear_all();
+            tracer.take(&mut self.fresh);
+            tracer.mark(&self.fresh);
+            self.fresh.subtract(&self.excluded);
+            if !self.fresh.is_empty() {
+                let count = self.fresh.count();
+                return Err(self.failed_in_hold(
+                    format!("{count} blocks were written while it was held"),
+                    "Something writes to the device past the file system: a program on the device itself, or swap space",
+                ));
+            }
+            tracer.set_balanced(&counters);
+        }
+        self.cut_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Writes the last part out and makes the copy.
+    pub(crate) fn finish_cut(&mut self) -> Result<CommittedCopy, VssError> {
+        let hold = self.hold.take().ok_or_else(not_ready)?;
+        hold.write_out(&self.mirror.image)?;
+        self.owed.subtract(&self.todo);
+        self.mirror.flush()?;
+        if let Some(tracer) = &self.tracer {
+            tracer.forget_older();
+            // What is free, or excluded, and was not read.
+            tracer.mark(&self.owed);
+        }
+        let shadow_id = self.member.shadow_id;
+        self.mirror.state.generation += 1;
+        self.changes().save(&self.mirror.store, shadow_id)?;
+        self.is_there = true;
+        match &self.target {
+            Some(target) => {
+                reflink::clone(&self.mirror.image, target).map_err(|error| {
+                    failed(format!("The image of shadow copy {shadow_id} cannot be cloned"), &error)
+                })?;
+                self.mirror.state.is_clean = self.tracer.is_some();
+                self.mirror.save()?;
+            }
+            None => {
+                self.mirror.lend(shadow_id)?;
+                let name = image_copy::file_name(shadow_id);
+                let file = mount::open_beneath(&self.mirror.store, Path::new(&name), OFlags::RDWR | OFlags::NOFOLLOW);
+                self.target =
+                    Some(File::from(file.map_err(|error| failed(format!("{name} cannot be opened"), &error))?));
+            }
+        }
+        Ok(CommittedCopy {
+            shadow_id,
+            cut_at: self.cut_at.ok_or_else(not_ready)?,
+            nested: Vec::new(),
+            device: None,
+            data: self.member.data.clone(),
+        })
+    }
+
+    fn changes(&self) -> Changes {
+        let mut in_use = Bitmap::new(self.owed.chunks());
+        in_use.set(0..self.owed.chunks());
+        in_use.subtract(&self.free);
+        in_use.union(&self.todo);
+        in_use.subtract(&self.excluded);
+        let unknown = match &self.trust {
+            Trust::Whole => None,
+            Trust::New => Some("there is no copy before it".to_owned()),
+            Trust::Compare(why) => Some(why.clone()),
+        };
+        Changes {
+            about: About {
+                format: 1,
+                lineage: self.mirror.state.lineage,
+                generation: self.mirror.state.generation,
+                volume_bytes: self.source.size,
+                chunk: self.chunk,
+                unknown,
+                mended_unknown: Some("the copy was never finished".to_owned()),
+            },
+            used: in_use,
+            written: self.taken.clone(),
+            mended: Bitmap::new(self.owed.chunks()),
+        }
+    }
+
+    /// Mounts the copy writable. What is written to it from here on is traced.
+    pub(crate) fn open_for_mending(&mut self) -> Result<(), VssError> {
+        let (shadow_id, volume) = (self.member.shadow_id, &self.member.volume);
+        let target = self.target.as_ref().ok_or_else(not_ready)?;
+        let attached = Attached::new(target, shadow_id, Part::default())?;
+        match self.trace_mending(attached.device()) {
+            Ok(tracer) => self.mending = tracer,
+            Err(why) => self.mending_unknown = Some(why),
+        }
+        let below = self.member.place.below_in(volume);
+        self.writable = Some(Writable::open(attached, shadow_id, &volume.fs_type, below)?);
+        Ok(())
+    }
+
+    /// A tracer of the copy's own device; the reason when there is none.
+    fn trace_mending(&self, device: &Path) -> Result<Option<Tracer>, String> {
+        if self.tracer.is_none() {
+            return Err("nothing was traced".to_owned());
+        }
+        let pins = self.house.pins(&self.member.shadow_id.to_string());
+        let number = std::fs::metadata(device).map_err(|error| error.to_string())?.rdev();
+        let attach = || {
+            Tracer::remove(&pins)?;
+            Tracer::attach(&pins, &Target::of(number)?)
+        };
+        attach().map(Some).map_err(|error| format!("what was mended could not be traced: {error}"))
+    }
+
+    /// Ends the writing to the copy for good.
+    pub(crate) fn end_mending(&mut self) -> Result<(), VssError> {
+        self.writable.as_ref().map_or(Ok(()), Writable::close)?;
+        self.writable = None;
+        let mut changes = self.changes();
+        changes.about.mended_unknown = self.take_mended(&mut changes.mended);
+        changes.used.union(&changes.mended);
+        let target = self.target.as_ref().ok_or_else(not_ready)?;
+        image_copy::seal(target)?;
+        changes.save(&self.mirror.store, self.member.shadow_id)?;
+        if self.mirror.state.lent.is_some() {
+            // The mirror itself was mended: it lacks these blocks of the volume.
+            if let (Some(tracer), None) = (&self.tracer, &changes.about.mended_unknown) {
+                tracer.mark(&changes.mended);
+                self.mirror.state.is_clean = true;
+            }
+            self.mirror.save()?;
+        }
+        changes::prune(&self.mirror.store)?;
+        self.mirror.place.commit()
+    }
+
+    /// What was mended since the copy was cut; the reason when that is not known.
+    fn take_mended(&mut self, mended: &mut Bitmap) -> Option<String> {
+        let tracer = self.mending.take()?;
+        let counters = tracer.counters();
+        let pins = self.house.pins(&self.member.shadow_id.to_string());
+        let fits = tracer.chunks() == mended.chunks() && tracer.chunk_bytes() == self.chunk;
+        if fits {
+            tracer.take(mended);
+        }
+        drop(tracer);
+        let removed = Tracer::remove(&pins);
+        if let Err(error) = removed {
+            return Some(error.to_string());
+        }
+        if !fits {
+            return Some("the copy's device has another size than the volume".to_owned());
+        }
+        counters.distrust_at_rest(&Counters::default()).map(|distrust| distrust.to_string())
+    }
+
+    /// Undoes what was made: the copy is deleted, and what was taken from the tracer is marked again.
+    pub(crate) fn undo(mut self) -> Result<(), VssError> {
+        self.hold = None;
+        let was_mended = self.writable.take().is_some() || self.mending.is_some();
+        self.target = None;
+        let mut result = Ok(());
+        if self.mending.take().is_some() {
+            let pins = self.house.pins(&self.member.shadow_id.to_string());
+            result = result.and(remove_tracer(&pins, &self.member.volume));
+        }
+        if self.mirror.state.generation == 0 {
+            // It was never whole, and nobody has to wait for its rest.
+            self.tracer = None;
+            let pins = self.house.pins(&self.member.key);
+            result = result.and(remove_tracer(&pins, &self.member.volume));
+            if self.is_there {
+                result = result.and(image_copy::delete(&self.mirror.store, self.member.shadow_id).map(|_| ()));
+            }
+            return result.and(self.mirror.remove());
+        }
+        if let Some(tracer) = &self.tracer {
+            self.taken.union(&self.owed);
+            tracer.mark(&self.taken);
+        }
+        if self.mirror.state.lent.is_some() {
+            result = result.and(self.mirror.take_back());
+        } else if self.is_there {
+            result = result.and(image_copy::delete(&self.mirror.store, self.member.shadow_id).map(|_| ()));
+        }
+        // What was written to the mirror while it was lent is not marked.
+        self.mirror.state.is_clean = self.tracer.is_some() && (self.mirror.place.shares || !was_mended);
+        result.and(self.mirror.save()).and(changes::prune(&self.mirror.store)).and(self.mirror.place.commit())
+    }
+
+    /// One more mount of the copy while it is mended.
+    pub(crate) fn mount(&self, writable: bool) -> Option<Result<std::os::fd::OwnedFd, VssError>> {
+        Some(self.writable.as_ref()?.mount(writable))
+    }
+
+    fn unread(&self, unread: Unread) -> VssError {
+        match unread {
+            Unread::TooMuch => self.too_much(),
+            Unread::Failed(offset, number) => {
+                self.source.unreadable(offset, &std::io::Error::from_raw_os_error(number))
+            }
+        }
+    }
+
+    fn too_much(&self) -> VssError {
+        self.failed_in_hold(
+            format!(
+                "{} MiB were to be read in the hold, more than four times what was foreseen",
+                (self.todo.count() * self.chunk) >> 20
+            ),
+            "Try again when less is written to the volume, or allow a longer hold (--max-hold)",
+        )
+    }
+
+    fn failed_in_hold(&self, why: String, hint: &str) -> VssError {
+        VssError::new(
+            VssCode::ProviderVeto,
+            format!("The mirror of {} cannot be trusted: {why}", self.member.volume.mount_point.display()),
+        )
+        .with_hint(hint)
+    }
+}
+
+/// Judges what the mirror is worth, says that something is done with it, and opens or attaches its tracer.
+fn begin(
+    mirror: &mut Mirror,
+    member: &Member,
+    house: &House,
+    source: &Source,
+    kept: Option<&Kept>,
+) -> Result<(Trust, Option<Tracer>), VssError> {
+    let volume = &member.volume;
+    let pins = house.pins(&member.key);
+    let (mut trust, mut tracer) = trust::judge(mirror, kept, source.size, &pins);
+    if member.options.full_compare {
+        if trust != Trust::New {
+            trust = Trust::Compare("the requester wished so".to_owned());
+        }
+        tracer = None;
+    }
+    if mirror.state.generation == 0 || mirror.state.volume_bytes != source.size {
+        mirror.state.lineage = Uuid::new_v4();
+        mirror.state.volume_bytes = source.size;
+    }
+    if tracer.is_none() {
+        // What it marked is worth nothing any more.
+        remove_tracer(&pins, volume)?;
+        mirror.state.epoch = None;
+    }
+    // From here on until the end nobody may believe what the state says.
+    mirror.state.is_clean = false;
+    mirror.save()?;
+    if tracer.is_none() && !member.options.full_compare {
+        let target = Target::of(volume.device_number).map_err(|error| refused(volume, &error))?;
+        tracer = Some(Tracer::attach(&pins, &target).map_err(|error| refused(volume, &error))?);
+        mirror.state.epoch = Some(Uuid::new_v4());
+        mirror.state.boot_id = clock::boot_id().map_err(|error| failed("The boot has no id", &error))?;
+        mirror.save()?;
+    }
+    if let Some(tracer) = &mut tracer {
+        tracer.lock_in_memory().map_err(|error| refused(volume, &error))?;
+    }
+    Ok((trust, tracer))
+}
+
+fn remove_tracer(pins: &Pins, volume: &Volume) -> Result<(), VssError> {
+    Tracer::remove(pins).map(|_| ()).map_err(|error| refused(volume, &error))
+}
+
+/// Why the marks up to these counts, taken in a hold, may lack something.
+fn distrust(tracer: &Tracer, counters: &Counters, since: &Counters) -> Option<Distrust> {
+    match tracer.balanced_at() {
+        Some(base) => counters.distrust_at_rest(&base),
+        // Writes that were under way at the attach were completed without having been queued.
+        None => {
+            let balance = counters.balance(&Counters::default());
+            counters.distrust(since).or((balance > 0).then_some(Distrust::Unbalanced(balance)))
+        }
+    }
+}
+
+/// The images of the store, but for the mirror.
+fn images(mirror: &Mirror) -> Result<Vec<File>, VssError> {
+    let mut images = Vec::new();
+    for (name, kind) in mirror.store.entries()? {
+        let is_image = name.to_str().is_some_and(|name| name.ends_with(".image") || name.ends_with(".mirror"));
+        if !is_image
+            || kind != rustix::fs::FileType::RegularFile
+            || name.to_str() == Some(&format!("{}.mirror", mirror.key))
+        {
+            continue;
+        }
+        let shown = || format!("{}/{}", store::NAME, name.display());
+        let file = mount::open_beneath(&mirror.store, Path::new(&name), OFlags::RDONLY | OFlags::NOFOLLOW);
+        images.push(File::from(file.map_err(|error| failed(format!("{} cannot be opened", shown()), &error))?));
+    }
+    Ok(images)
+}
+
+/// The bytes of these chunks; the last chunk ends with the device.
+fn bytes(chunks: Range<u64>, chunk: u64, size: u64) -> Range<u64> {
+    chunks.start * chunk..(chunks.end * chunk).min(size)
+}
+
+fn unreachable(place: &PlaceName) -> VssError {
+    VssError::new(
+        VssCode::ObjectNotFound,
+        format!("{}, where the image lies, is not mounted now", place.shown.display()),
+    )
+    .with_hint("Mount it and try again")
+}
+
+fn not_ready() -> VssError {
+    VssError::new(VssCode::BadState, "The cut was not prepared")
+}
+
+/// The refusal of a volume that cannot be traced.
+pub(crate) fn refused(volume: &Volume, error: &vss_trace::TraceError) -> VssError {
+    VssError::new(
+        VssCode::ProviderVeto,
+        format!("Writes to {} cannot be traced: {error}", volume.mount_point.display()),
+    )
+    .with_hint(
+        "Without tracing the whole volume can be compared inside the hold, if it is small enough: --full-compare",
+    )
+}

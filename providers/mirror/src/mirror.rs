@@ -1,0 +1,277 @@
+//! The running mirror of one volume on disk: the image that is brought up to date, and what is known about it.
+//!
+//! ```text
+//!  <place>/.vss/<volume>.mirror        the image, 0600, sparse
+//!               <volume>.state         what it is worth (State)
+//!               <shadow-id>.image      a shadow copy: shares the mirror's blocks, or is the mirror itself, lent
+//!               <shadow-id>.changes    which blocks changed up to that copy (changes.rs)
+//! ```
+//!
+//! Where files cannot share blocks the one shadow copy *is* the mirror: it is lent, its file has the copy's name, and goes back
+//! to its own when the copy is deleted.
+
+use crate::{
+    kept::{Kept, Registry},
+    place::Place,
+    record::{self, Found},
+};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
+use vss_linux::mount;
+use vss_model::{Instant, ShadowId, Volume, VolumeId, VssCode, VssError};
+use vss_provider::{
+    failure::{failed, is},
+    image_copy,
+    store::{self, Store},
+};
+
+/// What is known about a mirror; it changes by whole files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Of this structure; 1.
+    pub(crate) format: u32,
+    pub(crate) volume_id: VolumeId,
+    /// Bytes of the volume.
+    pub(crate) volume_bytes: u64,
+    /// The mirror, from its making on: bitmaps of different mirrors have nothing to do with each other.
+    pub(crate) lineage: Uuid,
+    /// How many cuts it has had. 0: it was never whole.
+    pub(crate) generation: u64,
+    /// The tracer whose marks are what it lacks; none: nothing was traced.
+    pub(crate) epoch: Option<Uuid>,
+    /// The boot in which that tracer runs.
+    pub(crate) boot_id: String,
+    /// False while something is done with it that must not be broken off.
+    pub(crate) is_clean: bool,
+    /// The copy that it is lent to.
+    pub(crate) lent: Option<ShadowId>,
+    /// Changes with each writing.
+    pub(crate) stamp: Uuid,
+}
+
+/// A mirror that is open and that nobody else has. Let go when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    pub(crate) key: String,
+    /// Open for reading and writing past the page cache, where that is possible.
+    pub(crate) image: File,
+    pub(crate) state: State,
+    mount_point: PathBuf,
+    registry: Registry,
+    pub(crate) store: Store,
+    pub(crate) place: Place,
+}
+
+/// The file names of a volume's mirror.
+fn image_name(key: &str) -> String {
+    format!("{key}.mirror")
+}
+
+fn state_name(key: &str) -> String {
+    format!("{key}.state")
+}
+
+/// The state of the mirror with this key in a store.
+pub(crate) fn state(store: &Store, key: &str) -> Result<Found<State>, VssError> {
+    Ok(match record::read::<State>(store, &state_name(key))? {
+        Found::Whole(state) if state.format != 1 => Found::Damaged,
+        found => found,
+    })
+}
+
+/// The copy that the mirror is lent to, when its image is still there.
+pub(crate) fn lent(store: &Store, key: &str) -> Result<Option<ShadowId>, VssError> {
+    let Found::Whole(State { lent: Some(shadow_id), .. }) = state(store, key)? else { return Ok(None) };
+    Ok(image_copy::open(store, shadow_id)?.map(|_| shadow_id))
+}
+
+/// Bytes that the image takes on its file system; 0 when there is none.
+pub(crate) fn used_bytes(store: &Store, key: &str) -> u64 {
+    let open = mount::open_beneath(store, Path::new(&image_name(key)), OFlags::PATH | OFlags::NOFOLLOW);
+    open.and_then(|file| File::from(file).metadata()).map_or(0, |found| found.blocks() * 512)
+}
+
+impl Mirror {
+    /// Opens the volume's mirror at this place, or makes an empty one, and keeps everybody else from it.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` when somebody has it.
+    pub(crate) fn open_or_make(
+        place: Place,
+        key: &str,
+        volume: &Volume,
+        size: u64,
+        registry: &Registry,
+    ) -> Result<Self, VssError> {
+        let store = Store::open_or_make(&place)?;
+        if let Some(shadow_id) = lent(&store, key)? {
+            return Err(VssError::new(
+                VssCode::ProviderVeto,
+                format!("The mirror of {} is shadow copy {shadow_id} itself", volume.mount_point.display()),
+            )
+            .with_hint("Delete that shadow copy first"));
+        }
+        let image = open_image(&store, key, true)?.ok_or_else(|| gone(key))?;
+        let found = state(&store, key)?;
+        let state = match found {
+            // What it was lent to is gone.
+            Found::Whole(state) => State { lent: None, ..state },
+            Found::None | Found::Damaged => State {
+                format: 1,
+                volume_id: volume.id.clone(),
+                volume_bytes: size,
+                lineage: Uuid::new_v4(),
+                generation: 0,
+                epoch: None,
+                boot_id: String::new(),
+                is_clean: false,
+                lent: None,
+                stamp: Uuid::new_v4(),
+            },
+        };
+        image
+            .set_len(size.next_multiple_of(4096))
+            .map_err(|error| failed("The image cannot be given its size", &error))?;
+        Ok(Self {
+            key: key.to_owned(),
+            image,
+            state,
+            mount_point: volume.mount_point.clone(),
+            registry: registry.clone(),
+            store,
+            place,
+        })
+    }
+
+    /// Opens the mirror that is there, if nobody has it.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` when somebody has it.
+    pub(crate) fn open(place: Place, key: &str, kept: &Kept, registry: &Registry) -> Result<Option<Self>, VssError> {
+        let Some(store) = Store::open(&place)? else { return Ok(None) };
+        let Some(image) = open_image(&store, key, false)? else { return Ok(None) };
+        let Found::Whole(state) = state(&store, key)? else { return Ok(None) };
+        let mount_point = kept.mount_point.clone();
+        Ok(Some(Self { key: key.to_owned(), image, state, mount_point, registry: registry.clone(), store, place }))
+    }
+
+    /// Writes the state down with a new stamp, and the stamp into the registry.
+    pub(crate) fn save(&mut self) -> Result<(), VssError> {
+        self.state.stamp = Uuid::new_v4();
+        record::write(&self.store, &state_name(&self.key), &self.state)?;
+        self.registry.put(
+            &self.key,
+            &Kept {
+                format: 1,
+                volume_id: self.state.volume_id.clone(),
+                mount_point: self.mount_point.clone(),
+                place: self.place.name.clone(),
+                stamp: self.state.stamp,
+                last_used: Instant::now(),
+            },
+        )
+    }
+
+    /// Brings what was written to the image to the disk.
+    pub(crate) fn flush(&self) -> Result<(), VssError> {
+        self.image.sync_data().map_err(|error| failed("The image cannot be brought to the disk", &error))
+    }
+
+    /// Gives the image the name of a copy: it is lent.
+    pub(crate) fn lend(&mut self, shadow_id: ShadowId) -> Result<(), VssError> {
+        self.state.lent = Some(shadow_id);
+        self.save()?;
+        rename(&self.store, &image_name(&self.key), &image_copy::file_name(shadow_id))
+    }
+
+    /// Gives the image its own name again.
+    pub(crate) fn take_back(&mut self) -> Result<(), VssError> {
+        if let Some(shadow_id) = self.state.lent {
+            take_back(&self.store, &self.key, shadow_id)?;
+            self.state.lent = None;
+        }
+        Ok(())
+    }
+
+    /// Removes it with everything that is known about it. A copy that it is lent to stays.
+    pub(crate) fn remove(self) -> Result<(), VssError> {
+        let Self { key, image, registry, store, place, .. } = self;
+        drop(image);
+        remove(&store, &key)?;
+        registry.remove(&key)?;
+        store.remove_if_empty(&place)?;
+        place.commit()
+    }
+}
+
+/// Removes the files of a mirror.
+pub(crate) fn remove(store: &Store, key: &str) -> Result<bool, VssError> {
+    let was_there = record::remove(store, &image_name(key))?;
+    record::remove(store, &format!("{}.new", state_name(key)))?;
+    Ok(record::remove(store, &state_name(key))? || was_there)
+}
+
+/// Gives the image of a copy the name of the mirror that it was; false when it is not there.
+pub(crate) fn take_back(store: &Store, key: &str, shadow_id: ShadowId) -> Result<bool, VssError> {
+    let Some(file) = image_copy::open(store, shadow_id)? else { return Ok(false) };
+    let unsealed = || -> io::Result<()> {
+        match store::set_immutable(&file, false) {
+            Err(error) if !is(&error, Errno::NOTTY) && !is(&error, Errno::OPNOTSUPP) => return Err(error),
+            _ => {}
+        }
+        Ok(rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?)
+    };
+    unsealed().map_err(|error| failed(format!("Shadow copy {shadow_id} cannot be unsealed"), &error))?;
+    rename(store, &image_copy::file_name(shadow_id), &image_name(key))?;
+    Ok(true)
+}
+
+fn rename(store: &Store, from: &str, to: &str) -> Result<(), VssError> {
+    rustix::fs::renameat(store, from, store, to)
+        .and_then(|()| rustix::fs::fsync(store))
+        .map_err(|error| failed(format!("{from} cannot be renamed"), &error.into()))
+}
+
+/// Opens the image past the page cache, or without that where its file system does not have it, and locks it.
+fn open_image(store: &Store, key: &str, make: bool) -> Result<Option<File>, VssError> {
+    let name = image_name(key);
+    let cannot = |error: io::Error| failed(format!("{}/{name} cannot be opened", store::NAME), &error);
+    let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECT;
+    if make {
+        flags |= OFlags::CREATE;
+    }
+    let open = |flags| rustix::fs::openat(store, &name, flags, Mode::RUSR | Mode::WUSR).map(File::from);
+    let opened = match open(flags) {
+        Err(Errno::INVAL) => open(flags & !OFlags::DIRECT),
+        result => result,
+    };
+    let image = match opened {
+        Ok(image) => image,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(cannot(error.into())),
+    };
+    match rustix::fs::flock(&image, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(image)),
+        Err(Errno::WOULDBLOCK) => Err(VssError::new(
+            VssCode::ProviderVeto,
+            format!("The mirror {key} is in use: a set is being made with it"),
+        )
+        .with_hint("Wait until that set is finished")),
+        Err(error) => Err(cannot(error.into())),
+    }
+}
+
+fn gone(key: &str) -> VssError {
+    VssError::new(VssCode::ProviderVeto, format!("The mirror {key} went away while it was opened"))
+        .with_hint("Try again")
+}

@@ -1,0 +1,119 @@
+//! May the marks of the tracer be trusted as all that the mirror lacks? If not, everything is compared, and says why.
+
+use crate::{
+    kept::Kept,
+    mirror::{Mirror, State},
+};
+use vss_linux::clock;
+use vss_trace::{Pins, Tracer};
+
+/// What is known about a mirror and its tracer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// It was whole once.
+    pub(crate) was_whole: bool,
+    pub(crate) is_clean: bool,
+    /// The state is the one that this instance wrote last.
+    pub(crate) is_ours: bool,
+    /// It was traced, and in this boot.
+    pub(crate) was_traced: bool,
+    pub(crate) is_this_boot: bool,
+    pub(crate) has_its_size: bool,
+    /// What is wrong with the tracer; none: nothing.
+    pub(crate) tracer: Option<String>,
+}
+
+/// What the mirror is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// What is marked is all that it lacks.
+    Whole,
+    /// Everything is copied for the first time.
+    New,
+    /// Everything is compared, for this reason (half a sentence).
+    Compare(String),
+}
+
+impl Facts {
+    pub(crate) fn judge(&self) -> Trust {
+        let why = match self {
+            Self { was_whole: false, .. } => return Trust::New,
+            Self { has_its_size: false, .. } => "the volume has another size than at the last copy",
+            Self { is_ours: false, .. } => {
+                "the mirror was used by another instance of the service, or was put back to an older state"
+            }
+            Self { was_traced: false, .. } => "nothing was traced since the last copy",
+            Self { is_this_boot: false, .. } => "the machine was started anew since the last copy",
+            Self { is_clean: false, .. } => "the last use of the mirror was broken off",
+            Self { tracer: Some(why), .. } => why,
+            _ => return Trust::Whole,
+        };
+        Trust::Compare(why.to_owned())
+    }
+
+    /// The facts of now.
+    pub(crate) fn of(state: &State, kept: Option<&Kept>, size: u64, pins: &Pins) -> (Self, Option<Tracer>) {
+        let opened = Tracer::open(pins);
+        let tracer = match &opened {
+            Ok(Some(tracer)) if tracer.target().bytes() != size => {
+                Some("the traced device has another size".to_owned())
+            }
+            Ok(Some(tracer)) => match tracer.balanced_at() {
+                None => Some("the tracer was never at rest".to_owned()),
+                Some(since) => tracer.counters().distrust(&since).map(|distrust| distrust.to_string()),
+            },
+            Ok(None) => Some("its tracer was removed".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        let facts = Self {
+            was_whole: state.generation > 0,
+            is_clean: state.is_clean,
+            is_ours: kept.is_some_and(|kept| kept.stamp == state.stamp),
+            was_traced: state.epoch.is_some(),
+            is_this_boot: clock::boot_id().is_ok_and(|boot_id| boot_id == state.boot_id),
+            has_its_size: state.volume_bytes == size,
+            tracer,
+        };
+        (facts, opened.ok().flatten())
+    }
+}
+
+/// What a mirror is worth, and its tracer when that can be trusted.
+pub(crate) fn judge(mirror: &Mirror, kept: Option<&Kept>, size: u64, pins: &Pins) -> (Trust, Option<Tracer>) {
+    let (facts, tracer) = Facts::of(&mirror.state, kept, size, pins);
+    let trust = facts.judge();
+    let tracer = tracer.filter(|_| trust == Trust::Whole);
+    (trust, tracer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fact_is_a_reason() {
+        let good = Facts {
+            was_whole: true,
+            is_clean: true,
+            is_ours: true,
+            was_traced: true,
+            is_this_boot: true,
+            has_its_size: true,
+            tracer: None,
+        };
+        assert_eq!(good.judge(), Trust::Whole);
+        assert_eq!(Facts { was_whole: false, is_clean: false, ..good.clone() }.judge(), Trust::New);
+        let compared = [
+            (Facts { is_clean: false, ..good.clone() }, "broken off"),
+            (Facts { is_ours: false, ..good.clone() }, "another instance"),
+            (Facts { was_traced: false, ..good.clone() }, "nothing was traced"),
+            (Facts { is_this_boot: false, tracer: Some("gone".to_owned()), ..good.clone() }, "started anew"),
+            (Facts { has_its_size: false, ..good.clone() }, "another size"),
+            (Facts { tracer: Some("it missed 3 events".to_owned()), ..good }, "it missed 3 events"),
+        ];
+        for (facts, why) in compared {
+            let Trust::Compare(reason) = facts.judge() else { panic!("{facts:?} is trusted") };
+            assert!(reason.contains(why), "{reason}");
+        }
+    }
+}
