@@ -90,6 +90,37 @@ pub struct ProviderSettings {
     pub btrfs: SharingSettings,
     /// The reflink provider.
     pub reflink: SharingSettings,
+    /// The mirror provider.
+    pub mirror: MirrorSettings,
+}
+
+/// Settings of the mirror provider, whose copies are images of whole volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MirrorSettings {
+    /// The directory for images, an absolute path; none: the state directory, else the volume itself.
+    pub storage: Option<PathBuf>,
+    /// Bytes that must stay free where images lie; none: the provider's own rule.
+    pub min_free_bytes: Option<u64>,
+    /// The longest hold that is begun when the requester has no wish, in milliseconds, 1 to 8000; none: 500.
+    pub max_hold_ms: Option<u64>,
+    /// A mirror that was not used for so many days is removed, 1 to 36500; none: 7.
+    pub unused_days: Option<u64>,
+}
+
+impl MirrorSettings {
+    /// What is wrong with them.
+    fn wrong(&self) -> Option<String> {
+        let out = |value: Option<u64>, most: u64| value.filter(|value| !(1..=most).contains(value));
+        if let Some(ms) = out(self.max_hold_ms, 8000) {
+            return Some(format!("providers.mirror.max_hold_ms is 1 to 8000, not {ms}"));
+        }
+        if let Some(days) = out(self.unused_days, 36_500) {
+            return Some(format!("providers.mirror.unused_days is 1 to 36500, not {days}"));
+        }
+        let relative = self.storage.as_deref().filter(|storage| !storage.is_absolute())?;
+        Some(format!("providers.mirror.storage is an absolute path, not {}", relative.display()))
+    }
 }
 
 /// Settings of a provider whose copies share blocks with their volume's file system.
@@ -154,6 +185,9 @@ impl Config {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             wrong(&format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
         })?;
+        if let Some(what) = config.providers.mirror.wrong() {
+            return Err(wrong(&what));
+        }
         let most = milliseconds(limits::WRITER_FREEZE);
         match config.writers.freeze_ms.iter().find(|(_, ms)| !(1..=most).contains(*ms)) {
             Some((name, ms)) => Err(wrong(&format!("writers.freeze_ms of {name} is 1 to {most}, not {ms}"))),
@@ -191,6 +225,20 @@ mod tests {
         let text = "[providers.btrfs]\nmin_free_bytes = 1\n[providers.reflink]\nmin_free_bytes = 2\n";
         let providers = Config::parse(Path::new("x"), text).unwrap().providers;
         assert_eq!((providers.btrfs.min_free_bytes, providers.reflink.min_free_bytes), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn settings_of_the_mirror_have_their_ranges() {
+        for (text, what) in [
+            ("max_hold_ms = 8001", "1 to 8000, not 8001"),
+            ("unused_days = 0", "1 to 36500, not 0"),
+            ("storage = \"srv/images\"", "absolute path, not srv/images"),
+        ] {
+            let error = Config::parse(Path::new("x"), &format!("[providers.mirror]\n{text}\n")).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        let text = "[providers.mirror]\nstorage = \"/srv\"\nmax_hold_ms = 8000\nunused_days = 1\n";
+        assert_eq!(Config::parse(Path::new("x"), text).unwrap().providers.mirror.storage, Some(PathBuf::from("/srv")));
     }
 
     #[test]

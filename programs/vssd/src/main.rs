@@ -104,7 +104,9 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         on_demand: arguments.idle_exit,
         sockets: sockets::inherited()?,
     };
-    let service = Service::start(options, wiring::providers).await.context("cannot start the service")?;
+    let state_directory = options.state_directory.clone();
+    let providers = |config: &_| wiring::providers(config, &state_directory);
+    let service = Service::start(options, providers).await.context("cannot start the service")?;
     for line in service.report() {
         tracing::info!("{line}");
     }

@@ -1,14 +1,17 @@
 //! The wiring: the one place that names concrete providers (design 4).
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use vss_provider::Provider;
 use vss_provider_btrfs::{BtrfsOptions, BtrfsProvider};
+use vss_provider_mirror::{MirrorOptions, MirrorProvider};
 use vss_provider_reflink::{ReflinkOptions, ReflinkProvider};
 use vss_service::config::Config;
 use vss_service::providers::Providers;
 
-/// The providers of this build, in the order of choice.
-pub(crate) fn providers(config: &Config) -> Providers {
+/// The providers of this build, in the order of choice, for a service with this state directory.
+pub(crate) fn providers(config: &Config, state_directory: &Path) -> Providers {
     let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
     #[cfg(feature = "fault-injection")]
     providers.extend(fake::from_environment());
@@ -16,10 +19,25 @@ pub(crate) fn providers(config: &Config) -> Providers {
     providers.push(Arc::new(BtrfsProvider::new(BtrfsOptions { min_free_bytes })));
     let min_free_bytes = config.providers.reflink.min_free_bytes;
     providers.push(Arc::new(ReflinkProvider::new(ReflinkOptions { min_free_bytes })));
+    providers.push(Arc::new(MirrorProvider::new(mirror_options(config, state_directory))));
     // Last: a set has it only by its name.
     #[cfg(feature = "fault-injection")]
     providers.extend(block_copy::from_environment());
     Providers::new(providers)
+}
+
+fn mirror_options(config: &Config, state_directory: &Path) -> MirrorOptions {
+    let settings = &config.providers.mirror;
+    let mut options = MirrorOptions::new(state_directory.to_owned());
+    options.storage.clone_from(&settings.storage);
+    options.min_free_bytes = settings.min_free_bytes;
+    options.max_hold = settings.max_hold_ms.map_or(options.max_hold, Duration::from_millis);
+    options.unused = settings.unused_days.map_or(options.unused, |days| Duration::from_secs(days * 24 * 3600));
+    #[cfg(feature = "fault-injection")]
+    {
+        options.reference = std::env::var_os("VSS_MIRROR_REFERENCE").map(Into::into);
+    }
+    options
 }
 
 /// The fake provider for tests, described by `VSS_FAKE`, a JSON object: `{"store": DIR, "policy": "needs_hold",

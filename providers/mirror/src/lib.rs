@@ -34,6 +34,7 @@
 //! | `trust.rs` | may the marks be trusted |
 //! | `changes.rs`, `blocks.rs` | which blocks changed between copies |
 //! | `storage.rs` | mirrors that are kept, and their end |
+//! | `reference.rs` | for tests: what the volume was in the hold |
 //! | `teller.rs` | how far it is |
 
 mod blocks;
@@ -47,6 +48,8 @@ mod mirror;
 mod place;
 mod provider;
 mod record;
+#[cfg(feature = "fault-injection")]
+mod reference;
 mod rounds;
 mod source;
 mod storage;

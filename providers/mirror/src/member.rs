@@ -3,6 +3,8 @@
 //! Nothing that was taken from the tracer is lost: `taken` has all of it until the copy is finished, and whatever ends the
 //! creation before puts it back ([`Making::undo`]).
 
+#[cfg(feature = "fault-injection")]
+use crate::reference::Reference;
 use crate::{
     changes::{self, About, Changes},
     copier::{Copied, Pace, Round, Way, full},
@@ -120,6 +122,8 @@ pub(crate) struct Making {
     /// Images of the store on the volume itself, but for the mirror.
     images: Vec<File>,
     cut_at: Option<Instant>,
+    #[cfg(feature = "fault-injection")]
+    reference: Option<Reference>,
     /// The copy is in the store under its name.
     is_there: bool,
     target: Option<File>,
@@ -175,6 +179,8 @@ impl Making {
             rate: None,
             images,
             cut_at: None,
+            #[cfg(feature = "fault-injection")]
+            reference: None,
             is_there: false,
             target: None,
             mirror,
@@ -384,8 +390,9 @@ impl Making {
         let hold = self.hold.as_ref().ok_or_else(not_ready)?;
         hold.wait().map_err(|unread| self.unread(unread))?;
         #[cfg(feature = "fault-injection")]
-        if let Some(directory) = &self.house.reference {
-            crate::reference::take(&self.source, &self.free, self.chunk, directory, self.member.shadow_id)?;
+        if self.house.reference.is_some() {
+            let chunks = self.todo.chunks();
+            self.reference = Some(Reference::read(&self.source, &mut self.map, self.chunk, chunks)?);
         }
         if let Some(tracer) = &self.tracer {
             let counters = tracer.counters();
@@ -410,6 +417,10 @@ impl Making {
     /// Writes the last part out and makes the copy.
     pub(crate) fn finish_cut(&mut self) -> Result<CommittedCopy, VssError> {
         let hold = self.hold.take().ok_or_else(not_ready)?;
+        #[cfg(feature = "fault-injection")]
+        if let (Some(reference), Some(directory)) = (self.reference.take(), &self.house.reference) {
+            reference.write(directory, self.member.shadow_id, self.source.size)?;
+        }
         hold.write_out(&self.mirror.image)?;
         self.owed.subtract(&self.todo);
         self.mirror.flush()?;
@@ -688,7 +699,7 @@ fn images(mirror: &Mirror) -> Result<Vec<File>, VssError> {
 }
 
 /// The bytes of these chunks; the last chunk ends with the device.
-fn bytes(chunks: Range<u64>, chunk: u64, size: u64) -> Range<u64> {
+pub(crate) fn bytes(chunks: Range<u64>, chunk: u64, size: u64) -> Range<u64> {
     chunks.start * chunk..(chunks.end * chunk).min(size)
 }
 
