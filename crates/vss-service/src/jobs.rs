@@ -207,6 +207,7 @@ pub async fn find_volume(environment: Arc<Environment>, question: VolumeQuestion
     blocking::run("Finding the volume", limits::PROVIDER_IN_WINDOW, move || {
         let located = volumes::resolve(&question.volume)?;
         let volume = located.volume;
+        volumes::check_is_alone(&volume)?;
         if let Some(pending) = reverts::pending(&environment, &volume.id)? {
             return Err(reverts::in_progress(&volume, pending.shadow_id));
         }

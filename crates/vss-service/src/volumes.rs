@@ -77,6 +77,47 @@ pub fn resolve(path: &Path) -> Result<Located, VssError> {
     Ok(Located { volume, inner, path: canonical })
 }
 
+/// Has this volume its lasting name alone? A clone of a file system, mounted beside it, has the same uuid: then the name means
+/// two volumes, and a copy of one could be taken for one of the other. May block.
+///
+/// # Errors
+/// `VSS_E_VOLUME_NOT_SUPPORTED` naming both devices and how one gets a uuid of its own; `VSS_E_UNEXPECTED` when the mount table
+/// cannot be read.
+pub fn check_is_alone(volume: &Volume) -> Result<(), VssError> {
+    // The kernel itself takes two btrfs devices with one uuid for one file system; a volume without a uuid has a name of its own.
+    if volume.uuid.is_empty() || volume.fs_type == "btrfs" {
+        return Ok(());
+    }
+    let mut cache = UuidCache::default();
+    let mounts = mounts()?;
+    let is_like_it = |entry: &&MountEntry| {
+        entry.fs_type == volume.fs_type && entry.device_number() != volume.device_number && mounts.is_reachable(entry)
+    };
+    let twin = mounts
+        .entries()
+        .iter()
+        .filter(is_like_it)
+        .filter_map(|entry| describe(entry, &mut cache).ok().flatten())
+        .find(|other| other.id == volume.id);
+    let Some(twin) = twin else { return Ok(()) };
+    let way_out = match volume.fs_type.as_str() {
+        "ext2" | "ext3" | "ext4" => "`tune2fs -U random DEVICE`",
+        "xfs" => "`xfs_admin -U generate DEVICE`",
+        _ => "the tools of its file system",
+    };
+    let named = |volume: &Volume| format!("{} ({})", volume.mount_point.display(), volume.source);
+    Err(VssError::new(
+        VssCode::VolumeNotSupported,
+        format!(
+            "{} and {} have the same uuid {}, so their copies could not be told apart",
+            named(volume),
+            named(&twin),
+            volume.uuid
+        ),
+    )
+    .with_hint(format!("Unmount the clone, or give it a uuid of its own when it is unmounted: {way_out}")))
+}
+
 /// Every local volume that could be a member of a set, once, at the mount that shows most of it; shadow copies are left out.
 ///
 /// # Errors
