@@ -45,6 +45,33 @@ impl fmt::Display for CopyProgress {
     }
 }
 
+/// The same in few words, for a narrow terminal: `/srv: 34 % of round 3, 310 MiB/s, 12 s left`.
+#[derive(Debug)]
+pub struct Short<'a>(&'a CopyProgress);
+
+impl CopyProgress {
+    /// In few words.
+    #[must_use]
+    pub fn short(&self) -> Short<'_> {
+        Short(self)
+    }
+}
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Progress { round, bytes_done, bytes_total, copy_rate, left_ms, .. } = self.0.progress;
+        let percent = u128::from(bytes_done) * 100 / u128::from(bytes_total.max(1));
+        write!(f, "{}: {percent} % of round {round}", self.0.volume.display())?;
+        if let Some(rate) = copy_rate {
+            write!(f, ", {}/s", Bytes(rate))?;
+        }
+        if let Some(left) = left_ms {
+            write!(f, ", {} left", Milliseconds(left.div_ceil(1000) * 1000))?;
+        }
+        Ok(())
+    }
+}
+
 /// A duration in milliseconds as people read it: `80 ms`, `1.5 s`, `12 s`, `3 min`, `2 h 5 min`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Milliseconds(pub u64);
@@ -89,6 +116,7 @@ mod tests {
             copying.to_string(),
             "copying /srv: round 3, 412 MiB of 1.2 GiB, 310 MiB/s, 22 MiB/s being written, hold about 80 ms, 12 s left"
         );
+        assert_eq!(copying.short().to_string(), "/srv: 33 % of round 3, 310 MiB/s, 12 s left");
         copying.progress = Progress {
             work: Work::Comparing,
             round: 1,

@@ -22,14 +22,16 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{clear}{line}");
 }
 
-/// Writes a line to the terminal that stderr is, in place of the live line before; what does not fit is cut.
-pub(crate) fn say_live(line: &str) {
+/// Writes a line to the terminal that stderr is, in place of the live line before: the first of these that fits, else the
+/// beginning of the last.
+pub(crate) fn say_live(lines: &[String]) {
     let mut live = live_line();
     let columns = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
     let columns = if columns == 0 { COLUMNS } else { columns };
     let mut stderr = io::stderr().lock();
     // The last column is left free: some terminals go to the next line with it.
-    let _ = write!(stderr, "{CLEAR}{}", cut(line, columns - 1)).and_then(|()| stderr.flush());
+    let line = fitting(lines, columns.saturating_sub(1));
+    let _ = write!(stderr, "{CLEAR}{line}").and_then(|()| stderr.flush());
     *live = true;
 }
 
@@ -41,7 +43,9 @@ pub(crate) fn end_live() {
     }
 }
 
-fn cut(line: &str, columns: usize) -> &str {
+fn fitting(lines: &[String], columns: usize) -> &str {
+    let fits = lines.iter().find(|line| line.chars().count() <= columns);
+    let line = fits.or(lines.last()).map(String::as_str).unwrap_or_default();
     line.char_indices().nth(columns).map_or(line, |(end, _)| &line[..end])
 }
 
@@ -115,8 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_live_line_is_cut_between_characters() {
-        assert_eq!((cut("\u{e4}\u{e4}\u{e4}", 2), cut("abc", 3), cut("abc", 0)), ("\u{e4}\u{e4}", "abc", ""));
+    fn the_first_live_line_that_fits_is_taken_and_the_last_is_cut_between_characters() {
+        let lines = ["\u{e4}\u{e4}\u{e4}\u{e4}".to_owned(), "\u{e4}b\u{e4}".to_owned()];
+        let shown = [9, 4, 3, 2, 0].map(|columns| fitting(&lines, columns));
+        assert_eq!(shown, ["\u{e4}\u{e4}\u{e4}\u{e4}", "\u{e4}\u{e4}\u{e4}\u{e4}", "\u{e4}b\u{e4}", "\u{e4}b", ""]);
+        assert_eq!(fitting(&[], 5), "");
     }
 
     #[test]

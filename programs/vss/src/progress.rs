@@ -122,7 +122,9 @@ impl Monitor for Progress {
         if self.terminal {
             // After a wish to stop its own line is the last.
             if !self.told_to_stop {
-                say_live(&format!("vss: {:7.3} s  {words}", self.started.elapsed().as_secs_f64()));
+                let short = printable(&copying.short().to_string());
+                let whole = format!("vss: {:7.3} s  {words}", self.started.elapsed().as_secs_f64());
+                say_live(&[whole, format!("vss: {words}"), format!("vss: {short}")]);
             }
         } else if self.pace.get_or_insert_with(|| Pace::new(now)).is_due(now) {
             say(&format!("vss: {words}"));
