@@ -219,9 +219,10 @@ volume that is missing is told as the words to add to `vss run`; `vss create` an
                component_count, components: [logical_path, name, consistency,
                missing: [volume, volume_id, provider, reason]]]
   stays_live   mount points below the paths that `vss run` would show live
-  obstacles    [code, message, hint] of what else keeps the set from being made
-  warnings     [code, message, hint] of what should be known
-A failure is null or has code, message and hint.
+  obstacles    [code, number, message, hint] of what else keeps the set from
+               being made
+  warnings     [code, number, message, hint] of what should be known
+A failure is null or has code, number (its HRESULT), message and hint.
 
 Examples:
   vss check /srv
@@ -396,7 +397,7 @@ and is told how many.
   member          of a volume in the freeze window: level, freeze, commit, thaw
                   (each [from_us, took_us] from the first freeze), answers
   consistency hold_us    of a finished set
-  failure         code, message, hint
+  failure         code, number, message, hint
   progress        of copying a volume: volume, shadow_id, work (copying, catching,
                   comparing, reverting), round, bytes_done, bytes_total,
                   copy_rate, dirty_rate (bytes a second), hold_ms, left_ms; of a

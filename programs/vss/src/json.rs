@@ -235,7 +235,7 @@ mod tests {
     /// The keys of `vss check --json` are those of its help, at every depth.
     #[test]
     fn check_has_exactly_the_documented_keys() {
-        let failure = json!({"code": "E_INVALIDARG", "message": "m", "hint": "h"});
+        let failure = json!({"code": "E_INVALIDARG", "number": 0x8007_0057_u32, "message": "m", "hint": "h"});
         let document = CheckDocument {
             possible: false,
             paths: vec![CheckedPathDocument {
