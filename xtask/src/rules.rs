@@ -77,8 +77,7 @@ fn floor(package: &Package) -> Option<u32> {
     }
     match package.name.as_str() {
         "vss-model" | "vss-session" => Some(0),
-        "vss-api" | "vss-linux" | "vss-stream" | "vss-trace" => Some(1),
-        "vss-api" | "vss-documents" | "vss-linux" => Some(1),
+        "vss-api" | "vss-documents" | "vss-linux" | "vss-stream" | "vss-trace" => Some(1),
         "vss-provider" | "vss-writer" | "vss-requester" => Some(2),
         "vss-service" | "vss-backup" => Some(4),
         _ => None,

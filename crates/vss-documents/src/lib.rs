@@ -30,6 +30,6 @@ pub use encoding::Encoding;
 pub use equality::difference;
 pub use error::{DocumentError, Fault, Position, Remark};
 pub use kind::AnyDocument;
-pub use manifest::{Manifest, ManifestShadow, ManifestWriter};
+pub use manifest::{Manifest, ManifestAlias, ManifestShadow, ManifestWriter};
 pub use tree::Document;
 pub use writer_metadata::WriterMetadataDocument;

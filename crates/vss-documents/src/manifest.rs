@@ -2,16 +2,21 @@
 //!
 //! Windows writes it in UTF-16 without a declaration, in no namespace, and with `%s` for each blank in the name of a writer.
 
+use crate::encoding::Encoding;
 use crate::error::{DocumentError, Fault, shown};
 use crate::tree::{Document, Element};
+use serde::Serialize;
 use vss_model::{ProviderId, SetId, ShadowId};
 
 /// The root.
 pub(crate) const ROOT: &str = "Manifest";
 
 /// What a manifest says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Manifest {
+    /// How its characters are written.
+    #[serde(skip)]
+    pub encoding: Encoding,
     /// The shadow copy set.
     pub set_id: SetId,
     /// The machine that made it.
@@ -21,13 +26,13 @@ pub struct Manifest {
     /// The file of the Backup Components Document.
     pub backup_components: String,
     /// Names that the script gave, and what they stand for.
-    pub aliases: Vec<(String, String)>,
+    pub aliases: Vec<ManifestAlias>,
     /// The writers, each with the file of its metadata.
     pub writers: Vec<ManifestWriter>,
 }
 
 /// A shadow copy in a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ManifestShadow {
     /// Its id.
     pub id: ShadowId,
@@ -39,8 +44,17 @@ pub struct ManifestShadow {
     pub provider: Option<ProviderId>,
 }
 
+/// A name that a script gave to something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ManifestAlias {
+    /// The name.
+    pub name: String,
+    /// What it stands for.
+    pub value: String,
+}
+
 /// A writer in a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ManifestWriter {
     /// Its name.
     pub name: String,
@@ -81,8 +95,9 @@ impl Manifest {
                 metadata_file: part.required("MetadataFile")?,
             })
         };
-        let alias = |part: Part<'_>| Ok((part.required("Name")?, part.required("Value")?));
+        let alias = |part: Part<'_>| Ok(ManifestAlias { name: part.required("Name")?, value: part.required("Value")? });
         Ok(Self {
+            encoding: document.encoding(),
             set_id: set.id("GUID")?,
             machine: set.text("MachineName").unwrap_or_default(),
             shadows: set.all("ShadowCopy").map(shadow).collect::<Result<_, _>>()?,

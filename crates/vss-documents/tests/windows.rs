@@ -154,7 +154,8 @@ fn the_manifest_of_a_cabinet_is_read_in_utf_16() {
         assert_eq!((manifest.shadows.len(), manifest.shadows[0].volume.as_str()), (1, "C:\\"));
         assert_eq!((manifest.writers.len(), manifest.writers[0].name.as_str()), (11, "Task Scheduler Writer"));
         assert_eq!(manifest.backup_components, "BCDocument.xml");
-        assert_eq!(manifest.aliases[1], ("VSS_SHADOW_SET".to_owned(), format!("{{{}}}", manifest.set_id)));
+        assert_eq!(manifest.aliases[1].name, "VSS_SHADOW_SET");
+        assert_eq!(manifest.aliases[1].value, format!("{{{}}}", manifest.set_id));
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Revert(RevertArguments),
     /// Tell what the service did, or does from now on
     Events(EventsArguments),
+    /// Look at a document of VSS: of a writer, of a backup, or the manifest of a cabinet
+    Document(DocumentArguments),
 }
 
 #[derive(Debug, Args)]
@@ -411,6 +413,85 @@ Examples:
 
 Exit status: 0 the service has ended in order, 1 the connection was lost.";
 
+#[derive(Debug, Args)]
+#[command(after_help = DOCUMENT_HELP)]
+pub(crate) struct DocumentArguments {
+    #[command(subcommand)]
+    pub(crate) command: DocumentCommand,
+}
+
+const DOCUMENT_HELP: &str = "\
+Reads Writer Metadata Documents, Backup Components Documents and the Manifest.xml
+of a cabinet, made here or by Windows, in UTF-8 and UTF-16. The service is not
+asked.
+
+Examples:
+  vss document check BCDocument.xml
+  vss document show WM0.xml --files";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DocumentCommand {
+    /// Tell whether a document is valid, or where it is not
+    #[command(after_help = DOCUMENT_CHECK_HELP)]
+    Check(DocumentCheckArguments),
+    /// Show what a document says
+    #[command(after_help = DOCUMENT_SHOW_HELP)]
+    Show(DocumentShowArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DocumentCheckArguments {
+    /// The document
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const DOCUMENT_CHECK_HELP: &str = "\
+Words, attributes and elements that are not known here are told and are no fault:
+they are kept when the document is changed.
+
+--json prints an object with these keys:
+  file      the name
+  valid     true or false
+  kind      writer_metadata, backup_components, manifest; null when not valid
+  encoding  UTF-8, UTF-16LE or UTF-16BE; null when not valid
+  error     null, or [code, line, column, message]
+  remarks   [line, column, message] of what is not known, at most 100
+  remarks_left_out   how many more there are
+
+Example:
+  vss document check WM3.xml --json
+
+Exit status: 0 valid, 1 not valid or not there, 2 wrong usage.";
+
+#[derive(Debug, Args)]
+pub(crate) struct DocumentShowArguments {
+    /// The document
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Show every file set, however many there are
+    #[arg(long)]
+    pub(crate) files: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const DOCUMENT_SHOW_HELP: &str = "\
+--json prints an object with kind and, by kind,
+  metadata  what GetWriterMetadata of org.linuxvss.Requester says of a writer
+  session   state, restore_type, set_id, writers: [class_id, instance_id, name,
+            backup_schema, components]
+  manifest  set_id, machine, shadows, backup_components, aliases, writers
+Keys whose value is the default are left out of metadata and session.
+
+Examples:
+  vss document show BCDocument.xml
+  vss document show WM3.xml --json";
+
 /// What `vss list` lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Listed {
@@ -538,6 +619,9 @@ mod tests {
             ("vss import stream --to image --verify-only", ErrorKind::ArgumentConflict),
             ("vss import --verify-only --overwrite", ErrorKind::ArgumentConflict),
             ("vss revert /srv", ErrorKind::ValueValidation),
+            ("vss document", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("vss document check", ErrorKind::MissingRequiredArgument),
+            ("vss document check a b", ErrorKind::UnknownArgument),
             ("vss frobnicate", ErrorKind::InvalidSubcommand),
         ] {
             let error = parse(line).unwrap_err();
@@ -572,6 +656,7 @@ mod tests {
             format!("export {ID} --since {ID}"),
             "import --to /image".to_owned(),
             format!("revert {ID} --yes"),
+            "document show /f".to_owned(),
         ];
         for subcommand in subcommands {
             let tail = if subcommand.starts_with("run") { " -- true" } else { "" };

@@ -1,11 +1,13 @@
 //! The stable JSON documents (design 8). Keys are added, never renamed.
 
+use crate::document_text;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use vss_api::management::{CheckedVolume, CheckedWriter};
+use vss_documents::{AnyDocument, DocumentError, Manifest};
 use vss_model::{
-    Attributes, ComponentName, Consistency, Context, HoldProof, Instant, NestedCopy, SetId, ShadowCopy, ShadowCopySet,
-    ShadowId, VolumeId, VssError, WriterRecord, WriterState,
+    Attributes, BackupComponents, ComponentName, Consistency, Context, HoldProof, Instant, NestedCopy, SetId,
+    ShadowCopy, ShadowCopySet, ShadowId, VolumeId, VssCode, VssError, WriterMetadata, WriterRecord, WriterState,
 };
 
 /// `vss create --json`.
@@ -189,6 +191,102 @@ impl<'a> From<&'a ShadowCopySet> for ShownSet<'a> {
             requester: &set.requester,
             owner: set.owner,
             proof: set.proof.as_ref(),
+        }
+    }
+}
+
+/// `vss document check --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DocumentCheck<'a> {
+    #[serde(serialize_with = "vss_model::path_text::serialize")]
+    file: &'a Path,
+    valid: bool,
+    kind: Option<&'static str>,
+    encoding: Option<&'static str>,
+    error: Option<DocumentFault<'a>>,
+    remarks: Vec<DocumentRemark<'a>>,
+    remarks_left_out: usize,
+}
+
+/// Why a document is not valid.
+#[derive(Debug, Serialize)]
+struct DocumentFault<'a> {
+    code: VssCode,
+    line: u32,
+    column: u32,
+    message: &'a str,
+}
+
+/// What is not known in a document.
+#[derive(Debug, Serialize)]
+struct DocumentRemark<'a> {
+    line: u32,
+    column: u32,
+    message: &'a str,
+}
+
+impl<'a> DocumentCheck<'a> {
+    pub(crate) fn of(file: &'a Path, read: &'a Result<AnyDocument, DocumentError>) -> Self {
+        let empty = Self {
+            file,
+            valid: false,
+            kind: None,
+            encoding: None,
+            error: None,
+            remarks: Vec::new(),
+            remarks_left_out: 0,
+        };
+        match read {
+            Err(error) => {
+                let (line, column) = (error.position.line, error.position.column);
+                let error = DocumentFault { code: error.code(), line, column, message: &error.message };
+                Self { error: Some(error), ..empty }
+            }
+            Ok(document) => {
+                let (_, encoding, remarks, remarks_left_out) = document_text::kind(document);
+                let remark = |one: &'a vss_documents::Remark| DocumentRemark {
+                    line: one.position.line,
+                    column: one.position.column,
+                    message: &one.message,
+                };
+                Self {
+                    valid: true,
+                    kind: Some(DocumentShown::from(document).kind()),
+                    encoding: Some(document_text::encoding(encoding)),
+                    remarks: remarks.iter().map(remark).collect(),
+                    remarks_left_out,
+                    ..empty
+                }
+            }
+        }
+    }
+}
+
+/// `vss document show --json`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum DocumentShown<'a> {
+    WriterMetadata { metadata: &'a WriterMetadata },
+    BackupComponents { session: &'a BackupComponents },
+    Manifest { manifest: &'a Manifest },
+}
+
+impl DocumentShown<'_> {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::WriterMetadata { .. } => "writer_metadata",
+            Self::BackupComponents { .. } => "backup_components",
+            Self::Manifest { .. } => "manifest",
+        }
+    }
+}
+
+impl<'a> From<&'a AnyDocument> for DocumentShown<'a> {
+    fn from(document: &'a AnyDocument) -> Self {
+        match document {
+            AnyDocument::WriterMetadata(it) => Self::WriterMetadata { metadata: it.metadata() },
+            AnyDocument::BackupComponents(it) => Self::BackupComponents { session: it.components() },
+            AnyDocument::Manifest(manifest) => Self::Manifest { manifest },
         }
     }
 }

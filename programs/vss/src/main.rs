@@ -4,6 +4,7 @@
 mod args;
 mod caller;
 mod commands;
+mod document_text;
 mod event_text;
 mod exit;
 mod forecast;

@@ -94,7 +94,6 @@ pub(crate) fn parts(metadata: &Metadata) -> Result<Vec<Part>> {
         part("units", "the systemd units", Check::Units),
         part("model", "ids, states, session machine", packages(&["vss-model", "vss-session"])),
         part("interface", "system calls, tracer and Varlink", packages(&["vss-linux", "vss-trace", "vss-api"])),
-        part("interface", "system calls and Varlink", packages(&["vss-linux", "vss-api"])),
         part("xml", "documents in Windows' schema", packages(&["vss-documents"])),
         part("contracts", "provider, writer and requester", packages(&["vss-provider", "vss-writer", "vss-requester"])),
         part("providers", "btrfs", packages(&below("providers"))),

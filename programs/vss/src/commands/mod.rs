@@ -4,6 +4,7 @@ mod check;
 mod create;
 mod delete;
 mod diff;
+mod document;
 mod events;
 mod export;
 mod expose;
@@ -63,6 +64,7 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
         Command::Import(import) => import::import(&import),
         Command::Revert(revert) => revert::revert(&instance, &revert),
         Command::Events(events) => events::events(&instance, &events),
+        Command::Document(document) => document::document(&document),
     };
     match done {
         Ok(()) => return DONE,
