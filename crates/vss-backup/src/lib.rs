@@ -5,6 +5,7 @@
 
 mod attributes;
 pub mod chain;
+pub mod components;
 mod data;
 pub mod digest;
 mod dir_chain;
