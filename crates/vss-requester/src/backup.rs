@@ -1,5 +1,6 @@
 //! One backup: the order of calls from the opening of the session to its release (spec R 1.3).
 
+use crate::components::{self, WriterComponents};
 use crate::volumes::{self, Mount, Selected};
 use crate::{BackupRequest, Management, Monitor, Requester, WriterChoice, requester::interrupted};
 use std::collections::BTreeSet;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 use vss_api::management::RegisteredWriter;
 use vss_api::requester::{VolumeAdded, VolumeQuestion};
 use vss_model::{
-    Consistency, ShadowCopySet, ShadowId, VssCode, VssError, WriterClassId, WriterMetadata, WriterState, WriterStatus,
+    BackupState, Consistency, ShadowCopySet, ShadowId, VssCode, VssError, WriterClassId, WriterMetadata, WriterState,
+    WriterStatus,
 };
 
 /// Time between two tries to begin a set while another one is being created.
@@ -23,6 +25,8 @@ pub struct Backup {
     set: ShadowCopySet,
     members: Vec<VolumeAdded>,
     statuses: Vec<WriterStatus>,
+    chosen: Vec<WriterComponents>,
+    not_copied: Vec<(PathBuf, String)>,
     /// What was exposed here and not taken away.
     exposed: BTreeSet<ShadowId>,
 }
@@ -42,12 +46,16 @@ impl Backup {
         let session_id = requester.initialize_for_backup(&request.requester)?;
         monitor.opened(session_id);
         requester.set_context(request.context)?;
-        requester.set_backup_state(request.state)?;
+        let select_components = request.state.select_components || !request.components.is_empty();
+        requester.set_backup_state(BackupState { select_components, ..request.state })?;
         if request.context.has_writers() {
             choose_writers(&mut requester, &request.writers, monitor)?;
         }
         start_set(&mut requester, request, monitor)?;
         let finished = make_set(&mut requester, request, monitor);
+        let (chosen, volumes, not_copied) = choose_components(&mut requester, request)?;
+        start_set(&mut requester, request.wait, monitor)?;
+        let finished = make_set(&mut requester, request, &volumes, monitor);
         let (members, statuses, set) = match finished {
             Ok(finished) => finished,
             Err(error) => {
@@ -59,7 +67,7 @@ impl Backup {
                 return Err(error);
             }
         };
-        let mut backup = Self { requester, set, members, statuses, exposed: BTreeSet::new() };
+        let mut backup = Self { requester, set, members, statuses, chosen, not_copied, exposed: BTreeSet::new() };
         match request.require.map_or(Ok(()), |level| require(&backup.set, level)) {
             Ok(()) => Ok(backup),
             Err(error) => {
@@ -86,6 +94,39 @@ impl Backup {
     #[must_use]
     pub fn writer_statuses(&self) -> &[WriterStatus] {
         &self.statuses
+    }
+
+    /// The explicit components of the backup, by writer; empty without components.
+    #[must_use]
+    pub fn components(&self) -> &[WriterComponents] {
+        &self.chosen
+    }
+
+    /// Mounts below the trees of components that no provider can copy, and why: what is there is in no copy.
+    #[must_use]
+    pub fn not_copied(&self) -> &[(PathBuf, String)] {
+        &self.not_copied
+    }
+
+    /// What the writers said of themselves; empty in a context without writers.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub fn writer_metadata(&mut self) -> Result<Vec<WriterMetadata>, VssError> {
+        if self.set.context.has_writers() { self.requester.writer_metadata() } else { Ok(Vec::new()) }
+    }
+
+    /// Tells the service of each explicit component whether all its files are in the backup. `succeeded` gets the number of
+    /// the component: those of all writers are counted in their order.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub fn report(&mut self, succeeded: impl Fn(usize) -> bool) -> Result<(), VssError> {
+        let references: Vec<_> = self.chosen.iter().flat_map(WriterComponents::references).collect();
+        for (number, reference) in references.into_iter().enumerate() {
+            self.requester.set_backup_succeeded(reference, succeeded(number))?;
+        }
+        Ok(())
     }
 
     /// What is less than it could be because a writer failed that the request let pass (`strict: false`): a sentence each.
@@ -202,6 +243,36 @@ fn choose_writers(requester: &mut Requester, choice: &WriterChoice, monitor: &mu
     all_answered(names, &requester.writer_metadata()?)
 }
 
+type Choice = (Vec<WriterComponents>, Vec<PathBuf>, Vec<(PathBuf, String)>);
+
+/// Adds the components to the session; the result names every volume of the set, and the mounts that cannot be copied.
+fn choose_components(requester: &mut Requester, request: &BackupRequest) -> Result<Choice, VssError> {
+    let mut volumes = request.volumes.clone();
+    if request.components.is_empty() {
+        return Ok((Vec::new(), volumes, Vec::new()));
+    }
+    let chosen = components::resolve(&request.components, &requester.writer_metadata()?)?;
+    for reference in chosen.iter().flat_map(WriterComponents::references) {
+        requester.add_component(reference)?;
+    }
+    let mounts = volumes::mounts()?;
+    let (needed, below) = components::places(&chosen, &mounts);
+    volumes.extend(needed);
+    let mut not_copied = Vec::new();
+    for volume in below {
+        let question = VolumeQuestion { volume: volume.clone(), provider: request.provider.clone() };
+        let answer = requester.is_volume_supported(question)?;
+        if answer.supported {
+            volumes.push(volume);
+        } else {
+            not_copied.push((volume, answer.reason));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    volumes.retain(|path| Selected::among(&mounts, path.clone()).is_none_or(|one| seen.insert(one.volume)));
+    Ok((chosen, volumes, not_copied))
+}
+
 /// The classes of the named writers.
 fn classes_of(names: &[String], registered: &[RegisteredWriter]) -> Result<Vec<WriterClassId>, VssError> {
     let mut classes = Vec::new();
@@ -273,11 +344,12 @@ type Finished = (Vec<VolumeAdded>, Vec<WriterStatus>, ShadowCopySet);
 fn make_set(
     requester: &mut Requester,
     request: &BackupRequest,
+    volumes: &[PathBuf],
     monitor: &mut dyn Monitor,
 ) -> Result<Finished, VssError> {
     let has_writers = request.context.has_writers();
-    let mut members = Vec::with_capacity(request.volumes.len());
-    for volume in &request.volumes {
+    let mut members = Vec::with_capacity(volumes.len());
+    for volume in volumes {
         let question = VolumeQuestion { volume: volume.clone(), provider: request.provider.clone() };
         members.push(requester.add_to_snapshot_set(question)?);
     }

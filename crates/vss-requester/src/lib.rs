@@ -68,6 +68,7 @@
 //! worth trying again after a while.
 
 pub mod backup;
+pub mod components;
 mod failure;
 pub mod instance;
 pub mod launch;
@@ -78,6 +79,7 @@ pub mod requester;
 pub mod volumes;
 
 pub use backup::Backup;
+pub use components::{ComponentChoice, WriterComponents};
 pub use instance::Instance;
 pub use management::{Blocks, Following, Management};
 pub use monitor::{Monitor, Quiet};

@@ -1,5 +1,6 @@
 //! What to back up and how: everything that a backup is asked for, in one value.
 
+use crate::components::ComponentChoice;
 use crate::volumes::{Selected, mounts, one_each, select};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub struct BackupRequest {
     pub options: CreationOptions,
     /// One path on each volume to copy, absolute and without symbolic links ([`one_each`]).
     pub volumes: Vec<PathBuf>,
+    /// The components to back up. Their volumes are added to those above; none: whole volumes.
+    pub components: Vec<ComponentChoice>,
     /// True: the failure of an involved writer fails the set.
     pub strict: bool,
     /// The least consistency that the finished set must have.
@@ -85,6 +88,7 @@ impl BackupRequest {
             provider: None,
             options: CreationOptions::default(),
             volumes: one_each(selected).into_iter().map(|one| one.path.clone()).collect(),
+            components: Vec::new(),
             strict: true,
             require: None,
             wait: WAIT,

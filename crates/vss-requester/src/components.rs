@@ -1,0 +1,219 @@
+//! Which components a backup takes, from the words of a user to what is added to the session (spec R 3.4 and 1.9).
+
+use crate::volumes::{Mount, Selected};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::str::FromStr;
+use vss_api::requester::ComponentReference;
+use vss_model::selection::{check_explicit, choose, included, missing_mandatory};
+use vss_model::{Component, ComponentName, VssCode, VssError, WriterMetadata};
+
+/// A component as a user names it: `WRITER/NAME`, `WRITER/LOGICAL/PATH/NAME`, or `WRITER` for all that it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentChoice {
+    /// The writer's name.
+    pub writer: String,
+    /// Logical path and name, with `\` or `/` between the parts; none: everything.
+    pub component: Option<String>,
+}
+
+impl FromStr for ComponentChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (writer, component) = match text.split_once('/') {
+            Some((writer, component)) => (writer, Some(component.to_owned())),
+            None => (text, None),
+        };
+        if writer.is_empty() || component.as_ref().is_some_and(String::is_empty) {
+            return Err("write WRITER/COMPONENT, as `vss check` shows them, or WRITER".to_owned());
+        }
+        Ok(Self { writer: writer.to_owned(), component })
+    }
+}
+
+/// A writer of the session and the explicit components of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterComponents {
+    /// What the writer owns.
+    pub metadata: WriterMetadata,
+    /// What was chosen of it, with what must go with that.
+    pub explicit: Vec<ComponentName>,
+}
+
+impl WriterComponents {
+    /// The components as the session names them.
+    pub(crate) fn references(&self) -> impl Iterator<Item = ComponentReference> {
+        let known = self.explicit.iter().filter_map(|name| self.metadata.component(name));
+        known.map(|component| self.reference(component))
+    }
+
+    fn reference(&self, component: &Component) -> ComponentReference {
+        ComponentReference {
+            instance_id: self.metadata.instance_id,
+            class_id: self.metadata.class_id,
+            kind: component.kind,
+            logical_path: component.name.logical_path.clone(),
+            name: component.name.name.clone(),
+        }
+    }
+
+    /// The directories of their files, each with true when what is below belongs to them too.
+    fn directories(&self) -> Vec<(PathBuf, bool)> {
+        let explicit: Vec<&ComponentName> = self.explicit.iter().collect();
+        let all = included(&self.metadata.components, &explicit);
+        let files = all.into_iter().flat_map(|(component, _)| component.all_files());
+        files.map(|files| (files.source().to_owned(), files.recursive)).collect()
+    }
+}
+
+/// The explicit components of all writers that the choices name. What is mandatory for a writer goes with its others.
+///
+/// # Errors
+/// `VSS_E_OBJECT_NOT_FOUND` for a writer or a component that is not there; `E_INVALIDARG` for one that cannot be chosen.
+pub(crate) fn resolve(
+    choices: &[ComponentChoice],
+    writers: &[WriterMetadata],
+) -> Result<Vec<WriterComponents>, VssError> {
+    for choice in choices {
+        if writers.iter().all(|writer| writer.name != choice.writer) {
+            let message = format!("No writer named \"{}\" says what it owns", choice.writer);
+            return Err(VssError::new(VssCode::ObjectNotFound, message)
+                .with_hint("`vss list writers` shows those that are there"));
+        }
+    }
+    let mut resolved = Vec::new();
+    for writer in writers {
+        let of_writer = choices.iter().filter(|choice| choice.writer == writer.name);
+        let mut explicit: Vec<ComponentName> = Vec::new();
+        for choice in of_writer {
+            let wanted: Vec<&ComponentName> = match &choice.component {
+                None => choose(&writer.components, |_| false),
+                Some(path) => vec![find(writer, path)?],
+            };
+            for name in wanted {
+                let chosen: Vec<&ComponentName> = explicit.iter().collect();
+                if chosen.contains(&name) {
+                    continue;
+                }
+                check_explicit(&writer.components, &chosen, name)
+                    .map_err(|error| error.while_doing(format!("Writer {}", writer.name)))?;
+                explicit.push(name.clone());
+            }
+        }
+        let chosen: Vec<&ComponentName> = explicit.iter().collect();
+        let mandatory: Vec<ComponentName> =
+            missing_mandatory(&writer.components, &chosen).into_iter().map(|one| one.name.clone()).collect();
+        explicit.extend(mandatory);
+        if !explicit.is_empty() {
+            resolved.push(WriterComponents { metadata: writer.clone(), explicit });
+        }
+    }
+    Ok(resolved)
+}
+
+fn find<'a>(writer: &'a WriterMetadata, path: &str) -> Result<&'a ComponentName, VssError> {
+    let names = || writer.components.iter().map(|component| &component.name);
+    // A name may have a slash in it: what is written exactly so comes first.
+    let slashed = path.replace('/', "\\");
+    let found =
+        names().find(|name| name.to_string() == path).or_else(|| names().find(|name| name.to_string() == slashed));
+    found.ok_or_else(|| {
+        let few: Vec<String> = names().take(10).map(ToString::to_string).collect();
+        VssError::new(VssCode::ObjectNotFound, format!("Writer {} has no component {path}", writer.name))
+            .with_hint(format!("It has {}", few.join(", ")))
+    })
+}
+
+/// What is to be copied for these components: one path on each volume that holds files of theirs, and the mounts below their
+/// trees that may be volumes too.
+pub(crate) fn places(chosen: &[WriterComponents], mounts: &[Mount]) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let (mut needed, mut below) = (Vec::new(), BTreeSet::new());
+    for (directory, recursive) in chosen.iter().flat_map(WriterComponents::directories) {
+        if recursive {
+            let inside = |mount: &&Mount| mount.mount_point.starts_with(&directory) && mount.mount_point != directory;
+            below.extend(mounts.iter().filter(inside).map(|mount| mount.mount_point.clone()));
+        }
+        // One path on a volume is enough, and the root of a mount is there in any case.
+        needed.extend(
+            mounts
+                .iter()
+                .filter(|mount| directory.starts_with(&mount.mount_point))
+                .max_by_key(|mount| mount.mount_point.components().count())
+                .map(|mount| mount.mount_point.clone()),
+        );
+    }
+    let volumes = one_path_each(needed, mounts, &mut BTreeSet::new());
+    let mut known = volumes.iter().filter_map(|path| Some(Selected::among(mounts, path.clone())?.volume)).collect();
+    let below = one_path_each(below, mounts, &mut known);
+    (volumes, below)
+}
+
+fn one_path_each(
+    paths: impl IntoIterator<Item = PathBuf>,
+    mounts: &[Mount],
+    known: &mut BTreeSet<crate::volumes::VolumeKey>,
+) -> Vec<PathBuf> {
+    let is_new = |path: &PathBuf| Selected::among(mounts, path.clone()).is_some_and(|one| known.insert(one.volume));
+    paths.into_iter().filter(is_new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volumes::VolumeKey;
+
+    fn writer() -> WriterMetadata {
+        serde_json::from_str(
+            r#"{"class_id": "00000000-0000-0000-0000-000000000001", "name": "shop",
+                "instance_id": "00000000-0000-0000-0000-000000000002", "components": [
+                {"name": "settings", "selectable": false, "files": [{"path": "/etc/shop"}]},
+                {"name": "data", "files": [{"path": "/srv/data", "recursive": true}]},
+                {"name": "jan", "logical_path": "data\\months", "files": [{"path": "/srv/jan"}]},
+                {"name": "a/b", "files": [{"path": "/srv/ab"}]}]}"#,
+        )
+        .unwrap()
+    }
+
+    fn choice(text: &str) -> ComponentChoice {
+        text.parse().unwrap()
+    }
+
+    fn explicit(choices: &[&str]) -> Result<Vec<String>, VssError> {
+        let choices: Vec<ComponentChoice> = choices.iter().map(|text| choice(text)).collect();
+        let resolved = resolve(&choices, &[writer()])?;
+        Ok(resolved.iter().flat_map(|one| one.explicit.iter().map(ToString::to_string)).collect())
+    }
+
+    #[test]
+    fn what_is_mandatory_goes_with_what_was_chosen() {
+        assert_eq!(explicit(&["shop/data"]).unwrap(), ["data", "settings"]);
+        assert_eq!(
+            explicit(&["shop/data/months/jan", "shop/data\\months\\jan"]).unwrap(),
+            ["data\\months\\jan", "settings"]
+        );
+        assert_eq!(explicit(&["shop/a/b"]).unwrap(), ["a/b", "settings"]);
+        assert_eq!(explicit(&["shop"]).unwrap(), ["settings", "data", "a/b"]);
+        assert_eq!(explicit(&["shop/gone"]).unwrap_err().code, VssCode::ObjectNotFound);
+        assert_eq!(explicit(&["stall"]).unwrap_err().code, VssCode::ObjectNotFound);
+        assert_eq!(explicit(&["shop/data", "shop/data/months/jan"]).unwrap_err().code, VssCode::InvalidArgument);
+        assert!("".parse::<ComponentChoice>().is_err() && "shop/".parse::<ComponentChoice>().is_err());
+    }
+
+    #[test]
+    fn the_volumes_are_those_of_the_files_and_of_mounts_below_trees() {
+        let mounts: Vec<Mount> = [("/", 1), ("/srv", 2), ("/srv/data/wal", 3), ("/srv/data/again", 2), ("/srv/jan", 4)]
+            .map(|(at, device)| Mount {
+                mount_point: at.into(),
+                volume: VolumeKey { device, subvolume: 0 },
+                root: PathBuf::new(),
+            })
+            .into();
+        let resolved = resolve(&[choice("shop/data")], &[writer()]).unwrap();
+        let (needed, below) = places(&resolved, &mounts);
+        // What /srv/data/months/jan brings in is on another one.
+        let needed: BTreeSet<PathBuf> = needed.into_iter().collect();
+        assert_eq!(needed, ["/", "/srv", "/srv/jan"].map(PathBuf::from).into());
+        assert_eq!(below, [PathBuf::from("/srv/data/wal")]);
+    }
+}
