@@ -51,10 +51,8 @@ impl Backup {
         if request.context.has_writers() {
             choose_writers(&mut requester, &request.writers, monitor)?;
         }
-        start_set(&mut requester, request, monitor)?;
-        let finished = make_set(&mut requester, request, monitor);
         let (chosen, volumes, not_copied) = choose_components(&mut requester, request)?;
-        start_set(&mut requester, request.wait, monitor)?;
+        start_set(&mut requester, request, monitor)?;
         let finished = make_set(&mut requester, request, &volumes, monitor);
         let (members, statuses, set) = match finished {
             Ok(finished) => finished,

@@ -155,6 +155,7 @@ fn request(context: Context) -> BackupRequest {
         strict: true,
         require: None,
         wait: Duration::from_secs(10),
+        components: Vec::new(),
     }
 }
 

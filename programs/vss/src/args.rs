@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use vss_model::creation::{LEAST_RATE, LONGEST_HOLD_MS};
 use vss_model::{BackupType, Consistency, SetId, ShadowId};
-use vss_requester::Instance;
+use vss_requester::{ComponentChoice, Instance};
 
 /// Shadow copies of volumes, consistent while applications keep writing.
 #[derive(Debug, Parser)]
@@ -26,6 +26,7 @@ Examples:
   vss check /srv
   vss run --volume /srv -- restic -r /backup backup /srv
   vss create /srv --persistent
+  vss backup --volume /srv --to /backup/monday
   vss list shadows
 
 Exit status: 0 done, 1 failed, 2 wrong usage; `vss run` ends with the command's own.";
@@ -62,6 +63,12 @@ pub(crate) enum Command {
     Events(EventsArguments),
     /// Look at a document of VSS: of a writer, of a backup, or the manifest of a cabinet
     Document(DocumentArguments),
+    /// Copy files out of shadow copies into a directory
+    Backup(DirectoryBackupArguments),
+    /// Check that a backup in a directory is whole and undamaged
+    Verify(VerifyArguments),
+    /// Put the files of a backup back
+    Restore(RestoreArguments),
 }
 
 #[derive(Debug, Args)]
@@ -75,7 +82,7 @@ pub(crate) struct InstanceArguments {
     pub(crate) runtime_dir: PathBuf,
 }
 
-/// How a set is made: the same for `run` and `create`.
+/// How a set is made: the same for `run`, `create` and `backup`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Making the set")]
 pub(crate) struct BackupArguments {
@@ -91,7 +98,7 @@ pub(crate) struct BackupArguments {
     /// Fail unless the set is at least so consistent
     #[arg(long, value_name = "LEVEL")]
     pub(crate) require: Option<Level>,
-    /// What writers are told of the backup [default: full for run, copy for create]
+    /// What writers are told of the backup [default: full for run and backup, copy for create]
     #[arg(long, value_name = "TYPE")]
     pub(crate) backup_type: Option<Type>,
     /// Go on when a writer fails; its data is less consistent then
@@ -475,6 +482,65 @@ pub(crate) struct DocumentShowArguments {
     /// Show every file set, however many there are
     #[arg(long)]
     pub(crate) files: bool,
+#[command(after_help = BACKUP_HELP)]
+#[group(id = "what", required = true, multiple = true)]
+pub(crate) struct DirectoryBackupArguments {
+    /// A new or empty directory, or the one of an interrupted run
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) to: PathBuf,
+    /// A directory to back up with all below it on its volume
+    #[arg(long, value_name = "PATH", group = "what", conflicts_with = "component")]
+    pub(crate) volume: Vec<PathBuf>,
+    /// A component of a writer to back up, or a writer with all that it has
+    #[arg(long, value_name = "WRITER[/COMPONENT]", group = "what", conflicts_with = "no_writers")]
+    pub(crate) component: Vec<ComponentChoice>,
+    /// The backup that an incremental, differential or log backup builds on
+    #[arg(long, value_name = "DIR")]
+    pub(crate) base: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) backup: BackupArguments,
+}
+
+const BACKUP_HELP: &str = "\
+DIR gets the files at their original paths below `data`, a manifest with a
+checksum for each, and the documents of the backup. Until all of it is on the disk
+DIR is no backup: `vss verify` and `vss restore` refuse it. An interrupted run is
+gone on with by the same command; what is there and unchanged is kept. A whole
+backup is never written to again: the next one gets a directory of its own.
+
+With --volume an incremental backup has what changed since --base, and a
+differential one what changed since a full --base; both find everything else there
+when they are restored. With --component the writers say what such a backup needs.
+
+Files that cannot be read are named; the rest is kept, and their components are
+reported to their writers as failed.
+
+--json prints an object with these keys: directory, id, set_id, consistency,
+totals (files, directories, bytes, kept, unchanged), components (writer,
+logical_path, name, succeeded), failures (path, message, components),
+more_failures.
+
+  vss backup --volume /srv --to /backup/monday
+  vss backup --volume /srv --to /backup/tuesday --backup-type incremental \\
+      --base /backup/monday
+  vss backup --component postgresql --to /backup/databases
+
+Exit status: 0 everything is in the backup, 1 not; 2 wrong usage.";
+
+#[command(after_help = "\
+Reads everything again and names what is damaged, missing or does not belong
+there. What an earlier backup holds is checked there.
+
+--json prints an object with these keys: directory, id, files, bytes, elsewhere,
+problems (path, wrong: damaged, missing or extra, message), more_problems.
+
+  vss verify /backup/monday
+
+Exit status: 0 nothing is wrong, 1 something is; 2 wrong usage.")]
+pub(crate) struct VerifyArguments {
+    /// The directory of a backup
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
@@ -491,6 +557,41 @@ Keys whose value is the default are left out of metadata and session.
 Examples:
   vss document show BCDocument.xml
   vss document show WM3.xml --json";
+#[derive(Debug, Args)]
+#[command(after_help = RESTORE_HELP)]
+pub(crate) struct RestoreArguments {
+    /// The directory of a backup; what it builds on is found by itself, or named too
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) from: Vec<PathBuf>,
+    /// Put files back, and talk to no writer
+    #[arg(long, required = true)]
+    pub(crate) files_only: bool,
+    /// The directory below which every file gets its original path
+    #[arg(long, value_name = "OTHER")]
+    pub(crate) to: PathBuf,
+    /// Replace files that are there already
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Print one JSON document
+    pub(crate) json: bool,
+}
+
+const RESTORE_HELP: &str = "\
+/srv/shop/data of the backup becomes OTHER/srv/shop/data. A file appears there
+whole, with its checksum compared, or not at all. A file that is there already and
+right is left alone; any other one is an error, unless --overwrite replaces it. An
+interrupted run is gone on with by the same command.
+
+Of a backup that builds on others, all are needed: those before it are looked for
+where they were when it was made, and beside it; --from names them otherwise.
+
+--json prints an object with these keys: directories, to, totals (files,
+directories, bytes, kept), failures (path, message), more_failures.
+
+  vss restore --from /backup/monday --files-only --to /mnt/restored
+  vss restore --from /old/monday --from /backup/tuesday --files-only --to /mnt/x
+
+Exit status: 0 everything was put back, 1 not; 2 wrong usage.";
 
 /// What `vss list` lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -622,6 +723,13 @@ mod tests {
             ("vss document", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("vss document check", ErrorKind::MissingRequiredArgument),
             ("vss document check a b", ErrorKind::UnknownArgument),
+            ("vss backup --volume /srv", ErrorKind::MissingRequiredArgument),
+            ("vss backup --to /x", ErrorKind::MissingRequiredArgument),
+            ("vss backup --to /x --volume /srv --component w", ErrorKind::ArgumentConflict),
+            ("vss backup --to /x --component w/", ErrorKind::ValueValidation),
+            ("vss backup --to /x --component w --no-writers", ErrorKind::ArgumentConflict),
+            ("vss restore --from /x --to /y", ErrorKind::MissingRequiredArgument),
+            ("vss verify", ErrorKind::MissingRequiredArgument),
             ("vss frobnicate", ErrorKind::InvalidSubcommand),
         ] {
             let error = parse(line).unwrap_err();
@@ -657,6 +765,9 @@ mod tests {
             "import --to /image".to_owned(),
             format!("revert {ID} --yes"),
             "document show /f".to_owned(),
+            "backup --to /b --volume /a".to_owned(),
+            "verify /b".to_owned(),
+            "restore --from /b --files-only --to /c".to_owned(),
         ];
         for subcommand in subcommands {
             let tail = if subcommand.starts_with("run") { " -- true" } else { "" };

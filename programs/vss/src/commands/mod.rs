@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod backup;
 mod check;
 mod create;
 mod delete;
@@ -11,10 +12,12 @@ mod expose;
 mod import;
 mod list;
 mod revert;
+mod restore;
 mod run;
 mod show;
 mod storage;
 mod unexpose;
+mod verify;
 
 use crate::args::{Arguments, Command};
 use crate::exit::{DONE, FAILED, report, system_error};
@@ -65,6 +68,9 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
         Command::Revert(revert) => revert::revert(&instance, &revert),
         Command::Events(events) => events::events(&instance, &events),
         Command::Document(document) => document::document(&document),
+        Command::Backup(backup) => backup::backup(&instance, &backup),
+        Command::Verify(verify) => verify::verify(&verify),
+        Command::Restore(restore) => restore::restore(&restore),
     };
     match done {
         Ok(()) => return DONE,

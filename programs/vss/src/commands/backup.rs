@@ -1,0 +1,315 @@
+//! `vss backup`: makes a set, copies files out of it into a directory, and deletes it.
+
+use super::{Failure, absolute, restore::tell};
+use crate::args::DirectoryBackupArguments;
+use crate::exit::{FAILED, system_error};
+use crate::output::{self, warn};
+use crate::progress::{Progress, summary};
+use crate::request::request;
+use crate::signals::Signals;
+use crate::transfer::{Transfer, size};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+use vss_backup::Tree;
+use vss_backup::components::{self, ChosenWriter};
+use vss_backup::directory::{BackupDirectory, Base, Beginning, Completion, ComponentOf, Request, Totals};
+use vss_backup::make::{self, BaseBackup, Outcome};
+use vss_backup::pattern::Pattern;
+use vss_backup::selection::{FileSet, Place, Selection, Take};
+use vss_model::{BackupType, Consistency, SessionComponent, SetId, VssCode, VssError};
+use vss_requester::volumes::{self, Mount, Selected};
+use vss_requester::{Backup, Instance, Lifetime, Requester};
+
+/// `vss backup --json`.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(serialize_with = "vss_model::path_text::serialize")]
+    directory: &'a Path,
+    id: Uuid,
+    set_id: Option<SetId>,
+    consistency: Option<Consistency>,
+    totals: Totals,
+    components: Vec<ReportedComponent<'a>>,
+    failures: &'a [vss_backup::directory::Failure],
+    more_failures: u64,
+}
+
+#[derive(Serialize)]
+struct ReportedComponent<'a> {
+    #[serde(flatten)]
+    component: &'a ComponentOf,
+    succeeded: bool,
+}
+
+pub(super) fn backup(instance: &Instance, arguments: &DirectoryBackupArguments) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(VssError::new(VssCode::AccessDenied, "vss backup needs root, to read every file as it is")
+            .with_hint("Use `sudo vss backup ...`")
+            .into());
+    }
+    let selected = directories(&arguments.volume)?;
+    let base = Earlier::open(arguments)?;
+    let mut request = request("vss backup".to_owned(), Lifetime::Session, &selected, &arguments.backup);
+    request.components.clone_from(&arguments.component);
+
+    let wanted = Request {
+        backup_type: request.state.backup_type,
+        paths: selected.iter().map(|one| one.path.clone()).collect(),
+        components: Vec::new(),
+        base: base.as_ref().map(Earlier::base),
+    };
+    let to = absolute(&arguments.to);
+    // What is named is known before the set is made; of components the writers tell more.
+    let early = if arguments.component.is_empty() { Some(BackupDirectory::begin(&to, wanted.clone())?) } else { None };
+    let requester = Requester::connect(instance)?;
+    let signals = Signals::catch(FAILED)?;
+    let mut progress = Progress::new(signals.clone(), instance);
+    let mut backup = Backup::create(requester, &request, &mut progress)?;
+    progress.finished(&backup);
+    progress.note(&summary(backup.set()));
+    for (mount, why) in backup.not_copied() {
+        warn(&format!("{} is in no copy and not backed up: {why}", mount.display()));
+    }
+    let job = Job { selected, base, wanted, to, signals: signals.clone() };
+    let done = job.copy(&mut backup, early);
+    let is_whole = done.as_ref().is_ok_and(|(_, completion)| {
+        completion.failures.is_empty() || !completion.beginning.request.components.is_empty()
+    });
+    signals.ending(FAILED);
+    if let Err(error) = backup.finish(is_whole, &mut progress) {
+        warn(&format!("The backup is not complete for all writers: {error}"));
+    }
+    if let Err(error) = backup.delete() {
+        warn(&format!("The shadow copies are not deleted yet: {error}"));
+    }
+    let (directory, completion) = done?;
+    tell(&completion.failures, completion.more_failures);
+    print(arguments, &directory, &completion)?;
+    if completion.failures.is_empty() { Ok(()) } else { Err(Failure::No) }
+}
+
+/// The trees that were asked for.
+fn directories(paths: &[PathBuf]) -> Result<Vec<Selected>, VssError> {
+    let selected = volumes::select(paths, &volumes::mounts()?)?;
+    match selected.iter().find(|one| !one.path.is_dir()) {
+        None => Ok(selected),
+        Some(file) => Err(VssError::new(VssCode::InvalidArgument, format!("{} is no directory", file.path.display()))
+            .with_hint("Name the directory that it is in")),
+    }
+}
+
+/// The backup that this one builds on, locked while it is read.
+struct Earlier {
+    directory: BackupDirectory,
+    completion: Completion,
+}
+
+impl Earlier {
+    fn open(arguments: &DirectoryBackupArguments) -> Result<Option<Self>, VssError> {
+        let backup_type = arguments.backup.backup_type.map_or(BackupType::Full, Into::into);
+        let refuse = |message: &str, hint: &str| Err(VssError::new(VssCode::InvalidArgument, message).with_hint(hint));
+        let builds = matches!(backup_type, BackupType::Incremental | BackupType::Differential | BackupType::Log);
+        let Some(base) = &arguments.base else {
+            return if builds {
+                refuse("This kind of backup builds on another one", "Name it: --base DIR")
+            } else {
+                Ok(None)
+            };
+        };
+        if !builds {
+            return refuse(
+                "A full backup or a copy builds on nothing",
+                "Leave --base out, or name another --backup-type",
+            );
+        }
+        if backup_type == BackupType::Log && !arguments.volume.is_empty() {
+            return refuse("A log backup is one of components", "Name them: --component WRITER/COMPONENT");
+        }
+        let (directory, completion) = BackupDirectory::open(base)?;
+        let of_base = completion.beginning.request.backup_type;
+        let fits = match backup_type {
+            BackupType::Differential => of_base == BackupType::Full,
+            _ => matches!(of_base, BackupType::Full | BackupType::Incremental | BackupType::Log),
+        };
+        if !fits {
+            return refuse(
+                &format!("{} is no backup that this one may build on", base.display()),
+                "A differential backup builds on a full one, an incremental one on a full or incremental one",
+            );
+        }
+        if completion.beginning.request.components.is_empty() == arguments.volume.is_empty() {
+            return refuse(
+                &format!("{} is of another kind: of whole trees, or of components", base.display()),
+                "Back up the same as before",
+            );
+        }
+        Ok(Some(Self { directory, completion }))
+    }
+
+    fn base(&self) -> Base {
+        Base { id: self.completion.beginning.id, directory: self.directory.path().to_owned() }
+    }
+}
+
+/// What is done while the copies are there.
+struct Job {
+    selected: Vec<Selected>,
+    base: Option<Earlier>,
+    wanted: Request,
+    to: PathBuf,
+    signals: Signals,
+}
+
+impl Job {
+    fn copy(
+        self,
+        backup: &mut Backup,
+        early: Option<(BackupDirectory, Beginning)>,
+    ) -> Result<(BackupDirectory, Completion), VssError> {
+        let (directory, beginning) = match early {
+            Some(begun) => begun,
+            None => {
+                let components = backup.components().iter().flat_map(|writer| {
+                    let of = |name: &vss_model::ComponentName| ComponentOf {
+                        writer: writer.metadata.name.clone(),
+                        name: name.clone(),
+                    };
+                    writer.explicit.iter().map(of)
+                });
+                let wanted = Request { components: components.collect(), ..self.wanted.clone() };
+                BackupDirectory::begin(&self.to, wanted)?
+            }
+        };
+        let (selection, trees) = self.selection(backup, &directory)?;
+        let base = self.base.as_ref().map(|base| BaseBackup::open(&base.directory, &base.completion)).transpose()?;
+        let mut progress = Transfer::new("copied", self.signals.clone(), self.expected(backup)?);
+        let outcome = make::copy(&directory, &selection, &trees, base, &mut progress)?;
+        drop(progress);
+        for loss in &outcome.losses {
+            warn(&format!("{} does not keep {loss}; the manifest has it", directory.path().display()));
+        }
+        // The copies may go from now on, but not before the writers were told.
+        drop(trees);
+        Self::finish(backup, directory, beginning, outcome)
+    }
+
+    /// What is taken, and the copies that it is read from.
+    fn selection(&self, backup: &mut Backup, directory: &BackupDirectory) -> Result<(Selection, Vec<Tree>), VssError> {
+        let mut selection =
+            Selection { left_out: BTreeSet::from([directory.path().to_owned()]), ..Selection::default() };
+        let whole = if self.base.is_some() { Take::Changed } else { Take::Whole };
+        for one in &self.selected {
+            if directory.path().starts_with(&one.path) {
+                warn(&format!("{} itself is left out of the backup", directory.path().display()));
+            }
+            selection.sets.push(FileSet {
+                path: one.path.clone(),
+                pattern: Pattern::new("*"),
+                recursive: true,
+                alternate: None,
+                take: whole,
+                component: None,
+            });
+        }
+        let writers: Vec<ChosenWriter> = backup
+            .components()
+            .iter()
+            .map(|writer| ChosenWriter {
+                metadata: writer.metadata.clone(),
+                components: writer
+                    .explicit
+                    .iter()
+                    .map(|name| SessionComponent { name: name.clone(), ..SessionComponent::default() })
+                    .collect(),
+            })
+            .collect();
+        components::select(&writers, self.wanted.backup_type, &mut selection)?;
+        let mounts = volumes::mounts()?;
+        let mut trees = Vec::new();
+        let members: Vec<_> = backup.members().iter().map(|member| (member.shadow_id, member.volume.clone())).collect();
+        for (tree, (shadow_id, volume)) in members.into_iter().enumerate() {
+            let shown = backup.expose(shadow_id)?;
+            let opened = Tree::open(&shown);
+            trees.push(opened.map_err(|error| system_error(format!("Cannot read {}", shown.display()), &error))?);
+            selection.places.extend(self.places(tree, &volume, &mounts));
+        }
+        Ok((selection, trees))
+    }
+
+    /// Where a volume is mounted, as far as that is asked for: of whole trees the mounts that hold them, of components all.
+    fn places(&self, tree: usize, volume: &Path, mounts: &[Mount]) -> Vec<Place> {
+        let Some(volume) = Selected::among(mounts, volume.to_owned()).map(|one| one.volume) else { return Vec::new() };
+        let place = |mount: &Mount| Place { at: mount.mount_point.clone(), tree, inner: mount.root.clone() };
+        if self.selected.is_empty() {
+            return mounts.iter().filter(|mount| mount.volume == volume).map(place).collect();
+        }
+        let of_volume = self.selected.iter().filter(|one| one.volume == volume);
+        of_volume.map(|one| Place { at: one.path.clone(), tree, inner: one.inner.clone() }).collect()
+    }
+
+    /// How many bytes will be read: known of whole volumes alone.
+    fn expected(&self, backup: &mut Backup) -> Result<Option<u64>, VssError> {
+        if self.base.is_some()
+            || self.selected.is_empty()
+            || self.selected.iter().any(|one| !one.inner.as_os_str().is_empty())
+        {
+            return Ok(None);
+        }
+        let mut bytes = 0;
+        for shadow_id in backup.members().iter().map(|member| member.shadow_id).collect::<Vec<_>>() {
+            let shown = backup.expose(shadow_id)?;
+            let Ok(used) = rustix::fs::statvfs(&shown) else { return Ok(None) };
+            bytes += used.f_blocks.saturating_sub(used.f_bfree) * used.f_frsize;
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Tells the writers which components are whole, and declares the backup so. Only then BackupComplete may follow: a
+    /// writer truncates its logs.
+    fn finish(
+        backup: &mut Backup,
+        directory: BackupDirectory,
+        beginning: Beginning,
+        outcome: Outcome,
+    ) -> Result<(BackupDirectory, Completion), VssError> {
+        let failed = outcome.failed_components.clone();
+        backup.report(|number| u32::try_from(number).is_ok_and(|number| !failed.contains(&number)))?;
+        let (set_id, consistency) = (backup.set().set_id, backup.set().consistency);
+        let completion = outcome.complete(&directory, beginning, Some(set_id), Some(consistency))?;
+        Ok((directory, completion))
+    }
+}
+
+fn print(
+    arguments: &DirectoryBackupArguments,
+    directory: &BackupDirectory,
+    completion: &Completion,
+) -> Result<(), std::io::Error> {
+    let request = &completion.beginning.request;
+    let is_whole =
+        |number: usize| u32::try_from(number).is_ok_and(|number| !completion.failed_components.contains(&number));
+    if arguments.json {
+        let components = request.components.iter().enumerate();
+        return output::json(&Document {
+            directory: directory.path(),
+            id: completion.beginning.id,
+            set_id: completion.set_id,
+            consistency: completion.consistency,
+            totals: completion.totals,
+            components: components
+                .map(|(number, component)| ReportedComponent { component, succeeded: is_whole(number) })
+                .collect(),
+            failures: &completion.failures,
+            more_failures: completion.more_failures,
+        });
+    }
+    for (_, component) in request.components.iter().enumerate().filter(|(number, _)| !is_whole(*number)) {
+        warn(&format!("Component {} of writer {} is not whole", component.name, component.writer));
+    }
+    let Totals { files, bytes, kept, unchanged, .. } = completion.totals;
+    let kept = if kept > 0 { format!(", {kept} of an earlier run") } else { String::new() };
+    let unchanged = if unchanged > 0 { format!(", {unchanged} unchanged") } else { String::new() };
+    output::line(&format!("{}: {files} files{kept}{unchanged}, {}", directory.path().display(), size(bytes)))
+}

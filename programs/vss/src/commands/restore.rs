@@ -1,0 +1,68 @@
+//! `vss restore`: puts the files of a backup back below a directory.
+
+use super::Failure;
+use crate::args::RestoreArguments;
+use crate::exit::FAILED;
+use crate::output::{self, say, warn};
+use crate::signals::Signals;
+use crate::transfer::{Transfer, size};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use vss_backup::chain::Chain;
+use vss_backup::directory::{Failure as Missing, Totals};
+use vss_backup::restore;
+
+/// `vss restore --json`.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(serialize_with = "vss_model::path_text::list::serialize")]
+    directories: &'a [PathBuf],
+    #[serde(serialize_with = "vss_model::path_text::serialize")]
+    to: &'a Path,
+    totals: Totals,
+    failures: &'a [Missing],
+    more_failures: u64,
+}
+
+pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), Failure> {
+    let chain = Chain::open(&arguments.from)?;
+    let signals = Signals::catch(FAILED)?;
+    let expected = chain.generations().iter().map(|one| one.completion.totals.bytes).sum();
+    let mut progress = Transfer::new("restored", signals, Some(expected));
+    let directories: Vec<PathBuf> = chain.generations().iter().map(|one| one.directory.path().to_owned()).collect();
+    if directories.len() > 1 {
+        let names: Vec<String> = directories.iter().map(|path| path.display().to_string()).collect();
+        say(&format!("vss: restoring, in this order: {}", names.join(", ")));
+    }
+    let restored = restore::restore(&chain, &arguments.to, arguments.overwrite, &mut progress)?;
+    drop(progress);
+    for loss in &restored.losses {
+        warn(&format!("{} does not keep {loss}", arguments.to.display()));
+    }
+    tell(&restored.failures, restored.more_failures);
+    if arguments.json {
+        let document = Document {
+            directories: &directories,
+            to: &arguments.to,
+            totals: restored.totals,
+            failures: &restored.failures,
+            more_failures: restored.more_failures,
+        };
+        output::json(&document)?;
+    } else {
+        let Totals { files, bytes, kept, .. } = restored.totals;
+        let kept = if kept > 0 { format!("; {kept} were there already") } else { String::new() };
+        output::line(&format!("{files} files, {} restored to {}{kept}", size(bytes), arguments.to.display()))?;
+    }
+    if restored.failures.is_empty() { Ok(()) } else { Err(Failure::No) }
+}
+
+/// Names what is missing.
+pub(super) fn tell(failures: &[Missing], more: u64) {
+    for failure in failures {
+        say(&format!("vss: {}: {}", output::printable(&failure.path.display().to_string()), failure.message));
+    }
+    if more > 0 {
+        say(&format!("vss: {more} more failures"));
+    }
+}
