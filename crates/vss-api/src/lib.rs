@@ -11,6 +11,7 @@ pub mod event;
 mod frames;
 pub mod interface;
 pub mod management;
+pub mod objects;
 mod parameters;
 pub mod progress;
 pub mod requester;

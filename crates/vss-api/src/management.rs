@@ -67,6 +67,9 @@ pub enum Call {
     /// Where the revert of a volume stands.
     #[serde(rename = "org.linuxvss.Management.QueryRevertStatus")]
     QueryRevertStatus(blocks::QueryRevertStatus),
+    /// Gives up every set that is being made (root only).
+    #[serde(rename = "org.linuxvss.Management.AbortAllSnapshotsInProgress")]
+    AbortAllSnapshotsInProgress,
 }
 
 /// Reply to `GetStatus`.
@@ -90,6 +93,13 @@ pub struct Status {
     pub creating: Option<SetId>,
     /// True while writes are held.
     pub holding: bool,
+}
+
+/// Reply to `AbortAllSnapshotsInProgress`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetsAborted {
+    /// The sets that were given up; their undoing may go on for a moment.
+    pub sets: Vec<SetId>,
 }
 
 /// One open session.
@@ -118,6 +128,9 @@ pub struct Limits {
     pub shadow_copies_per_volume: u64,
     /// Backup sessions open at once.
     pub backup_sessions: u64,
+    /// Restore sessions open at once; fixed.
+    #[serde(default)]
+    pub restore_sessions: u64,
     /// Milliseconds from a writer's Freeze to its Thaw, for writers that name no shorter time.
     pub writer_freeze_ms: u64,
     /// Milliseconds that a writer may take to get ready.

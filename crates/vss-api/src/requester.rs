@@ -3,13 +3,15 @@
 //! One connection carries one session, and the connection is its lease: its end ends the session (design 2.2). Calls whose
 //! reply is [`OperationStarted`] go on after the reply; `Wait`, `QueryStatus` and `Cancel` follow them.
 
+use crate::objects::{BreakSnapshotSet, DeleteSnapshots, Query, SetSnapshotProperty, Snapshot};
 use crate::progress::CopyProgress;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::error::status;
 use vss_model::{
-    BackupState, ComponentKind, Context, CreationOptions, OperationId, SessionId, SetId, ShadowCopySet, ShadowId,
-    VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterStatus,
+    Attributes, BackupState, ComponentData, ComponentKind, ComponentName, Context, CreationOptions, OperationId,
+    RestoreType, SessionId, SetId, ShadowCopySet, ShadowId, VssCode, VssError, WriterClassId, WriterInstanceId,
+    WriterMetadata, WriterStatus,
 };
 
 /// The name of the interface.
@@ -22,6 +24,9 @@ pub enum Call {
     /// Begins a backup session on this connection.
     #[serde(rename = "org.linuxvss.Requester.InitializeForBackup")]
     InitializeForBackup(InitializeForBackup),
+    /// Begins a restore session on this connection.
+    #[serde(rename = "org.linuxvss.Requester.InitializeForRestore")]
+    InitializeForRestore(InitializeForBackup),
     /// Chooses what the set is for.
     #[serde(rename = "org.linuxvss.Requester.SetContext")]
     SetContext(SetContext),
@@ -34,6 +39,9 @@ pub enum Call {
     /// Keeps these writers out.
     #[serde(rename = "org.linuxvss.Requester.DisableWriterClasses")]
     DisableWriterClasses(WriterClasses),
+    /// Keeps these running writers out.
+    #[serde(rename = "org.linuxvss.Requester.DisableWriterInstances")]
+    DisableWriterInstances(WriterInstances),
     /// Asks every writer what it owns (asynchronous).
     #[serde(rename = "org.linuxvss.Requester.GatherWriterMetadata")]
     GatherWriterMetadata,
@@ -43,6 +51,15 @@ pub enum Call {
     /// Chooses a component.
     #[serde(rename = "org.linuxvss.Requester.AddComponent")]
     AddComponent(ComponentReference),
+    /// Words to the writer of a component.
+    #[serde(rename = "org.linuxvss.Requester.SetBackupOptions")]
+    SetBackupOptions(SetBackupOptions),
+    /// The stamp of the backup that this one builds on.
+    #[serde(rename = "org.linuxvss.Requester.SetPreviousBackupStamp")]
+    SetPreviousBackupStamp(SetPreviousBackupStamp),
+    /// What the backup knows of one writer's components.
+    #[serde(rename = "org.linuxvss.Requester.GetWriterComponents")]
+    GetWriterComponents(WriterInstance),
     /// Can this volume be copied, and by whom?
     #[serde(rename = "org.linuxvss.Requester.IsVolumeSupported")]
     IsVolumeSupported(VolumeQuestion),
@@ -82,6 +99,36 @@ pub enum Call {
     /// Tells the writers that the backup will not complete.
     #[serde(rename = "org.linuxvss.Requester.AbortBackup")]
     AbortBackup,
+    /// Finished shadow copies, or providers.
+    #[serde(rename = "org.linuxvss.Requester.Query")]
+    Query(Query),
+    /// Everything about one shadow copy.
+    #[serde(rename = "org.linuxvss.Requester.GetSnapshotProperties")]
+    GetSnapshotProperties(Snapshot),
+    /// Changes a property of a shadow copy.
+    #[serde(rename = "org.linuxvss.Requester.SetSnapshotProperty")]
+    SetSnapshotProperty(SetSnapshotProperty),
+    /// Deletes a shadow copy, or all of a set.
+    #[serde(rename = "org.linuxvss.Requester.DeleteSnapshots")]
+    DeleteSnapshots(DeleteSnapshots),
+    /// Makes the copies of a set volumes of their own.
+    #[serde(rename = "org.linuxvss.Requester.BreakSnapshotSet")]
+    BreakSnapshotSet(BreakSnapshotSet),
+    /// Brings in the copies that the session's document describes.
+    #[serde(rename = "org.linuxvss.Requester.ImportSnapshots")]
+    ImportSnapshots,
+    /// Says how the data comes back.
+    #[serde(rename = "org.linuxvss.Requester.SetRestoreState")]
+    SetRestoreState(SetRestoreState),
+    /// Chooses a component for restore.
+    #[serde(rename = "org.linuxvss.Requester.SetSelectedForRestore")]
+    SetSelectedForRestore(SetSelectedForRestore),
+    /// Tells the writers that a restore begins (asynchronous).
+    #[serde(rename = "org.linuxvss.Requester.PreRestore")]
+    PreRestore,
+    /// Tells the writers that a restore is done (asynchronous).
+    #[serde(rename = "org.linuxvss.Requester.PostRestore")]
+    PostRestore,
     /// Waits for an operation.
     #[serde(rename = "org.linuxvss.Requester.Wait")]
     Wait(Wait),
@@ -93,7 +140,7 @@ pub enum Call {
     Cancel(OperationReference),
 }
 
-/// Parameters of `InitializeForBackup`.
+/// Parameters of `InitializeForBackup` and `InitializeForRestore`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitializeForBackup {
@@ -101,7 +148,7 @@ pub struct InitializeForBackup {
     pub requester: String,
 }
 
-/// Reply to `InitializeForBackup`.
+/// Reply to `InitializeForBackup` and `InitializeForRestore`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOpened {
     /// The session's id, for logs.
@@ -114,6 +161,9 @@ pub struct SessionOpened {
 pub struct SetContext {
     /// What the set is for.
     pub context: Context,
+    /// `VSS_VOLSNAP_ATTR_*` bits that the requester adds to it (spec P 3.1).
+    #[serde(default)]
+    pub attributes: Attributes,
 }
 
 /// Parameters of `SetBackupState`.
@@ -130,6 +180,14 @@ pub struct SetBackupState {
 pub struct WriterClasses {
     /// The kinds of writers.
     pub class_ids: Vec<WriterClassId>,
+}
+
+/// Parameters of `DisableWriterInstances`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriterInstances {
+    /// The running writers.
+    pub instance_ids: Vec<WriterInstanceId>,
 }
 
 /// Reply of the asynchronous calls.
@@ -162,6 +220,63 @@ pub struct ComponentReference {
     pub logical_path: String,
     /// The component's name.
     pub name: String,
+}
+
+/// Parameters of `SetBackupOptions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetBackupOptions {
+    /// A component that was added.
+    pub component: ComponentReference,
+    /// Words that only its writer understands, at most 64 KiB.
+    pub options: String,
+}
+
+/// Parameters of `SetPreviousBackupStamp`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPreviousBackupStamp {
+    /// A component that was added.
+    pub component: ComponentReference,
+    /// What its writer said in the backup that this one builds on, at most 64 KiB.
+    pub stamp: String,
+}
+
+/// Parameters of `GetWriterComponents`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriterInstance {
+    /// The running writer.
+    pub instance_id: WriterInstanceId,
+}
+
+/// Reply to `GetWriterComponents`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterComponents {
+    /// Its components that were added; in a backup without components, those on the volumes of the set.
+    pub components: Vec<BackupComponent>,
+}
+
+/// What a backup knows of one component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupComponent {
+    /// Database or file group.
+    #[serde(rename = "type")]
+    pub kind: ComponentKind,
+    /// Logical path and name.
+    #[serde(flatten)]
+    pub name: ComponentName,
+    /// The requester's words to its writer; none when there are none.
+    pub backup_options: Option<String>,
+    /// The stamp of the backup that this one builds on; none when there is none.
+    pub previous_backup_stamp: Option<String>,
+    /// What its writer said of it.
+    #[serde(flatten)]
+    pub data: ComponentData,
+    /// Why its writer gave it up; none while it did not.
+    pub failure: Option<VssError>,
+    /// What SetBackupSucceeded said; none until then.
+    pub backup_succeeded: Option<bool>,
 }
 
 /// Parameters of `IsVolumeSupported` and `AddToSnapshotSet`.
@@ -347,4 +462,22 @@ pub struct OperationCancelled {
     /// Where the operation stands.
     #[serde(flatten)]
     pub status: OperationStatus,
+}
+
+/// Parameters of `SetRestoreState`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRestoreState {
+    /// How the data comes back.
+    pub restore_type: RestoreType,
+}
+
+/// Parameters of `SetSelectedForRestore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSelectedForRestore {
+    /// The component.
+    pub component: ComponentReference,
+    /// True: it is restored.
+    pub selected: bool,
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use vss_model::{
-    AppLevel, BackupState, Component, ComponentName, Context, Declaration, Json, SessionId, SetId, ShadowId, Usage,
-    VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterState,
+    AppLevel, Attributes, BackupState, Component, ComponentData, ComponentName, Context, Declaration, Json, SessionId,
+    SetId, ShadowId, Usage, VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterState,
 };
 
 /// The name of the interface.
@@ -248,6 +248,9 @@ pub struct Event {
     pub set_id: Option<SetId>,
     /// What the set is for.
     pub context: Context,
+    /// `VSS_VOLSNAP_ATTR_*` bits: those of the context and those that the requester added.
+    #[serde(default)]
+    pub attributes: Attributes,
     /// What kind of backup it is.
     pub backup_state: BackupState,
     /// The writer's components that the backup concerns.
@@ -264,9 +267,23 @@ pub struct EventComponent {
     /// Logical path and name.
     #[serde(flatten)]
     pub name: ComponentName,
+    /// The requester's words for the writer; none when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_options: Option<String>,
+    /// The stamp that the writer gave to the backup that this one builds on; none when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_backup_stamp: Option<String>,
     /// Was it backed up? In BackupComplete only (spec R 2.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_succeeded: Option<bool>,
+}
+
+impl EventComponent {
+    /// The component, with nothing said of it.
+    #[must_use]
+    pub const fn of(name: ComponentName) -> Self {
+        Self { name, backup_options: None, previous_backup_stamp: None, backup_succeeded: None }
+    }
 }
 
 /// A volume of the set, as writers see it.
@@ -321,9 +338,23 @@ pub struct ComponentReply {
     /// Why it failed; left out: it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<VssCode>,
+    /// The application's own number for the failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_code: Option<u32>,
     /// Why, for a person.
     #[serde(default)]
     pub message: String,
+    /// What the backup is to keep of it; in the answers to PrepareBackup and PostSnapshot alone (spec R 5.2).
+    #[serde(flatten)]
+    pub data: ComponentData,
+}
+
+impl ComponentReply {
+    /// Nothing to say of this component, yet.
+    #[must_use]
+    pub fn of(name: ComponentName) -> Self {
+        Self { name, code: None, application_code: None, message: String::new(), data: ComponentData::default() }
+    }
 }
 
 impl EventReply {

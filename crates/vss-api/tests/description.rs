@@ -3,7 +3,9 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use vss_api::{ErrorParameters, blocks as b, interface, management as m, requester as r, server::Face, writer as w};
+use vss_api::{
+    ErrorParameters, blocks as b, interface, management as m, objects as o, requester as r, server::Face, writer as w,
+};
 use vss_model as model;
 use zlink::idl::{CustomType, Interface, Type};
 
@@ -79,6 +81,10 @@ fn values_are_those_of_the_types() {
         ("Work", variants::<model::Work>(json!("?"))),
         ("OperationState", variants::<r::OperationState>(json!("?"))),
         ("RevertState", variants::<b::RevertState>(json!("?"))),
+        ("ObjectType", variants::<model::ObjectType>(json!("?"))),
+        ("SnapshotProperty", variants::<model::SnapshotProperty>(json!("?"))),
+        ("SnapshotState", variants::<model::SnapshotState>(json!("?"))),
+        ("RestoreType", variants::<model::RestoreType>(json!("?"))),
     ]);
     let mut seen = BTreeSet::new();
     for text in [interface::REQUESTER, interface::MANAGEMENT, interface::WRITER] {
@@ -258,6 +264,8 @@ fn shadow() -> model::ShadowCopy {
         created_at: model::Instant::now(),
         attributes: model::Attributes::PERSISTENT,
         owner: 0,
+        originating_machine: "m".to_owned(),
+        service_machine: "m".to_owned(),
     }
 }
 
@@ -301,6 +309,7 @@ fn set() -> model::ShadowCopySet {
         hold_ms: 1,
         freeze_ms: 2,
         shadows: vec![shadow()],
+        snapshots_count: 1,
         writers: vec![model::WriterRecord {
             name: "w".to_owned(),
             class_id: model::WriterClassId::random(),
@@ -336,6 +345,40 @@ fn copying() -> vss_api::progress::CopyProgress {
         left_ms: Some(1),
     };
     vss_api::progress::CopyProgress { volume: "/".into(), progress }
+}
+
+fn component_data() -> model::ComponentData {
+    model::ComponentData {
+        backup_stamp: Some("1".to_owned()),
+        backup_metadata: Some("m".to_owned()),
+        partial_files: vec![model::PartialFile {
+            path: "/srv".into(),
+            file_name: "f".to_owned(),
+            ranges: model::Ranges::parse("0:1").unwrap(),
+            metadata: "m".to_owned(),
+        }],
+        differenced_files: vec![model::DifferencedFiles {
+            files: model::FileSet { path: "/srv".into(), pattern: "*".to_owned(), recursive: true },
+            last_modified: model::FileTime(1),
+        }],
+    }
+}
+
+fn provider() -> m::ProviderEntry {
+    let text = || "x".to_owned();
+    m::ProviderEntry {
+        id: model::ProviderId::random(),
+        name: text(),
+        version: text(),
+        provider_type: text(),
+        freeze_policy: text(),
+        kind: text(),
+        writable_phase: true,
+    }
+}
+
+fn properties() -> model::SnapshotProperties {
+    model::SnapshotProperties { exposed_path: Some("/".into()), ..model::SnapshotProperties::of(&set(), &shadow()) }
 }
 
 fn reference() -> r::ComponentReference {
@@ -395,7 +438,84 @@ fn messages_of_requesters_are_as_described() {
             &r::Call::InitializeForBackup(r::InitializeForBackup { requester: "x".to_owned() }),
             &r::SessionOpened { session_id: model::SessionId::random() },
         ),
-        sample(&r::Call::SetContext(r::SetContext { context: model::Context::Backup }), &nothing),
+        sample(
+            &r::Call::InitializeForRestore(r::InitializeForBackup { requester: "x".to_owned() }),
+            &r::SessionOpened { session_id: model::SessionId::random() },
+        ),
+        sample(
+            &r::Call::DisableWriterInstances(r::WriterInstances {
+                instance_ids: vec![model::WriterInstanceId::random()],
+            }),
+            &nothing,
+        ),
+        sample(
+            &r::Call::SetBackupOptions(r::SetBackupOptions { component: reference(), options: "o".to_owned() }),
+            &nothing,
+        ),
+        sample(
+            &r::Call::SetPreviousBackupStamp(r::SetPreviousBackupStamp {
+                component: reference(),
+                stamp: "s".to_owned(),
+            }),
+            &nothing,
+        ),
+        sample(
+            &r::Call::GetWriterComponents(r::WriterInstance { instance_id: model::WriterInstanceId::random() }),
+            &r::WriterComponents {
+                components: vec![r::BackupComponent {
+                    kind: model::ComponentKind::Database,
+                    name: component_name(),
+                    backup_options: Some("o".to_owned()),
+                    previous_backup_stamp: Some("s".to_owned()),
+                    data: component_data(),
+                    failure: Some(failure()),
+                    backup_succeeded: Some(true),
+                }],
+            },
+        ),
+        sample(
+            &r::Call::Query(o::Query {
+                queried_type: model::ObjectType::None,
+                returned_type: model::ObjectType::Snapshot,
+            }),
+            &o::Queried { result: 0, snapshots: vec![properties()], providers: vec![provider()] },
+        ),
+        sample(
+            &r::Call::GetSnapshotProperties(o::Snapshot { snapshot_id: shadow_id }),
+            &o::Properties { properties: properties() },
+        ),
+        sample(
+            &r::Call::SetSnapshotProperty(o::SetSnapshotProperty {
+                snapshot_id: shadow_id,
+                property: model::SnapshotProperty::ServiceMachine,
+                value: "m".to_owned(),
+            }),
+            &nothing,
+        ),
+        sample(
+            &r::Call::DeleteSnapshots(o::DeleteSnapshots {
+                object_id: shadow_id.to_string(),
+                object_type: model::ObjectType::Snapshot,
+                force: true,
+            }),
+            &o::SnapshotsDeleted { deleted: 1, first_not_deleted: Some(shadow_id), failure: Some(failure()) },
+        ),
+        sample(&r::Call::BreakSnapshotSet(o::BreakSnapshotSet { set_id: model::SetId::random(), flags: 1 }), &nothing),
+        sample(&r::Call::ImportSnapshots, &started),
+        sample(&r::Call::SetRestoreState(r::SetRestoreState { restore_type: model::RestoreType::ByCopy }), &nothing),
+        sample(
+            &r::Call::SetSelectedForRestore(r::SetSelectedForRestore { component: reference(), selected: true }),
+            &nothing,
+        ),
+        sample(&r::Call::PreRestore, &started),
+        sample(&r::Call::PostRestore, &started),
+        sample(
+            &r::Call::SetContext(r::SetContext {
+                context: model::Context::Backup,
+                attributes: model::Attributes::PLEX,
+            }),
+            &nothing,
+        ),
         sample(&r::Call::SetBackupState(r::SetBackupState { state: model::BackupState::default() }), &nothing),
         sample(&r::Call::EnableWriterClasses(classes.clone()), &nothing),
         sample(&r::Call::DisableWriterClasses(classes), &nothing),
@@ -555,6 +675,7 @@ fn messages_of_management_are_as_described() {
         volumes_per_set: 64,
         shadow_copies_per_volume: 512,
         backup_sessions: 64,
+        restore_sessions: 8,
         writer_freeze_ms: 1,
         writer_prepare_ms: 1,
         hold_ms: 1,
@@ -576,15 +697,7 @@ fn messages_of_management_are_as_described() {
         uid: 0,
         pid: 1,
     };
-    let provider = m::ProviderEntry {
-        id: model::ProviderId::random(),
-        name: text(),
-        version: text(),
-        provider_type: text(),
-        freeze_policy: text(),
-        kind: text(),
-        writable_phase: true,
-    };
+    let provider = provider();
     let volume = m::VolumeEntry {
         volume: "/".into(),
         volume_id: model::VolumeId::file_system("ext4", "u"),
@@ -638,6 +751,7 @@ fn messages_of_management_are_as_described() {
         sample(&m::Call::ListStorage, &m::StorageList { storage: vec![storage.clone()] }),
         sample(&m::Call::RemoveStorage(remove), &m::StorageList { storage: vec![storage] }),
         sample(&m::Call::DeleteShadows(selection), &m::Deleted { shadow_ids: vec![model::ShadowId::random()] }),
+        sample(&m::Call::AbortAllSnapshotsInProgress, &m::SetsAborted { sets: vec![model::SetId::random()] }),
     ];
     check(interface::MANAGEMENT, [samples, block_samples()].concat());
 }
@@ -690,7 +804,13 @@ fn messages_of_writers_are_as_described() {
         set_id: Some(model::SetId::random()),
         context: model::Context::Backup,
         backup_state: model::BackupState::default(),
-        components: vec![w::EventComponent { name: component_name(), backup_succeeded: Some(true) }],
+        attributes: model::Attributes::PLEX,
+        components: vec![w::EventComponent {
+            name: component_name(),
+            backup_options: Some("o".to_owned()),
+            previous_backup_stamp: Some("s".to_owned()),
+            backup_succeeded: Some(true),
+        }],
         volumes: vec![w::EventVolume {
             volume: "/".into(),
             volume_id: model::VolumeId::file_system("ext4", "u"),
@@ -709,7 +829,9 @@ fn messages_of_writers_are_as_described() {
         components: vec![w::ComponentReply {
             name: component_name(),
             code: Some(model::VssCode::WriterErrorTimeout),
+            application_code: Some(7),
             message: "x".to_owned(),
+            data: component_data(),
         }],
         other: BTreeMap::new(),
     };

@@ -15,7 +15,7 @@ use vss_api::{
     server::{LineError, WriterLine},
     writer::{Event, EventCall, EventReply, Identify, Identity, Register},
 };
-use vss_model::{BackupState, Context, SessionId, VssCode, VssError, WriterClassId, WriterState};
+use vss_model::{Attributes, BackupState, Context, SessionId, VssCode, VssError, WriterClassId, WriterState};
 
 fn register(name: &str) -> Register {
     Register::new(WriterClassId::random(), name)
@@ -26,6 +26,7 @@ fn event() -> Event {
         session_id: SessionId::random(),
         set_id: None,
         context: Context::Backup,
+        attributes: Attributes::empty(),
         backup_state: BackupState::default(),
         components: Vec::new(),
         volumes: Vec::new(),

@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod backup_components;
+pub mod backup_data;
 mod bits;
 pub mod bytes;
 pub mod claim;
@@ -24,6 +25,7 @@ pub mod json;
 pub mod level;
 pub mod limits;
 pub mod metadata;
+pub mod object;
 pub mod partial_file;
 pub mod path_text;
 pub mod pattern;
@@ -40,6 +42,7 @@ pub mod writer;
 
 pub use backup::{BackupState, BackupType};
 pub use backup_components::{BackupComponents, SessionComponent, WriterComponents};
+pub use backup_data::ComponentData;
 pub use bytes::Bytes;
 pub use claim::Claim;
 pub use component::{Component, ComponentFlags, ComponentKind, ComponentName};
@@ -54,6 +57,7 @@ pub use file_spec::{AlternateLocation, FileBackupMask, FileSet, FileSpec};
 pub use id::{OperationId, ProviderId, SessionId, SetId, ShadowId, WriterClassId, WriterInstanceId};
 pub use json::Json;
 pub use metadata::{DataSource, Declaration, WriterMetadata};
+pub use object::{ObjectType, SnapshotProperties, SnapshotProperty, SnapshotState};
 pub use partial_file::{ByteRange, DirectedTarget, PartialFile, Ranges};
 pub use progress::{Progress, Work};
 pub use proof::{GuardAnswer, HoldProof, HoldSpan, MemberProof, Span};

@@ -8,6 +8,18 @@ pub const VOLUMES_PER_SET: usize = 64;
 pub const SHADOW_COPIES_PER_VOLUME: usize = 512;
 /// Backup sessions open at once (spec P 1.2).
 pub const BACKUP_SESSIONS: usize = 64;
+/// Restore sessions open at once (spec P 10, row 20).
+pub const RESTORE_SESSIONS: usize = 8;
+/// Longest backup options or stamp of one component, in bytes.
+pub const BACKUP_WORDS: usize = 64 << 10;
+/// Options and stamps of all components that a requester may set in one session, in bytes.
+pub const BACKUP_WORDS_PER_SESSION: usize = 2 << 20;
+/// Longest backup metadata of one component, in bytes.
+pub const BACKUP_METADATA: usize = 1 << 20;
+/// Partial files, and differenced ones, of one component.
+pub const BACKUP_FILES: usize = 10_000;
+/// What all components of one writer may have kept with a backup, in bytes: one message has 4 MiB.
+pub const BACKUP_DATA_PER_WRITER: usize = 3 << 20;
 /// Nested btrfs subvolumes copied with their parent (design 5).
 pub const NESTED_SUBVOLUMES: usize = 4096;
 /// Writers registered at once, in all.

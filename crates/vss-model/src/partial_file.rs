@@ -1,7 +1,7 @@
 //! Parts of files: which ranges of a file an incremental backup takes (spec R 3.8, partial files and directed targets).
 
 use crate::{VssCode, VssError, limits, path_text};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -14,15 +14,26 @@ pub struct ByteRange {
     pub length: u64,
 }
 
-/// Which parts of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Which parts of a file. Serialised as the text that [`Ranges::parse`] reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ranges {
     /// These, at most [`limits::RANGES`].
     List(Vec<ByteRange>),
     /// Those in a ranges file, see [`ranges_in_file`].
-    #[serde(with = "path_text")]
     File(PathBuf),
+}
+
+impl Serialize for Ranges {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ranges {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(|error| serde::de::Error::custom(error.message))
+    }
 }
 
 impl Ranges {

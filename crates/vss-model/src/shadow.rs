@@ -51,6 +51,12 @@ pub struct ShadowCopy {
     pub attributes: Attributes,
     /// The uid that owns it.
     pub owner: u32,
+    /// The machine of the original volume; empty for a copy of an earlier release.
+    #[serde(default)]
+    pub originating_machine: String,
+    /// The machine whose service made it, or what SetSnapshotProperty said; empty for a copy of an earlier release.
+    #[serde(default)]
+    pub service_machine: String,
 }
 
 /// What became of one component of an involved writer.
@@ -97,8 +103,11 @@ pub struct ShadowCopySet {
     pub hold_ms: u64,
     /// Milliseconds from the first writer's Freeze to the last one's Thaw.
     pub freeze_ms: u64,
-    /// Its shadow copies, in the order in which the volumes were added.
+    /// Its shadow copies that are left, in the order in which the volumes were added.
     pub shadows: Vec<ShadowCopy>,
+    /// Shadow copies that it had when it was made (spec P 4.2); 0 for a set of an earlier release.
+    #[serde(default)]
+    pub snapshots_count: u32,
     /// The involved writers.
     pub writers: Vec<WriterRecord>,
     /// What it was made for.

@@ -69,11 +69,13 @@
 
 pub mod backup;
 pub mod components;
+mod components;
 mod failure;
 pub mod instance;
 pub mod launch;
 pub mod management;
 pub mod monitor;
+mod objects;
 pub mod request;
 pub mod requester;
 pub mod volumes;

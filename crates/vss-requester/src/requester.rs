@@ -8,13 +8,13 @@ use vss_api::Empty;
 use vss_api::client::Client;
 use vss_api::requester::{
     Call, ComponentReference, DoSnapshotSet, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata,
-    OperationReference, OperationStarted, OperationState, OperationStatus, SessionOpened, SetBackupState,
-    SetBackupSucceeded, SetContext, SetStarted, Statuses, UnexposeSnapshot, VolumeAdded, VolumeQuestion, VolumeSupport,
-    Wait, WriterClasses,
+    OperationCancelled, OperationReference, OperationStarted, OperationState, OperationStatus, SessionOpened,
+    SetBackupState, SetBackupSucceeded, SetContext, SetStarted, Statuses, UnexposeSnapshot, VolumeAdded,
+    VolumeQuestion, VolumeSupport, Wait, WriterClasses, WriterInstances,
 };
 use vss_model::{
-    BackupState, Context, CreationOptions, OperationId, SessionId, SetId, ShadowCopySet, ShadowId, VssCode, VssError,
-    WriterClassId, WriterMetadata, WriterStatus,
+    Attributes, BackupState, Context, CreationOptions, OperationId, SessionId, SetId, ShadowCopySet, ShadowId, VssCode,
+    VssError, WriterClassId, WriterInstanceId, WriterMetadata, WriterStatus,
 };
 
 /// Longest time that one `Wait` is left unanswered, so that a wish to stop is seen soon.
@@ -65,7 +65,15 @@ impl Requester {
     /// # Errors
     /// See the type.
     pub fn set_context(&mut self, context: Context) -> Result<(), VssError> {
-        self.order(&Call::SetContext(SetContext { context }))
+        self.set_context_and_attributes(context, Attributes::empty())
+    }
+
+    /// Chooses what the set is for, with `VSS_VOLSNAP_ATTR_*` bits added to it.
+    ///
+    /// # Errors
+    /// `E_INVALIDARG` and `VSS_E_UNSUPPORTED_CONTEXT` for bits that do not go with it (spec P 3.1).
+    pub fn set_context_and_attributes(&mut self, context: Context, attributes: Attributes) -> Result<(), VssError> {
+        self.order(&Call::SetContext(SetContext { context, attributes }))
     }
 
     /// Says what kind of backup it is.
@@ -90,6 +98,14 @@ impl Requester {
     /// See the type.
     pub fn disable_writer_classes(&mut self, class_ids: Vec<WriterClassId>) -> Result<(), VssError> {
         self.order(&Call::DisableWriterClasses(WriterClasses { class_ids }))
+    }
+
+    /// Keeps these running writers out; before [`Self::gather_writer_metadata`].
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn disable_writer_instances(&mut self, instance_ids: Vec<WriterInstanceId>) -> Result<(), VssError> {
+        self.order(&Call::DisableWriterInstances(WriterInstances { instance_ids }))
     }
 
     /// Asks every writer what it owns.
@@ -226,16 +242,16 @@ impl Requester {
         self.order(&Call::AbortBackup)
     }
 
-    fn call<Reply: DeserializeOwned>(&mut self, call: &Call) -> Result<Reply, VssError> {
+    pub(crate) fn call<Reply: DeserializeOwned>(&mut self, call: &Call) -> Result<Reply, VssError> {
         self.client.call_requester(call).map_err(failure::of_call)
     }
 
-    fn order(&mut self, call: &Call) -> Result<(), VssError> {
+    pub(crate) fn order(&mut self, call: &Call) -> Result<(), VssError> {
         self.call::<Empty>(call).map(drop)
     }
 
     /// Starts an operation and follows it to its end.
-    fn operate(&mut self, call: &Call, monitor: &mut dyn Monitor) -> Result<(), VssError> {
+    pub(crate) fn operate(&mut self, call: &Call, monitor: &mut dyn Monitor) -> Result<(), VssError> {
         let started: OperationStarted = self.call(call)?;
         let operation_id = started.operation_id;
         let mut seen_progress = 0;
@@ -271,7 +287,7 @@ impl Requester {
 
     fn cancel(&mut self, operation_id: OperationId) -> Result<(), VssError> {
         // Its end is read by the next Wait: cancelled, or finished when the wish came too late.
-        self.call::<OperationStatus>(&Call::Cancel(OperationReference { operation_id })).map(drop)
+        self.call::<OperationCancelled>(&Call::Cancel(OperationReference { operation_id })).map(drop)
     }
 }
 

@@ -115,7 +115,9 @@ impl State {
             }
             "Cancel" => {
                 self.cancelled = true;
-                self.status()
+                let mut status = self.status();
+                status["result"] = json!(0);
+                status
             }
             "Wait" => self.status(),
             _ => json!({}),

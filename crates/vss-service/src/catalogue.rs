@@ -205,6 +205,18 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Writes another machine into the record of one copy. Of a copy that is not there, nothing.
+    ///
+    /// # Errors
+    /// `VSS_E_UNEXPECTED` when it cannot be written.
+    pub fn set_service_machine(&self, shadow_id: ShadowId, machine: &str) -> Result<(), VssError> {
+        let Some(mut entry) = self.set_of(shadow_id) else { return Ok(()) };
+        for shadow in entry.set.shadows.iter_mut().filter(|shadow| shadow.id == shadow_id) {
+            machine.clone_into(&mut shadow.service_machine);
+        }
+        self.finish(&entry)
+    }
+
     /// Every finished set, newest first, from memory.
     #[must_use]
     pub fn sets(&self) -> Vec<SetEntry> {

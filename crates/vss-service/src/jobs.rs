@@ -15,10 +15,11 @@ use vss_api::event::{self, Event};
 use vss_api::requester::{VolumeAdded, VolumeQuestion, VolumeSupport};
 use vss_api::writer::EventKind;
 use vss_model::{
-    Context, CreationOptions, HoldProof, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
+    Attributes, Context, CreationOptions, HoldProof, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode,
+    VssError, limits,
 };
 use vss_provider::{PrepareRequest, Provider};
-use vss_session::{ComponentReference, Effect, Failure, Finished};
+use vss_session::{Chosen, ComponentReference, Effect, Failure, Finished};
 
 /// What a finished operation gives back.
 pub struct OperationOutcome {
@@ -69,7 +70,7 @@ pub async fn gather_metadata(
 /// Which writers a backup concerns.
 pub enum Involvement {
     /// Those whose components the requester chose.
-    Chosen(Vec<ComponentReference>),
+    Chosen(Vec<(ComponentReference, Chosen)>),
     /// Those with a component on one of these volumes.
     ByVolume(Vec<VolumeId>),
 }
@@ -94,8 +95,9 @@ async fn involve(writers: &mut SessionWriters, involvement: Involvement) -> Resu
         Involvement::Chosen(components) => {
             for writer in writers.iter_mut() {
                 let instance = writer.metadata.instance_id;
-                let of_it = components.iter().filter(|component| component.instance_id == instance);
-                writer.components = of_it.map(|component| component.name.clone()).collect();
+                let of_it = components.iter().filter(|(component, _)| component.instance_id == instance);
+                writer.words = of_it.map(|(component, words)| (component.name.clone(), words.clone())).collect();
+                writer.components = writer.words.keys().cloned().collect();
             }
         }
         Involvement::ByVolume(of_set) => {
@@ -202,8 +204,13 @@ pub struct Candidate {
 ///
 /// # Errors
 /// `E_INVALIDARG`, `VSS_E_OBJECT_NOT_FOUND`, `VSS_E_VOLUME_NOT_SUPPORTED` and the others of spec P 2.3,
-/// `VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED`, `VSS_E_REVERT_IN_PROGRESS`.
-pub async fn find_volume(environment: Arc<Environment>, question: VolumeQuestion) -> Result<Candidate, VssError> {
+/// `VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED`, `VSS_E_REVERT_IN_PROGRESS`, `VSS_E_UNSUPPORTED_CONTEXT`.
+pub async fn find_volume(
+    environment: Arc<Environment>,
+    question: VolumeQuestion,
+    context: Context,
+    attributes: Attributes,
+) -> Result<Candidate, VssError> {
     blocking::run("Finding the volume", limits::PROVIDER_IN_WINDOW, move || {
         let located = volumes::resolve(&question.volume)?;
         let volume = located.volume;
@@ -219,7 +226,9 @@ pub async fn find_volume(environment: Arc<Environment>, question: VolumeQuestion
             )
             .with_hint("Delete some: `vss delete --oldest VOLUME`"));
         }
-        let provider = Arc::clone(environment.providers.choose(&volume, question.provider.as_deref())?);
+        let provider = environment.providers.choose_for(&volume, question.provider.as_deref(), attributes)?;
+        providers::check_context(provider, context)?;
+        let provider = Arc::clone(provider);
         Ok(Candidate { shadow_id: ShadowId::random(), inner: located.inner, volume, provider })
     })
     .await

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use vss_model::{Volume, VssCode, VssError};
-use vss_provider::{Provider, Support};
+use vss_model::{Attributes, Context, Volume, VssCode, VssError};
+use vss_provider::{Provider, ProviderType, Support};
 
 /// The registered providers, in the order of choice.
 #[derive(Clone, Default)]
@@ -60,6 +60,40 @@ impl Providers {
         })
     }
 
+    /// As [`Self::choose`], of the providers that copy as these attribute bits ask: DIFFERENTIAL or PLEX (spec P 3.1).
+    ///
+    /// # Errors
+    /// Those of [`Self::choose`].
+    pub fn choose_for(
+        &self,
+        volume: &Volume,
+        name: Option<&str>,
+        attributes: Attributes,
+    ) -> Result<&Arc<dyn Provider>, VssError> {
+        let kinds = [(Attributes::DIFFERENTIAL, "differential"), (Attributes::PLEX, "plex")];
+        let Some((kind, word)) = kinds.into_iter().find(|(kind, _)| attributes.contains(*kind)) else {
+            return self.choose(volume, name);
+        };
+        let copies_so = |provider: &&Arc<dyn Provider>| provider.properties().capabilities.kind.attribute() == kind;
+        let place = volume.mount_point.display();
+        let hint = "Leave the attribute bit out, or name another provider";
+        if let Some(name) = name {
+            let provider = self.choose(volume, Some(name))?;
+            let refusal = || {
+                let message = format!("Provider {name} makes no {word} copy of {place}");
+                VssError::new(VssCode::VolumeNotSupportedByProvider, message).with_hint(hint)
+            };
+            return Some(provider).filter(copies_so).ok_or_else(refusal);
+        }
+        Self(self.0.iter().filter(copies_so).cloned().collect())
+            .choose(volume, None)
+            .and_then(|chosen| self.named(&chosen.properties().name))
+            .map_err(|error| {
+                VssError { message: format!("No {word} copy of {place} can be made: {}", error.message), ..error }
+                    .with_hint(hint)
+            })
+    }
+
     /// The first provider that can copy this volume.
     ///
     /// # Errors
@@ -75,6 +109,26 @@ impl Providers {
         }
         Err(if reasons.is_empty() { "none is registered".to_owned() } else { reasons.join("; ") })
     }
+}
+
+/// Does this provider make copies of this context (spec P 3.2)?
+///
+/// # Errors
+/// `VSS_E_UNSUPPORTED_CONTEXT`.
+pub fn check_context(provider: &Arc<dyn Provider>, context: Context) -> Result<(), VssError> {
+    let properties = provider.properties();
+    let (name, bits) = (&properties.name, context.attributes().bits());
+    let refuse = |why: &str| {
+        let message = format!("Provider {name} makes no copies of context {bits:#x}: {why}");
+        Err(VssError::new(VssCode::UnsupportedContext, message).with_hint("Choose another context"))
+    };
+    if context.is_client_accessible() && properties.provider_type != ProviderType::System {
+        return refuse("client-accessible ones are made by the system provider alone");
+    }
+    if context.is_persistent() && !properties.capabilities.persistent {
+        return refuse("its copies do not survive a reboot");
+    }
+    Ok(())
 }
 
 /// What the cut of a volume writes to.

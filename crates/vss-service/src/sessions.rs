@@ -12,7 +12,7 @@ use vss_api::requester::OperationState;
 use vss_api::server::Peer;
 use vss_api::writer::EventVolume;
 use vss_model::{CreationOptions, OperationId, SessionId, ShadowCopySet, WriterStatus, level};
-use vss_session::State;
+use vss_session::{Kind, State};
 
 /// Ended operations that `QueryStatus` still answers for.
 const REMEMBERED: usize = 16;
@@ -92,6 +92,7 @@ impl Session {
             session_id: self.id,
             set_id: draft.and_then(|draft| draft.set()).map(vss_session::SnapshotSet::id),
             context: draft.map(vss_session::Draft::context).unwrap_or_default(),
+            attributes: draft.map(vss_session::Draft::attributes).unwrap_or_default(),
             backup_state: draft.and_then(vss_session::Draft::backup_state).unwrap_or_default(),
             volumes: volumes(&self.members),
             teller: self.teller.clone(),
@@ -108,8 +109,9 @@ impl Session {
             requester: self.requester.clone(),
             uid: peer.uid,
             pid: peer.pid,
-            state: match self.state.backup() {
-                Some(backup) => format!("{:?}", backup.phase()),
+            state: match self.state.session() {
+                Some(session) if session.kind() == Kind::Restore => "Restore".to_owned(),
+                Some(session) => format!("{:?}", session.phase()),
                 None => "Created".to_owned(),
             },
             step: step.unwrap_or_default(),

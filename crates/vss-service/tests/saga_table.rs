@@ -202,6 +202,7 @@ async fn stage(wishes: Wishes) -> Stage {
         session_id: SessionId::random(),
         set_id: Some(set_id),
         context: Context::Backup,
+        attributes: Attributes::empty(),
         backup_state: BackupState::default(),
         teller: Teller::default(),
         volumes: vec![serde_json::from_value(serde_json::json!({

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use vss_model::{
-    BackupState, ComponentKind, ComponentName, Context, ProviderId, SetId, ShadowId, VolumeId, VssCode, VssError,
-    WriterClassId, WriterInstanceId, WriterMetadata, limits, selection,
+    Attributes, BackupState, ComponentKind, ComponentName, Context, ProviderId, SetId, ShadowId, VolumeId, VssCode,
+    VssError, WriterClassId, WriterInstanceId, WriterMetadata, limits, selection,
 };
 
 /// Which classes of writers take part (spec R 7.3).
@@ -14,13 +14,17 @@ pub struct WriterFilter {
     only: Option<BTreeSet<WriterClassId>>,
     /// Kept out, also when enabled before.
     never: BTreeSet<WriterClassId>,
+    /// Running writers that are kept out; others of their class are not.
+    never_instances: BTreeSet<WriterInstanceId>,
 }
 
 impl WriterFilter {
-    /// True when writers of this class take part.
+    /// True when this running writer of this class takes part.
     #[must_use]
-    pub fn allows(&self, class: WriterClassId) -> bool {
-        !self.never.contains(&class) && self.only.as_ref().is_none_or(|only| only.contains(&class))
+    pub fn allows(&self, class: WriterClassId, instance: WriterInstanceId) -> bool {
+        !self.never.contains(&class)
+            && !self.never_instances.contains(&instance)
+            && self.only.as_ref().is_none_or(|only| only.contains(&class))
     }
 
     /// The first call keeps every other class out; later calls add.
@@ -35,9 +39,13 @@ impl WriterFilter {
         self.never.extend(classes);
     }
 
-    /// Classes held.
+    pub(crate) fn disable_instances(&mut self, instances: Vec<WriterInstanceId>) {
+        self.never_instances.extend(instances);
+    }
+
+    /// Classes and running writers held.
     fn len(&self) -> usize {
-        self.never.len() + self.only.as_ref().map_or(0, BTreeSet::len)
+        self.never.len() + self.never_instances.len() + self.only.as_ref().map_or(0, BTreeSet::len)
     }
 }
 
@@ -58,6 +66,17 @@ impl fmt::Display for ComponentReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of writer instance {}", self.name, self.instance_id)
     }
+}
+
+/// What the requester says of one component that it added.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Chosen {
+    /// Words to its writer; empty when there are none.
+    pub backup_options: String,
+    /// The stamp that its writer gave to the backup that this one builds on; empty when there is none.
+    pub previous_backup_stamp: String,
+    /// Whether it is in the backup; none until SetBackupSucceeded.
+    pub succeeded: Option<bool>,
 }
 
 /// One volume of the set, and who copies it.
@@ -123,12 +142,12 @@ impl SnapshotSet {
 pub struct Draft {
     /// None until SetContext: the default.
     pub(crate) context: Option<Context>,
+    pub(crate) attributes: Attributes,
     pub(crate) backup_state: Option<BackupState>,
     pub(crate) filter: WriterFilter,
     /// None until GatherWriterMetadata has succeeded.
     pub(crate) writers: Option<Vec<WriterMetadata>>,
-    /// Each with what SetBackupSucceeded said.
-    pub(crate) components: BTreeMap<ComponentReference, Option<bool>>,
+    pub(crate) components: BTreeMap<ComponentReference, Chosen>,
     pub(crate) set: Option<SnapshotSet>,
     /// True from the start of PrepareForBackup: from then on writers expect BackupShutdown.
     pub(crate) writers_told: bool,
@@ -141,6 +160,12 @@ impl Draft {
     #[must_use]
     pub fn context(&self) -> Context {
         self.context.unwrap_or_default()
+    }
+
+    /// The attribute bits that the requester added to the context.
+    #[must_use]
+    pub const fn attributes(&self) -> Attributes {
+        self.attributes
     }
 
     /// What SetBackupState said last; none until then.
@@ -161,9 +186,9 @@ impl Draft {
         self.writers.as_deref()
     }
 
-    /// The components that were added, each with what SetBackupSucceeded said of it.
-    pub fn components(&self) -> impl ExactSizeIterator<Item = (&ComponentReference, Option<bool>)> {
-        self.components.iter().map(|(component, succeeded)| (component, *succeeded))
+    /// The components that were added, each with what the requester said of it.
+    pub fn components(&self) -> impl ExactSizeIterator<Item = (&ComponentReference, &Chosen)> {
+        self.components.iter()
     }
 
     /// The set; none until StartSnapshotSet.
@@ -196,12 +221,38 @@ impl Draft {
         self.writers_told
     }
 
-    pub(crate) fn check_classes(&self, classes: &[WriterClassId]) -> Result<(), VssError> {
-        if self.filter.len() + classes.len() > limits::WRITERS {
+    /// May so many more writer classes and instances be held?
+    pub(crate) fn check_filter(&self, more: usize) -> Result<(), VssError> {
+        if self.filter.len() + more > limits::WRITERS {
             return Err(VssError::new(
                 VssCode::InvalidArgument,
                 format!("More than {} writer classes were enabled or disabled in one session", limits::WRITERS),
             ));
+        }
+        Ok(())
+    }
+
+    /// May these words be kept for a component? `old` is what they replace.
+    pub(crate) fn check_words(
+        &self,
+        component: &ComponentReference,
+        words: &str,
+        old: fn(&Chosen) -> &String,
+    ) -> Result<(), VssError> {
+        self.check_chosen(component)?;
+        let replaced = self.components.get(component).map_or(0, |chosen| old(chosen).len());
+        let of_one = |chosen: &Chosen| chosen.backup_options.len() + chosen.previous_backup_stamp.len();
+        let others = self.components.values().map(of_one).sum::<usize>() - replaced;
+        if words.len() > limits::BACKUP_WORDS || others + words.len() > limits::BACKUP_WORDS_PER_SESSION {
+            return Err(VssError::new(
+                VssCode::InvalidArgument,
+                format!("Options or stamp of component {component} have {} bytes", words.len()),
+            )
+            .with_hint(format!(
+                "At most {} bytes each and {} in one session",
+                limits::BACKUP_WORDS,
+                limits::BACKUP_WORDS_PER_SESSION
+            )));
         }
         Ok(())
     }

@@ -2,13 +2,15 @@
 
 use crate::{ComponentReference, Member};
 use std::fmt;
-use vss_model::{BackupState, Context, SetId, VssError, WriterClassId, WriterMetadata};
+use vss_model::{Attributes, BackupState, Context, SetId, VssError, WriterClassId, WriterInstanceId, WriterMetadata};
 
 /// A call of the requester, by name alone. What [`permits`](crate::permits) decides on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// Begins the session.
+    /// Begins a session for a backup, for queries, or for both.
     InitializeForBackup,
+    /// Begins a session for a restore.
+    InitializeForRestore,
     /// Chooses what the set is for.
     SetContext,
     /// Says what kind of backup it is.
@@ -17,12 +19,20 @@ pub enum Call {
     EnableWriterClasses,
     /// Keeps these classes out.
     DisableWriterClasses,
+    /// Keeps these running writers out.
+    DisableWriterInstances,
     /// Asks the writers what they own (asynchronous).
     GatherWriterMetadata,
     /// What the writers answered (a query).
     GetWriterMetadata,
     /// Chooses a component.
     AddComponent,
+    /// Words of the requester to the writer of a component.
+    SetBackupOptions,
+    /// The stamp that a component's writer gave to the backup that this one builds on.
+    SetPreviousBackupStamp,
+    /// What the backup knows of one writer's components.
+    GetWriterComponents,
     /// Can this volume be copied (a query).
     IsVolumeSupported,
     /// Begins the set.
@@ -45,19 +55,63 @@ pub enum Call {
     BackupComplete,
     /// Tells the writers that the backup will not complete.
     AbortBackup,
+    /// Finished copies, or providers (a query).
+    Query,
+    /// One finished copy (a query).
+    GetSnapshotProperties,
+    /// Changes a property of a finished copy.
+    SetSnapshotProperty,
+    /// Deletes finished copies.
+    DeleteSnapshots,
+    /// Makes finished copies volumes of their own.
+    BreakSnapshotSet,
+    /// Brings copies in from another machine.
+    ImportSnapshots,
+    /// Says how the data comes back.
+    SetRestoreState,
+    /// Chooses a component for restore.
+    SetSelectedForRestore,
+    /// Tells the writers that a restore begins.
+    PreRestore,
+    /// Tells the writers that a restore is done.
+    PostRestore,
+}
+
+/// What a session is for: it is one of them, and stays it (spec R 1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Kind {
+    /// A backup, or queries alone.
+    #[default]
+    Backup,
+    /// A restore.
+    Restore,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Backup => "backup",
+            Self::Restore => "restore",
+        })
+    }
 }
 
 impl Call {
-    /// Every call, in the order of a backup.
-    pub const ALL: [Self; 19] = [
+    /// Every call, in the order of a backup; then those of objects and of a restore.
+    pub const ALL: [Self; 34] = [
         Self::InitializeForBackup,
+        Self::InitializeForRestore,
         Self::SetContext,
         Self::SetBackupState,
         Self::EnableWriterClasses,
         Self::DisableWriterClasses,
+        Self::DisableWriterInstances,
         Self::GatherWriterMetadata,
         Self::GetWriterMetadata,
         Self::AddComponent,
+        Self::SetBackupOptions,
+        Self::SetPreviousBackupStamp,
+        Self::GetWriterComponents,
         Self::IsVolumeSupported,
         Self::StartSnapshotSet,
         Self::AddToSnapshotSet,
@@ -69,12 +123,64 @@ impl Call {
         Self::SetBackupSucceeded,
         Self::BackupComplete,
         Self::AbortBackup,
+        Self::Query,
+        Self::GetSnapshotProperties,
+        Self::SetSnapshotProperty,
+        Self::DeleteSnapshots,
+        Self::BreakSnapshotSet,
+        Self::ImportSnapshots,
+        Self::SetRestoreState,
+        Self::SetSelectedForRestore,
+        Self::PreRestore,
+        Self::PostRestore,
     ];
 
     /// True for a call that only reads: it is answered also while an operation runs and after the backup's end.
     #[must_use]
     pub const fn is_query(self) -> bool {
-        matches!(self, Self::GetWriterMetadata | Self::IsVolumeSupported | Self::GetWriterStatus | Self::GetSnapshotSet)
+        matches!(
+            self,
+            Self::GetWriterMetadata
+                | Self::IsVolumeSupported
+                | Self::GetWriterStatus
+                | Self::GetSnapshotSet
+                | Self::Query
+                | Self::GetSnapshotProperties
+        )
+    }
+
+    /// True for the calls about finished copies, whoever made them: any session may make them, at any time.
+    #[must_use]
+    pub const fn is_of_objects(self) -> bool {
+        matches!(
+            self,
+            Self::Query
+                | Self::GetSnapshotProperties
+                | Self::SetSnapshotProperty
+                | Self::DeleteSnapshots
+                | Self::BreakSnapshotSet
+        )
+    }
+
+    /// The only kind of session that has this call; none when both have it.
+    #[must_use]
+    pub const fn only_in(self) -> Option<Kind> {
+        match self {
+            Self::SetRestoreState | Self::SetSelectedForRestore | Self::PreRestore | Self::PostRestore => {
+                Some(Kind::Restore)
+            }
+            Self::InitializeForBackup
+            | Self::InitializeForRestore
+            | Self::EnableWriterClasses
+            | Self::DisableWriterClasses
+            | Self::DisableWriterInstances
+            | Self::GatherWriterMetadata
+            | Self::GetWriterMetadata
+            | Self::GatherWriterStatus
+            | Self::GetWriterStatus => None,
+            _ if self.is_of_objects() => None,
+            _ => Some(Kind::Backup),
+        }
     }
 }
 
@@ -175,18 +281,36 @@ impl Finished {
 pub enum Event {
     /// The session begins.
     InitializeForBackup,
-    /// What the set is for; once a session.
-    SetContext(Context),
+    /// A session for a restore begins.
+    InitializeForRestore,
+    /// What the set is for, and the attribute bits that the requester adds; once a session.
+    SetContext(Context, Attributes),
     /// What kind of backup it is; the last one before PrepareForBackup counts.
     SetBackupState(BackupState),
     /// Only these classes; a later call adds more.
     EnableWriterClasses(Vec<WriterClassId>),
     /// Not these classes.
     DisableWriterClasses(Vec<WriterClassId>),
+    /// Not these running writers.
+    DisableWriterInstances(Vec<WriterInstanceId>),
     /// Starts the operation.
     GatherWriterMetadata,
     /// A component of a writer that answered.
     AddComponent(ComponentReference),
+    /// Words to the writer of a component that was added; the last ones count.
+    SetBackupOptions {
+        /// A component that was added.
+        component: ComponentReference,
+        /// The words, which only the writer understands.
+        options: String,
+    },
+    /// The stamp of the backup that this one builds on; the last one counts.
+    SetPreviousBackupStamp {
+        /// A component that was added.
+        component: ComponentReference,
+        /// What the component's writer said then.
+        stamp: String,
+    },
     /// The set with this new id; the conductor **holds the creation lock** already.
     StartSnapshotSet(SetId),
     /// A volume that its provider **has taken** already (BeginPrepare).
@@ -226,7 +350,11 @@ impl Event {
     pub const fn call(&self) -> Option<Call> {
         Some(match self {
             Self::InitializeForBackup => Call::InitializeForBackup,
-            Self::SetContext(_) => Call::SetContext,
+            Self::InitializeForRestore => Call::InitializeForRestore,
+            Self::SetContext(..) => Call::SetContext,
+            Self::DisableWriterInstances(_) => Call::DisableWriterInstances,
+            Self::SetBackupOptions { .. } => Call::SetBackupOptions,
+            Self::SetPreviousBackupStamp { .. } => Call::SetPreviousBackupStamp,
             Self::SetBackupState(_) => Call::SetBackupState,
             Self::EnableWriterClasses(_) => Call::EnableWriterClasses,
             Self::DisableWriterClasses(_) => Call::DisableWriterClasses,

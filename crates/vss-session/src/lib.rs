@@ -1,4 +1,4 @@
-//! The backup session as a pure state machine: which call may follow which, and what has to be done about it.
+//! A session (backup, query or restore) as a pure state machine: which call may follow which, and what has to be done about it.
 //!
 //! [`State`] says where a session stands and what it has gathered ([`Draft`]); [`step`] takes an [`Event`] and answers
 //! with the next state and a list of [`Effect`]s, or with the refusal that the requester gets. [`permits`] and [`check`]
@@ -13,8 +13,8 @@ pub mod event;
 pub mod machine;
 pub mod order;
 
-pub use draft::{ComponentReference, Draft, Member, Progress, SnapshotSet, WriterFilter};
+pub use draft::{Chosen, ComponentReference, Draft, Member, Progress, SnapshotSet, WriterFilter};
 pub use effect::Effect;
-pub use event::{Call, Event, Failure, Finished, Operation};
-pub use machine::{Backup, Ending, Phase, Running, State, step};
+pub use event::{Call, Event, Failure, Finished, Kind, Operation};
+pub use machine::{Ending, Phase, Running, Session, State, step};
 pub use order::{check, permits};

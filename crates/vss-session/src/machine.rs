@@ -25,40 +25,44 @@
 //!  RequesterGone  every state --> Released
 //! ```
 //!
+//! A restore begins with InitializeForRestore and stays in Drafting; what it has besides the calls about writers and finished
+//! copies comes with the restore.
+//!
 //! Both ends give up what is under way: Abort to writers (in Prepared and SnapshotFailed; after SnapshotDone they are past
 //! PostSnapshot and get none), the open set forgotten, the creation lock given back. RequesterGone then sends BackupShutdown
 //! to the writers that were told anything, and deletes the finished set of an auto-release context.
 //!
-//! Names in parentheses are asynchronous: the phase stays and [`Backup::running`] says what runs, until
+//! Names in parentheses are asynchronous: the phase stays and [`Session::running`] says what runs, until
 //! [`OperationFinished`](Event::OperationFinished). Meanwhile only queries, AbortBackup, a cancel and the requester's end are
 //! accepted. AbortBackup and the end cancel the operation at once, and have their own effects when the operation has really
 //! ended: so the creation lock is never given back under a set that is still being made, and an operation that succeeded all
 //! the same is seen as such.
 
-use crate::{Draft, Effect, Event, Finished, Operation, Progress, SnapshotSet, check};
+use crate::{Chosen, Draft, Effect, Event, Finished, Kind, Operation, Progress, SnapshotSet, check};
 use vss_model::VssError;
 
 /// Where a session stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum State {
-    /// Opened; only InitializeForBackup can follow.
+    /// Opened; only InitializeForBackup or InitializeForRestore can follow.
     #[default]
     Created,
-    /// A backup.
-    Backup(Box<Backup>),
+    /// Begun.
+    Open(Box<Session>),
     /// Ended. Nothing follows any more.
     Released,
 }
 
-/// A backup session.
+/// A session that has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Backup {
+pub struct Session {
+    kind: Kind,
     draft: Draft,
     phase: Phase,
     running: Option<Running>,
 }
 
-/// How far a backup has come.
+/// How far a backup has come; a restore stays at the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
     /// The requester says what it wants.
@@ -109,25 +113,25 @@ impl State {
         answer
     }
 
-    /// The backup; none before InitializeForBackup and after the session's end.
+    /// The session; none before it begins and after its end.
     #[must_use]
-    pub fn backup(&self) -> Option<&Backup> {
+    pub fn session(&self) -> Option<&Session> {
         match self {
-            Self::Backup(backup) => Some(backup),
+            Self::Open(session) => Some(session),
             Self::Created | Self::Released => None,
         }
     }
 
-    /// What the session has gathered; none before InitializeForBackup and after the session's end.
+    /// What the session has gathered; none before it begins and after its end.
     #[must_use]
     pub fn draft(&self) -> Option<&Draft> {
-        self.backup().map(Backup::draft)
+        self.session().map(Session::draft)
     }
 
     /// The operation that runs.
     #[must_use]
     pub fn running(&self) -> Option<Running> {
-        self.backup().and_then(Backup::running)
+        self.session().and_then(Session::running)
     }
 
     /// True when the session is over and nothing of it is left to do.
@@ -148,15 +152,24 @@ pub fn step(state: State, event: Event) -> (State, Result<Vec<Effect>, VssError>
         return (state, Err(refusal));
     }
     let (next, effects) = match (state, event) {
-        (State::Created, Event::InitializeForBackup) => (State::Backup(Box::default()), Vec::new()),
+        (State::Created, Event::InitializeForBackup) => (State::Open(Box::default()), Vec::new()),
+        (State::Created, Event::InitializeForRestore) => {
+            (State::Open(Box::new(Session { kind: Kind::Restore, ..Session::default() })), Vec::new())
+        }
         (State::Created, Event::RequesterGone) => (State::Released, Vec::new()),
-        (State::Backup(backup), event) => backup.step(event),
+        (State::Open(session), event) => session.step(event),
         (state @ (State::Created | State::Released), _) => (state, Vec::new()),
     };
     (next, Ok(effects))
 }
 
-impl Backup {
+impl Session {
+    /// What it is for.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// What the session has gathered.
     #[must_use]
     pub const fn draft(&self) -> &Draft {
@@ -217,7 +230,7 @@ impl Backup {
                 Vec::new()
             }
         };
-        (State::Backup(self), effects)
+        (State::Open(self), effects)
     }
 
     /// An operation starts.
@@ -319,16 +332,28 @@ impl Draft {
     /// Takes in what a synchronous call says.
     fn note(&mut self, event: Event) {
         match event {
-            Event::SetContext(context) => self.context = Some(context),
+            Event::SetContext(context, attributes) => {
+                self.context = Some(context);
+                self.attributes = attributes;
+            }
             Event::SetBackupState(state) => self.backup_state = Some(state),
             // Once the writers were asked, the filter is of no use any more (spec R 1.3, row 5).
             Event::EnableWriterClasses(classes) if self.writers.is_none() => self.filter.enable(classes),
             Event::DisableWriterClasses(classes) if self.writers.is_none() => self.filter.disable(classes),
+            Event::DisableWriterInstances(instances) if self.writers.is_none() => {
+                self.filter.disable_instances(instances);
+            }
             Event::AddComponent(component) => {
-                self.components.insert(component, None);
+                self.components.insert(component, Chosen::default());
+            }
+            Event::SetBackupOptions { component, options } => {
+                self.components.entry(component).or_default().backup_options = options;
+            }
+            Event::SetPreviousBackupStamp { component, stamp } => {
+                self.components.entry(component).or_default().previous_backup_stamp = stamp;
             }
             Event::SetBackupSucceeded { component, succeeded } => {
-                self.components.insert(component, Some(succeeded));
+                self.components.entry(component).or_default().succeeded = Some(succeeded);
             }
             Event::StartSnapshotSet(set_id) => self.set = Some(SnapshotSet::new(set_id)),
             Event::AddToSnapshotSet(member) => {

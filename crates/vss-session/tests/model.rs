@@ -10,8 +10,8 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use vss_model::{
-    AppLevel, BackupState, Component, ComponentKind, ComponentName, Context, Declaration, ProviderId, SetId, ShadowId,
-    Usage, VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata,
+    AppLevel, Attributes, BackupState, Component, ComponentKind, ComponentName, Context, Declaration, ProviderId,
+    SetId, ShadowId, Usage, VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata,
 };
 use vss_session::{
     Call, ComponentReference, Effect, Event, Failure, Finished, Member, Operation, State, check, permits,
@@ -40,6 +40,8 @@ enum Action {
     AddComponent(u8),
     AddVolume(u8),
     SetBackupSucceeded(u8),
+    SetStamp(u8),
+    SetOptions(u8),
     Cancel,
     Finish(Operation, End),
     Gone,
@@ -67,13 +69,26 @@ impl Action {
     ];
 
     fn all() -> Vec<Self> {
-        let with_arguments = [Call::SetContext, Call::AddComponent, Call::AddToSnapshotSet, Call::SetBackupSucceeded];
+        let with_arguments = [
+            Call::SetContext,
+            Call::AddComponent,
+            Call::AddToSnapshotSet,
+            Call::SetBackupSucceeded,
+            Call::SetBackupOptions,
+            Call::SetPreviousBackupStamp,
+        ];
         let mut all: Vec<Self> =
             Call::ALL.into_iter().filter(|call| !with_arguments.contains(call)).map(Self::Call).collect();
-        all.extend(Context::ALL.map(Self::SetContext));
-        all.extend(
-            (0..=COMPONENTS).flat_map(|n| [Self::AddComponent(n), Self::AddVolume(n), Self::SetBackupSucceeded(n)]),
-        );
+        all.extend(Context::CREATING.into_iter().chain([Context::All]).map(Self::SetContext));
+        all.extend((0..=COMPONENTS).flat_map(|n| {
+            [
+                Self::AddComponent(n),
+                Self::AddVolume(n),
+                Self::SetBackupSucceeded(n),
+                Self::SetStamp(n),
+                Self::SetOptions(n),
+            ]
+        }));
         for operation in OPERATIONS {
             all.extend([End::Succeeds, End::Fails, End::IsCancelled].map(|end| Self::Finish(operation, end)));
         }
@@ -84,9 +99,11 @@ impl Action {
     /// None for a query, which is no event.
     fn event(self) -> Option<Event> {
         Some(match self {
-            Self::SetContext(context) => Event::SetContext(context),
+            Self::SetContext(context) => Event::SetContext(context, Attributes::empty()),
             Self::AddComponent(n) => Event::AddComponent(component(n)),
             Self::SetBackupSucceeded(n) => Event::SetBackupSucceeded { component: component(n), succeeded: true },
+            Self::SetStamp(n) => Event::SetPreviousBackupStamp { component: component(n), stamp: "s".into() },
+            Self::SetOptions(n) => Event::SetBackupOptions { component: component(n), options: "o".into() },
             Self::AddVolume(n) => Event::AddToSnapshotSet(Member {
                 shadow_id: ShadowId::from_u128(n.into()),
                 volume: VolumeId::file_system("ext4", &n.to_string()),
@@ -97,6 +114,8 @@ impl Action {
             Self::Finish(operation, end) => Event::OperationFinished(finished(operation, end)),
             Self::Call(call) => match call {
                 Call::InitializeForBackup => Event::InitializeForBackup,
+                Call::InitializeForRestore => Event::InitializeForRestore,
+                Call::DisableWriterInstances => Event::DisableWriterInstances(vec![INSTANCE]),
                 Call::SetBackupState => Event::SetBackupState(BackupState::default()),
                 Call::EnableWriterClasses => Event::EnableWriterClasses(vec![CLASS]),
                 Call::DisableWriterClasses => Event::DisableWriterClasses(vec![CLASS]),
@@ -152,6 +171,7 @@ fn writer() -> WriterMetadata {
 #[derive(Debug, Clone, Default)]
 struct Flags {
     initialized: bool,
+    restore: bool,
     released: bool,
     context: Option<Context>,
     stated: bool,
@@ -185,8 +205,26 @@ impl Flags {
             Action::AddComponent(_) => Call::AddComponent,
             Action::AddVolume(_) => Call::AddToSnapshotSet,
             Action::SetBackupSucceeded(_) => Call::SetBackupSucceeded,
+            Action::SetStamp(_) => Call::SetPreviousBackupStamp,
+            Action::SetOptions(_) => Call::SetBackupOptions,
         };
-        if self.released || self.initialized == (call == Call::InitializeForBackup) {
+        let begins = matches!(call, Call::InitializeForBackup | Call::InitializeForRestore);
+        if self.released || self.initialized == begins {
+            return bad(true);
+        }
+        let of_writers = matches!(
+            call,
+            Call::EnableWriterClasses
+                | Call::DisableWriterClasses
+                | Call::DisableWriterInstances
+                | Call::GatherWriterMetadata
+                | Call::GetWriterMetadata
+                | Call::GatherWriterStatus
+                | Call::GetWriterStatus
+        );
+        let of_restore =
+            matches!(call, Call::SetRestoreState | Call::SetSelectedForRestore | Call::PreRestore | Call::PostRestore);
+        if !begins && !of_writers && !call.is_of_objects() && self.restore != of_restore {
             return bad(true);
         }
         if self.running.is_some() && call != Call::AbortBackup && !call.is_query() {
@@ -197,15 +235,25 @@ impl Flags {
         // The snapshot is behind us, or there is none to be made.
         let copied = self.made || (self.prepared && !self.started);
         let order = match call {
-            Call::InitializeForBackup | Call::AbortBackup | Call::IsVolumeSupported => false,
+            _ if call.is_of_objects() || begins => false,
+            _ if of_restore => return Some(VssCode::NotImplemented),
+            Call::AbortBackup | Call::IsVolumeSupported => false,
             Call::SetContext => {
                 late || self.context.is_some() || self.started || self.told || !self.components.is_empty()
             }
             Call::SetBackupState => late,
-            Call::EnableWriterClasses | Call::DisableWriterClasses => self.completed || self.aborted,
+            Call::EnableWriterClasses | Call::DisableWriterClasses | Call::DisableWriterInstances => {
+                self.completed || self.aborted
+            }
             Call::GatherWriterMetadata => late || self.gathered,
             Call::GetWriterMetadata => !self.gathered,
-            Call::AddComponent => late || !writers || !self.gathered,
+            Call::AddComponent | Call::SetBackupOptions | Call::SetPreviousBackupStamp => {
+                late || !writers || !self.gathered
+            }
+            Call::GetWriterComponents => !writers || !self.gathered,
+            Call::StartSnapshotSet if !late && self.context == Some(Context::All) => {
+                return Some(VssCode::UnsupportedContext);
+            }
             Call::StartSnapshotSet => late || self.started,
             Call::AddToSnapshotSet => late || !self.started,
             Call::PrepareForBackup => late || !writers || !self.stated || !self.gathered,
@@ -213,16 +261,22 @@ impl Flags {
                 let finished = self.made || self.failed || self.completed || self.aborted;
                 finished || !self.started || (writers && !(self.gathered && self.prepared))
             }
-            Call::GatherWriterStatus => !self.told,
+            Call::GatherWriterStatus => !(self.told || self.restore && self.gathered),
             Call::GetWriterStatus => !self.status,
             Call::GetSnapshotSet => !self.made,
             Call::SetBackupSucceeded | Call::BackupComplete => !writers || !copied || self.completed || self.aborted,
+            Call::ImportSnapshots => true,
+            _ => unreachable!("{call} is of one of the groups above"),
         };
         bad(order).or(match action {
             Action::AddComponent(n) if n >= COMPONENTS => Some(VssCode::ObjectNotFound),
             Action::AddComponent(n) if self.components.contains(&n) => Some(VssCode::ObjectAlreadyExists),
             Action::AddVolume(n) if self.volumes.contains(&n) => Some(VssCode::ObjectAlreadyExists),
-            Action::SetBackupSucceeded(n) if !self.components.contains(&n) => Some(VssCode::ObjectNotFound),
+            Action::SetBackupSucceeded(n) | Action::SetStamp(n) | Action::SetOptions(n)
+                if !self.components.contains(&n) =>
+            {
+                Some(VssCode::ObjectNotFound)
+            }
             _ => None,
         })
     }
@@ -239,7 +293,7 @@ impl Flags {
             Action::SetContext(context) => self.context = Some(context),
             Action::AddComponent(n) => drop(self.components.insert(n)),
             Action::AddVolume(n) => drop(self.volumes.insert(n)),
-            Action::SetBackupSucceeded(_) | Action::Cancel => {}
+            Action::SetBackupSucceeded(_) | Action::SetStamp(_) | Action::SetOptions(_) | Action::Cancel => {}
             Action::Gone => {
                 self.gone = true;
                 self.released = self.running.is_none();
@@ -261,6 +315,7 @@ impl Flags {
             }
             Action::Call(call) => match call {
                 Call::InitializeForBackup => self.initialized = true,
+                Call::InitializeForRestore => (self.initialized, self.restore) = (true, true),
                 Call::SetBackupState => self.stated = true,
                 Call::StartSnapshotSet => self.started = true,
                 Call::GatherWriterMetadata => self.running = Some(Operation::GatherWriterMetadata),

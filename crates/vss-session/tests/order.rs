@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use vss_model::{
-    AppLevel, BackupState, Component, ComponentKind, ComponentName, Context, Declaration, ProviderId, SetId, ShadowId,
-    Usage, VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, limits,
+    AppLevel, Attributes, BackupState, Component, ComponentKind, ComponentName, Context, Declaration, ProviderId,
+    SetId, ShadowId, Usage, VolumeId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata, limits,
 };
 use vss_session::{Call, ComponentReference, Effect, Event, Failure, Finished, Member, Phase, State, permits};
 
@@ -68,6 +68,18 @@ fn failed() -> Failure {
     VssError::new(VssCode::ProviderVeto, "A provider refused").into()
 }
 
+fn context(context: Context) -> Event {
+    Event::SetContext(context, Attributes::empty())
+}
+
+fn stamp(path: &str) -> Event {
+    Event::SetPreviousBackupStamp { component: component(path), stamp: "then".into() }
+}
+
+fn options(path: &str, length: usize) -> Event {
+    Event::SetBackupOptions { component: component(path), options: "x".repeat(length) }
+}
+
 // Parts of a backup, to be strung together.
 fn begun() -> Vec<Event> {
     vec![Event::InitializeForBackup]
@@ -92,7 +104,10 @@ fn completed() -> Vec<Event> {
     vec![Event::BackupComplete, Event::OperationFinished(Finished::BackupComplete(Ok(())))]
 }
 fn without_writers() -> Vec<Event> {
-    vec![Event::SetContext(Context::FileShareBackup)]
+    vec![context(Context::FileShareBackup)]
+}
+fn restore() -> Vec<Event> {
+    vec![Event::InitializeForRestore]
 }
 fn no() -> Vec<Event> {
     Vec::new()
@@ -131,9 +146,9 @@ violations! {
     // A second time, or out of sequence.
     second_initialize: [begun()], Event::InitializeForBackup => BadState, "second time", "new session";
     second_gather: [begun(), gathered()], Event::GatherWriterMetadata => BadState, "second time", "new session";
-    second_set_context: [begun(), without_writers()], Event::SetContext(Context::Backup) => BadState, "second time", "new session";
-    set_context_after_set: [begun(), with_set()], Event::SetContext(Context::Backup) => BadState, "after StartSnapshotSet", "InitializeForBackup";
-    set_context_after_component: [begun(), gathered(), vec![add("writerData")]], Event::SetContext(Context::NasRollback)
+    second_set_context: [begun(), without_writers()], context(Context::Backup) => BadState, "second time", "new session";
+    set_context_after_set: [begun(), with_set()], context(Context::Backup) => BadState, "after StartSnapshotSet", "InitializeForBackup";
+    set_context_after_component: [begun(), gathered(), vec![add("writerData")]], context(Context::NasRollback)
         => BadState, "after AddComponent", "InitializeForBackup";
     second_start: [begun(), with_set()], Event::StartSnapshotSet(SET) => BadState, "second time", "AddToSnapshotSet";
     second_prepare: [begun(), stated(), gathered(), prepared()], Event::PrepareForBackup => BadState, "after PrepareForBackup", "new session";
@@ -207,6 +222,31 @@ violations! {
     part_of_what_is_in: [begun(), gathered(), vec![add("writerData")]], add(r"writerData\Usage") => InvalidArgument, "as part of writerData", "Leave";
     whole_of_what_is_in: [begun(), gathered(), vec![add(r"writerData\Usage")]], add("writerData") => InvalidArgument, r"contains writerData\Usage", "one of the two";
 
+    // A call of a backup in a restore, and the reverse; an abort is none of a restore's.
+    backup_call_in_a_restore: [restore()], Event::StartSnapshotSet(SET) => BadState, "in a restore session", "backup session";
+    stamp_in_a_restore: [restore(), gathered()], stamp("writerData") => BadState, "in a restore session", "backup session";
+    abort_in_a_restore: [restore()], Event::AbortBackup => BadState, "in a restore session", "backup session";
+    restore_after_backup: [begun()], Event::InitializeForRestore => BadState, "second time", "new session";
+    backup_after_restore: [restore()], Event::InitializeForBackup => BadState, "second time", "new session";
+    second_gather_in_a_restore: [restore(), gathered()], Event::GatherWriterMetadata => BadState, "second time", "new session";
+
+    // Contexts and their bits.
+    no_set_in_the_context_of_all: [begun(), vec![context(Context::All)]], Event::StartSnapshotSet(SET) => UnsupportedContext, "makes no", "context";
+    component_in_the_context_of_all: [begun(), gathered(), vec![context(Context::All)]], add("writerData")
+        => BadState, "context without writers", "Leave the call out";
+    foreign_bit: [begun()], Event::SetContext(Context::Backup, Attributes::PERSISTENT) => InvalidArgument, "0x1", "context";
+    transportable: [begun()], Event::SetContext(Context::Backup, Attributes::TRANSPORTABLE) => UnsupportedContext, "transportable", "0x20";
+
+    // Stamps and options.
+    stamp_of_what_was_not_added: [begun(), gathered()], stamp("writerData") => ObjectNotFound, "not added", "AddComponent";
+    stamp_after_prepare: [begun(), stated(), gathered(), vec![add("writerData")], prepared()], stamp("writerData")
+        => BadState, "after PrepareForBackup", "new session";
+    options_after_prepare: [begun(), stated(), gathered(), vec![add("writerData")], prepared()], options("writerData", 1)
+        => BadState, "after PrepareForBackup", "new session";
+    options_without_writers: [begun(), without_writers(), gathered()], options("writerData", 1) => BadState, "without writers", "Leave";
+    too_long_options: [begun(), gathered(), vec![add("writerData")]], options("writerData", limits::BACKUP_WORDS + 1)
+        => InvalidArgument, "65537 bytes", "At most 65536";
+
     // A released session.
     after_release: [begun(), vec![Event::RequesterGone]], Event::SetBackupState(BackupState::default()) => BadState, "after the end", "new session";
     too_many_classes: [begun()], Event::EnableWriterClasses(vec![CLASS; limits::WRITERS + 1]) => InvalidArgument, "writer classes", "";
@@ -253,17 +293,76 @@ fn the_first_enable_keeps_every_other_class_out() {
     let [a, b, c] = [10, 11, 12].map(WriterClassId::from_u128);
     let filter = |events: Vec<Event>| run([begun(), events].concat()).0.draft().unwrap().filter().clone();
     let all = filter(no());
-    assert!(all.allows(a) && all.allows(b));
+    assert!(all.allows(a, INSTANCE) && all.allows(b, INSTANCE));
     let some = filter(vec![
         Event::EnableWriterClasses(vec![a]),
         Event::EnableWriterClasses(vec![b]),
         Event::DisableWriterClasses(vec![b]),
     ]);
-    assert!(some.allows(a) && !some.allows(b) && !some.allows(c));
+    assert!(some.allows(a, INSTANCE) && !some.allows(b, INSTANCE) && !some.allows(c, INSTANCE));
     let others = filter(vec![Event::DisableWriterClasses(vec![a])]);
-    assert!(!others.allows(a) && others.allows(b));
+    assert!(!others.allows(a, INSTANCE) && others.allows(b, INSTANCE));
     let again = filter(vec![Event::DisableWriterClasses(vec![a]), Event::EnableWriterClasses(vec![a])]);
-    assert!(again.allows(a) && !again.allows(b));
+    assert!(again.allows(a, INSTANCE) && !again.allows(b, INSTANCE));
+}
+
+#[test]
+fn one_running_writer_can_be_kept_out_of_its_class() {
+    let other = WriterInstanceId::from_u128(4);
+    let out = vec![Event::DisableWriterInstances(vec![INSTANCE])];
+    let (state, _) = run([begun(), out].concat());
+    let filter = state.draft().unwrap().filter();
+    assert!(!filter.allows(CLASS, INSTANCE) && filter.allows(CLASS, other));
+}
+
+#[test]
+fn stamps_and_options_are_kept_for_what_was_added() {
+    let (state, _) = run([
+        begun(),
+        gathered(),
+        vec![add("writerData"), stamp("writerData"), options("writerData", 2), options("writerData", 3)],
+    ]
+    .concat());
+    let chosen: Vec<_> = state.draft().unwrap().components().map(|(_, chosen)| chosen.clone()).collect();
+    assert_eq!((chosen[0].previous_backup_stamp.as_str(), chosen[0].backup_options.as_str()), ("then", "xxx"));
+}
+
+#[test]
+fn words_that_are_set_again_replace_the_earlier_ones() {
+    let all = ["Executables", r"Executables\ConfigFiles", "writerData", r"writerData2\Own"];
+    let (mut state, _) = run([begun(), gathered(), all.map(add).to_vec()].concat());
+    let most = limits::BACKUP_WORDS;
+    for path in all {
+        state.apply(options(path, most)).unwrap();
+        state.apply(options(path, most)).unwrap();
+    }
+    let held: usize = state.draft().unwrap().components().map(|(_, chosen)| chosen.backup_options.len()).sum();
+    assert_eq!(held, all.len() * most);
+    assert!(held <= limits::BACKUP_WORDS_PER_SESSION);
+}
+
+#[test]
+fn a_restore_asks_who_is_there_and_what_it_cannot_do_yet_is_said() {
+    let (mut state, _) = run([restore(), gathered()].concat());
+    assert_eq!(permits(&state, Call::GetWriterMetadata), Ok(()));
+    assert_eq!(permits(&state, Call::GatherWriterStatus), Ok(()));
+    for call in [Call::SetRestoreState, Call::SetSelectedForRestore, Call::PreRestore, Call::PostRestore] {
+        assert_eq!(permits(&state, call).unwrap_err().code, VssCode::NotImplemented, "{call}");
+        assert_eq!(permits(&run(begun()).0, call).unwrap_err().code, VssCode::BadState, "{call}");
+    }
+    assert_eq!(state.apply(Event::RequesterGone), Ok(vec![]), "writers were told nothing");
+    assert!(state.is_released());
+}
+
+#[test]
+fn finished_copies_are_anybodys_to_ask_for() {
+    for events in [begun(), restore(), [begun(), stated(), gathered(), prepared(), completed()].concat()] {
+        let (state, _) = run(events);
+        for call in Call::ALL.into_iter().filter(|call| call.is_of_objects()) {
+            assert_eq!(permits(&state, call), Ok(()), "{call}");
+        }
+    }
+    assert_eq!(permits(&State::default(), Call::Query).unwrap_err().code, VssCode::BadState);
 }
 
 #[test]
@@ -336,10 +435,10 @@ fn the_requester_goes_at_each_point() {
 
 #[test]
 fn a_persistent_set_outlives_its_session() {
-    let context = vec![Event::SetContext(Context::AppRollback)];
+    let persistent = vec![context(Context::AppRollback)];
     let (_, effects) = run([
         begun(),
-        context,
+        persistent,
         stated(),
         gathered(),
         with_set(),
@@ -387,7 +486,7 @@ fn an_abort_while_preparing_waits_for_the_end_of_the_operation() {
     assert_eq!(state.apply(Event::CancelRequested), Ok(vec![]), "cancelled once is enough");
     let effects = state.apply(Event::OperationFinished(Finished::PrepareForBackup(Err(Failure::Cancelled)))).unwrap();
     assert_eq!(effects, [Effect::AbortWriters, Effect::ForgetSet(SET), Effect::ReleaseCreationLock]);
-    assert_eq!(state.backup().unwrap().phase(), Phase::Aborted);
+    assert_eq!(state.session().unwrap().phase(), Phase::Aborted);
 }
 
 #[test]
@@ -417,6 +516,6 @@ fn what_failed_may_be_tried_again() {
     let incomplete = vec![Event::BackupComplete, Event::OperationFinished(Finished::BackupComplete(Err(failed())))];
     let (state, effects) =
         run([begun(), stated(), failures, gathered(), unprepared, prepared(), incomplete, completed()].concat());
-    assert_eq!(state.backup().unwrap().phase(), Phase::Completed);
+    assert_eq!(state.session().unwrap().phase(), Phase::Completed);
     assert_eq!(effects.iter().filter(|effect| **effect == Effect::AbortWriters).count(), 1);
 }

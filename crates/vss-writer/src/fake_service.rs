@@ -13,7 +13,9 @@ use vss_api::ErrorParameters;
 use vss_api::writer::{
     Event, EventComponent, EventKind, EventReply, EventVolume, INTERFACE, Identify, Identity, Register,
 };
-use vss_model::{BackupState, Context, SessionId, SetId, ShadowId, VolumeId, VssCode, VssError, WriterInstanceId};
+use vss_model::{
+    Attributes, BackupState, Context, SessionId, SetId, ShadowId, VolumeId, VssCode, VssError, WriterInstanceId,
+};
 
 /// Longest wait for a writer to connect or to answer, so that a broken test ends.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -180,6 +182,7 @@ pub fn event(volume: &Path, time_left: Duration) -> Event {
         session_id: SessionId::random(),
         set_id: Some(SetId::random()),
         context: Context::Backup,
+        attributes: Attributes::empty(),
         backup_state: BackupState::default(),
         components: Vec::<EventComponent>::new(),
         volumes: vec![EventVolume {

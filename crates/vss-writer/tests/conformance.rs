@@ -220,9 +220,8 @@ fn wrong_sequences_are_found() {
 #[test]
 fn wrong_answers_are_found() {
     let foreign = || ComponentReply {
-        name: ComponentName { logical_path: String::new(), name: "theirs".into() },
         code: Some(VssCode::WriterErrorRetryable),
-        message: String::new(),
+        ..ComponentReply::of(ComponentName { logical_path: String::new(), name: "theirs".into() })
     };
     let wrong: [(Answer, &str); 5] = [
         (Ok(EventReply { code: Some(VssCode::WriterErrorRetryable), ..EventReply::default() }), "Thaw after"),

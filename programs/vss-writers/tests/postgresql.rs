@@ -125,7 +125,7 @@ fn session(connection: &mut FakeConnection, clusters: &[&Cluster], volumes: &[&P
     session.volumes = volumes.iter().enumerate().map(volume).collect();
     for cluster in clusters {
         let components = components_of(connection, cluster)?;
-        let component = |it: Component| EventComponent { name: it.name, backup_succeeded: None };
+        let component = |it: Component| EventComponent::of(it.name);
         session.components.extend(components.into_iter().map(component));
     }
     Ok(session)

@@ -136,9 +136,9 @@ fn judge<T>(outcomes: Outcomes<T>) -> (Answer, Vec<T>) {
             Err(error) => {
                 let hint = if error.hint.is_empty() { String::new() } else { format!(". {}", error.hint) };
                 reply.components.extend(components.into_iter().map(|name| ComponentReply {
-                    name,
                     code: Some(error.code),
                     message: format!("{}{hint}", error.message),
+                    ..ComponentReply::of(name)
                 }));
                 first.get_or_insert(error);
             }

@@ -240,7 +240,11 @@ fn answer(line: &str, components: &[Component]) -> Option<Line> {
             let (name, message) = text.split_once('\t').unwrap_or((text, ""));
             let name: &ComponentName = &components.iter().find(|component| component.name.to_string() == name)?.name;
             let code = Some(code_of(code)?);
-            Some(Line::Component(ComponentReply { name: name.clone(), code, message: message.to_owned() }))
+            Some(Line::Component(ComponentReply {
+                code,
+                message: message.to_owned(),
+                ..ComponentReply::of(name.clone())
+            }))
         }
         _ => None,
     }

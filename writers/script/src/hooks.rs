@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use vss_api::writer::{Event, EventKind, Identify, Identity, Register};
-use vss_model::{BackupState, Context, SessionId, VssCode, VssError};
+use vss_model::{Attributes, BackupState, Context, SessionId, VssCode, VssError};
 use vss_writer::{Answer, Call, Writer, done};
 
 /// Longest time for one hook's thaw, if the configuration does not say otherwise.
@@ -249,6 +249,7 @@ pub(crate) fn nobody() -> Event {
         session_id: SessionId::from_u128(0),
         set_id: None,
         context: Context::Backup,
+        attributes: Attributes::empty(),
         backup_state: BackupState::default(),
         components: Vec::new(),
         volumes: Vec::new(),

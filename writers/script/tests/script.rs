@@ -81,8 +81,8 @@ fn a_whole_backup_is_told_line_by_line_to_one_process() {
     event.volumes[0].directory = None;
     let name = |path: &str, name: &str| ComponentName { logical_path: path.into(), name: name.into() };
     event.components = vec![
-        EventComponent { name: name("", "orders"), backup_succeeded: Some(true) },
-        EventComponent { name: name("a\\b", "web logs"), backup_succeeded: Some(false) },
+        EventComponent { backup_succeeded: Some(true), ..EventComponent::of(name("", "orders")) },
+        EventComponent { backup_succeeded: Some(false), ..EventComponent::of(name("a\\b", "web logs")) },
     ];
     all(&mut writer, &event, &[BackupComplete, BackupShutdown]);
     let log = scene.log();

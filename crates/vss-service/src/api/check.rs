@@ -25,7 +25,12 @@ impl Coordinator {
             environment: Arc::clone(&self.environment),
             question,
             writers: writers.collect(),
-            obstacles: self.has_room_for_session(uid).err().into_iter().chain(unknown).collect(),
+            obstacles: self
+                .has_room_for_session(uid, vss_session::Kind::Backup)
+                .err()
+                .into_iter()
+                .chain(unknown)
+                .collect(),
             creation_lock: self.creation_lock.clone(),
             state_directory: self.state_directory.clone(),
         };

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use vss_api::Empty;
 use vss_api::management::{
-    Call, Deleted, GetSet, Limits, ProviderEntry, Providers, Selection, SetLimits, SetRecord, Shadows, Status,
-    StorageList, VolumeEntry, Volumes, Writers,
+    Call, Deleted, GetSet, Limits, ProviderEntry, Providers, Selection, SetLimits, SetRecord, SetsAborted, Shadows,
+    Status, StorageList, VolumeEntry, Volumes, Writers,
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
@@ -64,6 +64,7 @@ impl Coordinator {
             Call::OpenImage(question) => self.open_image(peer, question, replier),
             Call::RevertToSnapshot(wanted) => self.revert(peer, wanted, replier),
             Call::QueryRevertStatus(question) => self.revert_status(&peer, question, replier),
+            Call::AbortAllSnapshotsInProgress => replier.result(self.abort_all(&peer)),
             Call::DeleteShadows(selection) => {
                 let leases = self.leases(&peer);
                 self.answer(async move { replier.result(delete(environment, peer, selection, leases).await) });
@@ -105,6 +106,7 @@ impl Coordinator {
             volumes_per_set: limits::VOLUMES_PER_SET as u64,
             shadow_copies_per_volume: limits::SHADOW_COPIES_PER_VOLUME as u64,
             backup_sessions: self.backup_sessions as u64,
+            restore_sessions: limits::RESTORE_SESSIONS as u64,
             writer_freeze_ms,
             writer_prepare_ms: registry::milliseconds(self.writer_prepare),
             hold_ms: registry::milliseconds(limits::HOLD),
@@ -150,8 +152,27 @@ impl Coordinator {
         Ok(Empty {})
     }
 
+    /// AbortAllSnapshotsInProgress: every session with an open set is aborted, as by its own AbortBackup.
+    fn abort_all(&mut self, peer: &Peer) -> Result<SetsAborted, VssError> {
+        rules::root(peer, "abort the shadow copy sets of others")?;
+        let open: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|(id, connection)| {
+                let draft = connection.session.as_ref()?.state.draft()?;
+                draft.set().filter(|_| draft.holds_creation_lock()).map(|set| (*id, set.id()))
+            })
+            .collect();
+        let mut sets = Vec::new();
+        for (id, set_id) in open {
+            self.step(id, vss_session::Event::AbortBackup)?;
+            sets.push(set_id);
+        }
+        Ok(SetsAborted { sets })
+    }
+
     /// What this peer may delete of the auto-release sets as of now.
-    fn leases(&self, peer: &Peer) -> Leases {
+    pub(super) fn leases(&self, peer: &Peer) -> Leases {
         let (own, others): (Vec<_>, Vec<_>) = self
             .connections
             .values()
@@ -171,7 +192,7 @@ impl Coordinator {
 
 /// The auto-release sets that are leased by no live session of another process (design 2.2): left behind, or the peer's own.
 /// One that is not named here is leased, also when it was finished only after this was found out.
-struct Leases(BTreeSet<SetId>);
+pub(super) struct Leases(BTreeSet<SetId>);
 
 impl Leases {
     fn are_on(&self, entry: &SetEntry) -> bool {
@@ -180,25 +201,27 @@ impl Leases {
 }
 
 fn providers(environment: &Environment) -> Providers {
+    Providers { providers: provider_entries(environment) }
+}
+
+pub(super) fn provider_entries(environment: &Environment) -> Vec<ProviderEntry> {
     let name = |value: serde_json::Value| value.as_str().map(str::to_owned).unwrap_or_default();
-    Providers {
-        providers: environment
-            .providers
-            .iter()
-            .map(|provider| {
-                let properties = provider.properties();
-                ProviderEntry {
-                    id: properties.id,
-                    name: properties.name,
-                    version: properties.version,
-                    provider_type: name(serde_json::json!(properties.provider_type)),
-                    freeze_policy: name(serde_json::json!(properties.freeze_policy)),
-                    kind: name(serde_json::json!(properties.capabilities.kind)),
-                    writable_phase: properties.capabilities.writable_phase,
-                }
-            })
-            .collect(),
-    }
+    environment
+        .providers
+        .iter()
+        .map(|provider| {
+            let properties = provider.properties();
+            ProviderEntry {
+                id: properties.id,
+                name: properties.name,
+                version: properties.version,
+                provider_type: name(serde_json::json!(properties.provider_type)),
+                freeze_policy: name(serde_json::json!(properties.freeze_policy)),
+                kind: name(serde_json::json!(properties.capabilities.kind)),
+                writable_phase: properties.capabilities.writable_phase,
+            }
+        })
+        .collect()
 }
 
 /// What a peer may see: all for root, its own for others.
@@ -265,36 +288,64 @@ async fn delete(
         choose(&chooser, &chosen_by, &selection)
     })
     .await?;
+    let how = How { all, by_name };
+    match delete_each(&environment, &peer, &chosen, &leases, how).await {
+        (deleted, None) => Ok(Deleted { shadow_ids: deleted }),
+        (_, Some((_, error))) => Err(error),
+    }
+}
+
+/// How copies to be deleted were chosen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// All that can be deleted: a leased one is left out.
+    pub(super) all: bool,
+    /// By their own ids: one that is gone is an error.
+    pub(super) by_name: bool,
+}
+
+/// Deletes one after another until the first that cannot be; returns what is gone, and where it stopped (spec P 4.5).
+pub(super) async fn delete_each(
+    environment: &Arc<Environment>,
+    peer: &Peer,
+    chosen: &[ShadowId],
+    leases: &Leases,
+    how: How,
+) -> (Vec<ShadowId>, Option<(ShadowId, VssError)>) {
     let mut deleted = Vec::new();
-    for shadow_id in chosen {
-        let entry = match removal::find(&environment, shadow_id) {
+    for &shadow_id in chosen {
+        let entry = match removal::find(environment, shadow_id) {
             Ok((entry, _)) => entry,
             // Somebody else has deleted it since we looked, which is what was wanted.
-            Err(_) if !by_name => continue,
-            Err(error) => return Err(error),
+            Err(_) if !how.by_name => continue,
+            Err(error) => return (deleted, Some((shadow_id, error))),
         };
-        rules::owner(&peer, entry.set.owner, &format!("delete shadow copy {shadow_id}"))?;
+        if let Err(error) = rules::owner(peer, entry.set.owner, &format!("delete shadow copy {shadow_id}")) {
+            return (deleted, Some((shadow_id, error)));
+        }
         if leases.are_on(&entry) {
             // `--all` means what can be deleted; a copy that a running backup reads cannot.
-            if all {
+            if how.all {
                 continue;
             }
-            return Err(VssError::new(
+            let error = VssError::new(
                 VssCode::VolumeInUse,
                 format!("Shadow copy {shadow_id} is in use by a running backup ({})", entry.set.requester),
             )
-            .with_hint("It goes when that backup ends"));
+            .with_hint("It goes when that backup ends");
+            return (deleted, Some((shadow_id, error)));
         }
-        match removal::remove(&environment, shadow_id).await {
+        match removal::remove(environment, shadow_id).await {
             Ok(()) => deleted.push(shadow_id),
-            Err(_) if !by_name && removal::find(&environment, shadow_id).is_err() => {}
+            Err(_) if !how.by_name && removal::find(environment, shadow_id).is_err() => {}
             Err(error) => {
                 let done = deleted.len();
-                return Err(error.while_doing(format!("Shadow copy {shadow_id} was not deleted ({done} were)")));
+                let error = error.while_doing(format!("Shadow copy {shadow_id} was not deleted ({done} were)"));
+                return (deleted, Some((shadow_id, error)));
             }
         }
     }
-    Ok(Deleted { shadow_ids: deleted })
+    (deleted, None)
 }
 
 fn choose(environment: &Environment, peer: &Peer, selection: &Selection) -> Result<Vec<ShadowId>, VssError> {

@@ -4,5 +4,6 @@ mod blocks;
 mod check;
 pub mod door;
 mod management;
+mod objects;
 mod requester;
 mod writer;

@@ -7,19 +7,21 @@ use crate::operation::Operation;
 use crate::providers::by_contract;
 use crate::sagas::create_set::{Plan, Requester};
 use crate::sessions::Session;
+use crate::writers::SessionWriters;
 use crate::{blocking, removal, rules, volumes};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::event::{self, EventKind};
 use vss_api::requester::{
-    Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata, OperationCancelled,
-    OperationReference, OperationStarted, OperationState, SessionOpened, SetStarted, Statuses, UnexposeSnapshot,
-    VolumeQuestion, Wait,
+    BackupComponent, Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata,
+    OperationCancelled, OperationReference, OperationStarted, OperationState, SessionOpened, SetBackupOptions,
+    SetPreviousBackupStamp, SetStarted, Statuses, UnexposeSnapshot, VolumeQuestion, Wait, WriterComponents,
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::error::status;
-use vss_model::{ComponentName, CreationOptions, VssCode, VssError, limits};
-use vss_session::{Call as Step, Effect, Event, Finished, State};
+use vss_model::{ComponentName, CreationOptions, VssCode, VssError, WriterInstanceId, limits};
+use vss_session::{Call as Step, Chosen, Effect, Event, Finished, Kind, State};
 
 /// Longest name of a requester, in bytes.
 const LONGEST_REQUESTER: usize = 256;
@@ -32,8 +34,15 @@ impl Coordinator {
     /// Performs one call; the calls of a session come one after another.
     pub(crate) fn perform(&mut self, id: ConnectionId, call: Call, replier: Replier) {
         match call {
-            Call::InitializeForBackup(parameters) => replier.result(self.open_session(id, parameters)),
-            Call::SetContext(parameters) => replier.result(self.step(id, Event::SetContext(parameters.context))),
+            Call::InitializeForBackup(parameters) => {
+                replier.result(self.open_session(id, parameters, Event::InitializeForBackup));
+            }
+            Call::InitializeForRestore(parameters) => {
+                replier.result(self.open_session(id, parameters, Event::InitializeForRestore));
+            }
+            Call::SetContext(parameters) => {
+                replier.result(self.step(id, Event::SetContext(parameters.context, parameters.attributes)));
+            }
             Call::SetBackupState(parameters) => replier.result(self.step(id, Event::SetBackupState(parameters.state))),
             Call::EnableWriterClasses(classes) => {
                 replier.result(self.step(id, Event::EnableWriterClasses(classes.class_ids)));
@@ -41,9 +50,21 @@ impl Coordinator {
             Call::DisableWriterClasses(classes) => {
                 replier.result(self.step(id, Event::DisableWriterClasses(classes.class_ids)));
             }
+            Call::DisableWriterInstances(instances) => {
+                replier.result(self.step(id, Event::DisableWriterInstances(instances.instance_ids)));
+            }
             Call::GatherWriterMetadata => replier.result(self.begin(id, Event::GatherWriterMetadata)),
             Call::GetWriterMetadata => replier.result(self.metadata(id)),
             Call::AddComponent(component) => replier.result(self.step(id, Event::AddComponent(reference(component)))),
+            Call::SetBackupOptions(SetBackupOptions { component, options }) => {
+                let component = reference(component);
+                replier.result(self.step(id, Event::SetBackupOptions { component, options }));
+            }
+            Call::SetPreviousBackupStamp(SetPreviousBackupStamp { component, stamp }) => {
+                let component = reference(component);
+                replier.result(self.step(id, Event::SetPreviousBackupStamp { component, stamp }));
+            }
+            Call::GetWriterComponents(of) => replier.result(self.writer_components(id, of.instance_id)),
             Call::IsVolumeSupported(question) => self.is_volume_supported(id, question, replier),
             Call::StartSnapshotSet(options) => self.start_set(id, options, replier),
             Call::AddToSnapshotSet(question) => self.take_volume(id, question, replier),
@@ -65,6 +86,16 @@ impl Coordinator {
                 Ok(effects) => self.carry_out(id, effects, Some(replier)),
                 Err(error) => replier.error(&error),
             },
+            Call::Query(parameters) => self.query(id, parameters, replier),
+            Call::GetSnapshotProperties(parameters) => self.snapshot_properties(id, parameters, replier),
+            Call::SetSnapshotProperty(parameters) => self.set_snapshot_property(id, parameters, replier),
+            Call::DeleteSnapshots(parameters) => self.delete_snapshots(id, parameters, replier),
+            Call::BreakSnapshotSet(parameters) => self.break_snapshot_set(id, parameters, replier),
+            Call::ImportSnapshots => replier.result(self.refused(id, Step::ImportSnapshots)),
+            Call::SetRestoreState(_) => replier.result(self.refused(id, Step::SetRestoreState)),
+            Call::SetSelectedForRestore(_) => replier.result(self.refused(id, Step::SetSelectedForRestore)),
+            Call::PreRestore => replier.result(self.refused(id, Step::PreRestore)),
+            Call::PostRestore => replier.result(self.refused(id, Step::PostRestore)),
             Call::Wait(parameters) => self.wait(id, parameters, replier),
             Call::QueryStatus(parameters) => {
                 replier.result(self.operation(id, parameters).map(|operation| operation.status()));
@@ -73,7 +104,18 @@ impl Coordinator {
         }
     }
 
-    fn open_session(&mut self, id: ConnectionId, parameters: InitializeForBackup) -> Result<SessionOpened, VssError> {
+    /// A call that no session of this release permits.
+    fn refused(&mut self, id: ConnectionId, call: Step) -> Result<vss_api::Empty, VssError> {
+        vss_session::permits(&self.session(id)?.state, call)?;
+        Err(VssError::new(VssCode::NotImplemented, format!("{call} is not there yet")))
+    }
+
+    fn open_session(
+        &mut self,
+        id: ConnectionId,
+        parameters: InitializeForBackup,
+        begin: Event,
+    ) -> Result<SessionOpened, VssError> {
         if parameters.requester.len() > LONGEST_REQUESTER || parameters.requester.chars().any(char::is_control) {
             return Err(VssError::new(
                 VssCode::InvalidArgument,
@@ -85,12 +127,13 @@ impl Coordinator {
         };
         if let Some(session) = connection.session.as_mut() {
             // A second InitializeForBackup is the machine's to refuse.
-            session.state.apply(Event::InitializeForBackup)?;
+            session.state.apply(begin.clone())?;
         }
         let uid = connection.peer.uid;
-        self.has_room_for_session(uid)?;
+        let kind = if begin == Event::InitializeForRestore { Kind::Restore } else { Kind::Backup };
+        self.has_room_for_session(uid, kind)?;
         let mut state = State::default();
-        state.apply(Event::InitializeForBackup)?;
+        state.apply(begin)?;
         let session = Session::new(parameters.requester, state, Arc::clone(&self.environment.events), uid);
         let session_id = session.id;
         session.teller.tell(event::Event {
@@ -103,15 +146,20 @@ impl Coordinator {
         Ok(SessionOpened { session_id })
     }
 
-    /// May this user open one more session?
+    /// May this user open one more session of this kind?
     ///
     /// # Errors
     /// `E_OUTOFMEMORY`.
-    pub(crate) fn has_room_for_session(&self, uid: u32) -> Result<(), VssError> {
-        let with_session = self.connections.values().filter(|connection| connection.session.is_some());
+    pub(crate) fn has_room_for_session(&self, uid: u32, kind: Kind) -> Result<(), VssError> {
+        let with_session = self.connections.values().filter(|connection| {
+            connection
+                .session
+                .as_ref()
+                .is_some_and(|session| session.state.session().is_none_or(|session| session.kind() == kind))
+        });
         let open: Vec<u32> = with_session.map(|connection| connection.peer.uid).collect();
         let of_uid = open.iter().filter(|other| **other == uid).count();
-        let most = self.backup_sessions;
+        let most = if kind == Kind::Restore { limits::RESTORE_SESSIONS } else { self.backup_sessions };
         let most_of_uid = if uid == 0 { most } else { most.div_ceil(SHARE_OF_UID) };
         if open.len() < most && of_uid < most_of_uid {
             return Ok(());
@@ -119,11 +167,11 @@ impl Coordinator {
         Err(VssError::new(
             VssCode::OutOfMemory,
             format!(
-                "{} sessions are open, {of_uid} of them by uid {uid}; there can be {most}, {most_of_uid} of one user",
+                "{} {kind} sessions are open, {of_uid} of them by uid {uid}; there can be {most}, {most_of_uid} of one user",
                 open.len()
             ),
         )
-        .with_hint("Wait until another backup has ended; `vss list` commands need no session"))
+        .with_hint("Wait until another one has ended; `vss list` commands need no session"))
     }
 
     /// Steps into an operation.
@@ -143,7 +191,7 @@ impl Coordinator {
                 .registry
                 .writers()
                 .iter()
-                .filter(|writer| filter.allows(writer.register.class_id))
+                .filter(|writer| filter.allows(writer.register.class_id, writer.instance_id))
                 .map(|writer| (Arc::clone(writer), self.registry.freeze_limit(&writer.register)))
                 .collect(),
             _ => Vec::new(),
@@ -173,7 +221,10 @@ impl Coordinator {
             }
             Effect::CompleteBackup => {
                 let chosen = session.state.draft().map(|draft| {
-                    draft.components().filter_map(|(component, done)| Some((component.clone(), done?))).collect()
+                    let said = |(component, chosen): (&vss_session::ComponentReference, &Chosen)| {
+                        Some((component.clone(), chosen.succeeded?))
+                    };
+                    draft.components().filter_map(said).collect()
                 });
                 let work = jobs::complete_backup(operation, of_session, facts, chosen.unwrap_or_default());
                 self.run_operation(id, vss_session::Operation::BackupComplete, work);
@@ -201,6 +252,46 @@ impl Coordinator {
         vss_session::permits(&session.state, Step::GetWriterMetadata)?;
         let writers = session.state.draft().and_then(vss_session::Draft::writers).unwrap_or_default();
         Ok(Metadata { writers: writers.to_vec() })
+    }
+
+    /// What the backup knows of one writer's components: those that were added, or that lie on the set's volumes.
+    fn writer_components(
+        &mut self,
+        id: ConnectionId,
+        instance_id: WriterInstanceId,
+    ) -> Result<WriterComponents, VssError> {
+        let session = self.session(id)?;
+        vss_session::permits(&session.state, Step::GetWriterComponents)?;
+        let found = session.writers.iter().flat_map(SessionWriters::iter);
+        let writer = found.into_iter().find(|writer| writer.metadata.instance_id == instance_id).ok_or_else(|| {
+            VssError::new(
+                VssCode::ObjectNotFound,
+                format!("No writer with instance id {instance_id} is in this session"),
+            )
+            .with_hint("Name a writer that GetWriterMetadata lists")
+        })?;
+        let added = session.state.draft().into_iter().flat_map(vss_session::Draft::components);
+        let added: BTreeMap<_, _> = added
+            .filter(|(component, _)| component.instance_id == instance_id)
+            .map(|(component, chosen)| (&component.name, chosen))
+            .collect();
+        let described = writer.metadata.components.iter();
+        let concerned = described
+            .filter(|component| added.contains_key(&component.name) || writer.components.contains(&component.name));
+        let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let components = concerned.map(|component| {
+            let chosen = added.get(&component.name);
+            BackupComponent {
+                kind: component.kind,
+                name: component.name.clone(),
+                backup_options: chosen.and_then(|chosen| said(&chosen.backup_options)),
+                previous_backup_stamp: chosen.and_then(|chosen| said(&chosen.previous_backup_stamp)),
+                data: writer.data.get(&component.name).cloned().unwrap_or_default(),
+                failure: writer.component_failures.get(&component.name).cloned(),
+                backup_succeeded: chosen.and_then(|chosen| chosen.succeeded),
+            }
+        });
+        Ok(WriterComponents { components: components.collect() })
     }
 
     fn statuses(&mut self, id: ConnectionId) -> Result<Statuses, VssError> {
@@ -291,7 +382,9 @@ impl Coordinator {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.queue.begin();
         }
-        let work = jobs::find_volume(Arc::clone(&self.environment), question);
+        let draft = self.session(id).ok().and_then(|session| session.state.draft());
+        let (context, attributes) = draft.map(|draft| (draft.context(), draft.attributes())).unwrap_or_default();
+        let work = jobs::find_volume(Arc::clone(&self.environment), question, context, attributes);
         let work = async move { Action::VolumeFound(id, work.await.map(Box::new), replier) };
         self.spawn(work, move || Action::Resumed(id));
     }
@@ -449,7 +542,8 @@ fn involvement(session: &Session) -> Involvement {
     let draft = session.state.draft();
     let chooses = draft.and_then(vss_session::Draft::backup_state).is_some_and(|state| state.select_components);
     if chooses {
-        let components = draft.map(|draft| draft.components().map(|(component, _)| component.clone()).collect());
+        let components = draft
+            .map(|draft| draft.components().map(|(component, chosen)| (component.clone(), chosen.clone())).collect());
         Involvement::Chosen(components.unwrap_or_default())
     } else {
         Involvement::ByVolume(session.members.iter().map(|member| member.volume.id.clone()).collect())

@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use vss_api::management::{Check, CheckedPath, MissingVolume, SetForecast};
 use vss_api::requester::VolumeQuestion;
-use vss_model::{Context, FreezePolicy, SessionId, SetId, Volume, VssCode, VssError, WriterClassId, limits};
+use vss_model::{
+    Attributes, Context, FreezePolicy, SessionId, SetId, Volume, VssCode, VssError, WriterClassId, limits,
+};
 use vss_provider::Provider;
 use vss_session::{Event, Member, State};
 
@@ -138,13 +140,15 @@ async fn locate(
             continue;
         }
         let asked = VolumeQuestion { volume: path.clone(), provider: question.provider.clone() };
-        let admitted = jobs::find_volume(Arc::clone(environment), asked).await.and_then(|candidate| {
-            let is_known = found.iter().any(|known| known.volume.id == candidate.volume.id);
-            if !is_known {
-                set.add(&candidate)?;
-            }
-            Ok((candidate, is_known))
-        });
+        let admitted = jobs::find_volume(Arc::clone(environment), asked, Context::Backup, Attributes::empty())
+            .await
+            .and_then(|candidate| {
+                let is_known = found.iter().any(|known| known.volume.id == candidate.volume.id);
+                if !is_known {
+                    set.add(&candidate)?;
+                }
+                Ok((candidate, is_known))
+            });
         let (volume_id, failure) = match admitted {
             Ok((candidate, is_known)) => {
                 let id = candidate.volume.id.clone();
@@ -182,7 +186,7 @@ impl NobodysSet {
     fn begin() -> Result<Self, VssError> {
         let mut state = State::default();
         state.apply(Event::InitializeForBackup)?;
-        state.apply(Event::SetContext(Context::FileShareBackup))?;
+        state.apply(Event::SetContext(Context::FileShareBackup, Attributes::empty()))?;
         state.apply(Event::StartSnapshotSet(SetId::random()))?;
         Ok(Self(state))
     }

@@ -39,7 +39,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use vss_api::writer::EventKind;
 use vss_linux::clock;
-use vss_model::{AppLevel, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
+use vss_model::{
+    AppLevel, Attributes, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
+};
 use vss_provider::{CommittedCopy, Provider, StoredCopy};
 
 /// One volume of the set.
@@ -550,7 +552,9 @@ fn pre_final(saga: &mut CreateSet) -> StepFuture<'_> {
 fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         let mut directories = Vec::new();
-        if saga.writers.involved().next().is_some() {
+        // Nobody may change copies that were asked for without recovery (spec P 3.3).
+        let writable = !saga.plan.facts.attributes.contains(Attributes::NO_AUTORECOVERY);
+        if writable && saga.writers.involved().next().is_some() {
             for (index, member) in saga.plan.members.iter().enumerate() {
                 // A copy that nobody can write to has no directory for its writers: mending it fails in their hands.
                 if !member.provider.properties().capabilities.writable_phase {

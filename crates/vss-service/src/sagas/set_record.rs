@@ -53,6 +53,7 @@ impl CreateSet {
                 atomic: levels.atomic,
                 hold_ms,
                 freeze_ms: self.freeze_ms,
+                snapshots_count: u32::try_from(self.plan.members.len()).unwrap_or(u32::MAX),
                 shadows,
                 writers,
                 context: self.plan.facts.context,
@@ -77,6 +78,7 @@ impl CreateSet {
     fn shadow(&self, member: &Member, consistency: Consistency, created_at: Instant) -> ShadowCopy {
         let properties = member.provider.properties();
         let copy = &self.committed[&member.shadow_id];
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let no_recovery = match properties.capabilities.writable_phase {
             true => Attributes::empty(),
             false => Attributes::NO_AUTORECOVERY,
@@ -99,10 +101,13 @@ impl CreateSet {
                 .facts
                 .context
                 .attributes()
+                .with(self.plan.facts.attributes)
                 .with(properties.capabilities.kind.attribute())
                 .with(no_recovery)
                 .with(Attributes::NOT_SURFACED),
             owner: self.plan.requester.uid,
+            originating_machine: machine.clone(),
+            service_machine: machine,
         }
     }
 }

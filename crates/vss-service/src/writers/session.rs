@@ -11,8 +11,8 @@ use tokio::{task::JoinSet, time::Instant};
 use vss_api::writer::{Event, EventComponent, EventKind, EventReply, EventVolume};
 use vss_model::involvement::{self, MountTable};
 use vss_model::{
-    AppLevel, BackupState, ComponentName, Context, SessionId, SetId, VolumeId, VssCode, VssError, WriterState,
-    WriterStatus, limits,
+    AppLevel, Attributes, BackupState, ComponentName, Context, SessionId, SetId, VolumeId, VssCode, VssError,
+    WriterState, WriterStatus, limits,
 };
 
 /// What all events of one backup have in common.
@@ -24,6 +24,8 @@ pub struct EventFacts {
     pub set_id: Option<SetId>,
     /// What the set is for.
     pub context: Context,
+    /// The attribute bits that the requester added to it.
+    pub attributes: Attributes,
     /// What kind of backup it is.
     pub backup_state: BackupState,
     /// The volumes of the set.
@@ -265,12 +267,15 @@ impl SessionWriters {
         let writer = &self.writers[index];
         let component = |name: &ComponentName| EventComponent {
             name: name.clone(),
+            backup_options: writer.words.get(name).and_then(|words| told(&words.backup_options)),
+            previous_backup_stamp: writer.words.get(name).and_then(|words| told(&words.previous_backup_stamp)),
             backup_succeeded: writer.backed_up.get(name).copied(),
         };
         Event {
             session_id: facts.session_id,
             set_id: facts.set_id,
             context: facts.context,
+            attributes: facts.context.attributes().with(facts.attributes),
             backup_state: facts.backup_state,
             components: writer.components.iter().map(component).collect(),
             volumes: facts.volumes.clone(),
@@ -313,13 +318,18 @@ impl SessionWriters {
             let failure = answer.as_ref().map_or_else(|failure| Some(failure.clone()), EventReply::failure);
             facts.teller.writer(facts.set_id, &writer.metadata.name, kind.name(), took, failure.as_ref());
             match answer {
-                Ok(reply) if !farewell => writer.take_reply(kind, &reply),
+                Ok(reply) if !farewell => writer.take_reply(kind, reply, &facts.backup_state),
                 Ok(_) => {}
                 Err(failure) if !farewell => writer.fail(kind, failure),
                 Err(_) => tracing::warn!(writer = writer.metadata.name, event = kind.name(), "was not acknowledged"),
             }
         }
     }
+}
+
+/// A text that is there.
+fn told(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -381,6 +391,7 @@ mod tests {
             session_id: SessionId::random(),
             set_id: None,
             context: Context::Backup,
+            attributes: Attributes::empty(),
             backup_state: BackupState::default(),
             teller: Teller::default(),
             volumes: Vec::new(),

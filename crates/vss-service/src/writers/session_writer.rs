@@ -9,7 +9,10 @@ use std::{
 };
 use tokio::time::Instant;
 use vss_api::writer::{EventKind, EventReply};
-use vss_model::{ComponentName, VssCode, VssError, WriterMetadata, WriterState, WriterStatus};
+use vss_model::{
+    BackupState, ComponentData, ComponentName, VssCode, VssError, WriterMetadata, WriterState, WriterStatus, limits,
+};
+use vss_session::Chosen;
 
 /// One writer in one session.
 pub struct SessionWriter {
@@ -21,6 +24,10 @@ pub struct SessionWriter {
     pub components: BTreeSet<ComponentName>,
     /// Components that it gave up by name.
     pub component_failures: BTreeMap<ComponentName, VssError>,
+    /// What the requester says of its components.
+    pub words: BTreeMap<ComponentName, Chosen>,
+    /// What it said of its components itself.
+    pub data: BTreeMap<ComponentName, ComponentData>,
     /// Components that the requester says are in the backup, or are not.
     pub backed_up: BTreeMap<ComponentName, bool>,
     /// Milliseconds from its Freeze to its Thaw (or Abort); 0 when it was not frozen.
@@ -48,6 +55,8 @@ impl SessionWriter {
             metadata,
             components: BTreeSet::new(),
             component_failures: BTreeMap::new(),
+            words: BTreeMap::new(),
+            data: BTreeMap::new(),
             backed_up: BTreeMap::new(),
             frozen_ms: 0,
             state: WriterState::Stable,
@@ -103,7 +112,11 @@ impl SessionWriter {
     }
 
     /// Takes in an answer that is no refusal.
-    pub(super) fn take_reply(&mut self, kind: EventKind, reply: &EventReply) {
+    pub(super) fn take_reply(&mut self, kind: EventKind, mut reply: EventReply, state: &BackupState) {
+        if let Err(failure) = self.take_data(kind, &mut reply, state) {
+            return self.fail(kind, failure);
+        }
+        let reply = &reply;
         if self.failure.is_none() {
             self.application_code = reply.application_code;
         }
@@ -132,6 +145,33 @@ impl SessionWriter {
                 self.advance(kind);
             }
         }
+    }
+
+    /// Takes in what is to be kept of its components with the backup; a component with what may not be kept fails.
+    fn take_data(&mut self, kind: EventKind, reply: &mut EventReply, state: &BackupState) -> Result<(), VssError> {
+        for component in &mut reply.components {
+            let data = std::mem::take(&mut component.data);
+            if data.is_empty() || !self.components.contains(&component.name) {
+                continue;
+            }
+            if !matches!(kind, EventKind::PrepareBackup | EventKind::PostSnapshot) {
+                let (what, bad) = (&component.name, VssCode::BadState);
+                let message = format!("it changed what is kept of component {what} in {} ({bad})", kind.name());
+                return Err(VssError::new(VssCode::WriterErrorNonRetryable, message)
+                    .with_hint("It may in PrepareBackup and in PostSnapshot"));
+            }
+            let room = limits::BACKUP_DATA_PER_WRITER - self.data.values().map(ComponentData::size).sum::<usize>();
+            match keepable(self.data.get(&component.name), &data, state, room) {
+                Ok(()) => self.data.entry(component.name.clone()).or_default().add(data),
+                Err(refusal) if component.code.is_none() => {
+                    component.code = Some(refusal.code);
+                    component.message = refusal.message;
+                }
+                // It failed by its own word, which says more.
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Takes in which of its components in the backup failed alone, and returns the first of them.
@@ -163,6 +203,31 @@ impl SessionWriter {
             self.frozen_ms = milliseconds(frozen_at.elapsed());
         }
     }
+}
+
+/// May this be kept of a component, beside what is kept of it already?
+fn keepable(
+    kept: Option<&ComponentData>,
+    data: &ComponentData,
+    state: &BackupState,
+    room: usize,
+) -> Result<(), VssError> {
+    if !data.partial_files.is_empty() && !state.partial_file_support {
+        let message = "it named ranges of files, and the requester does not support partial files";
+        return Err(VssError::new(VssCode::WriterErrorNonRetryable, message));
+    }
+    let files = |count: fn(&ComponentData) -> usize| kept.map_or(0, count) + count(data);
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let too_much = length(&data.backup_stamp) > limits::BACKUP_WORDS
+        || length(&data.backup_metadata) > limits::BACKUP_METADATA
+        || files(|data| data.partial_files.len()) > limits::BACKUP_FILES
+        || files(|data| data.differenced_files.len()) > limits::BACKUP_FILES
+        || data.size() > room;
+    if too_much {
+        let message = format!("there is no room to keep {} bytes of it with the backup", data.size());
+        return Err(VssError::new(VssCode::WriterErrorOutOfResources, message));
+    }
+    Ok(())
 }
 
 /// A component that its writer gave up, while the writer goes on.
@@ -210,8 +275,12 @@ mod tests {
         fn close(&self) {}
     }
 
-    /// A writer with components `0`, `1` and `2` in the backup, after it answered PrepareSnapshot so.
+    /// A writer with components `0`, `1` and `2` in the backup, after it answered so.
     fn after(answer: Value) -> SessionWriter {
+        after_event(EventKind::PrepareSnapshot, answer, BackupState::default())
+    }
+
+    fn after_event(kind: EventKind, answer: Value, state: BackupState) -> SessionWriter {
         let class_id = WriterClassId::random();
         let register = json!({"class_id": class_id, "name": "one"});
         let instance_id = WriterInstanceId::random();
@@ -228,7 +297,7 @@ mod tests {
         let metadata: WriterMetadata = serde_json::from_value(metadata).unwrap();
         let mut writer = SessionWriter::new(Arc::new(registered), metadata, Duration::from_secs(1));
         writer.components = writer.metadata.components.iter().map(|component| component.name.clone()).collect();
-        writer.take_reply(EventKind::PrepareSnapshot, &serde_json::from_value(answer).unwrap());
+        writer.take_reply(kind, serde_json::from_value(answer).unwrap(), &state);
         writer
     }
 
@@ -275,6 +344,55 @@ mod tests {
             writer.fail(kind, VssError::new(VssCode::WriterErrorTimeout, why));
         }
         assert_eq!((words(&writer), writer.state()), ("first", WriterState::FailedAtFreeze));
+    }
+
+    #[test]
+    fn stamps_metadata_and_files_are_kept_where_they_may_be_said() {
+        let said = json!([{"name": "1", "backup_stamp": "s", "differenced_files": [{"path": "/srv", "pattern": "*"}]},
+            {"name": "unknown", "backup_stamp": "s"}]);
+        for kind in [EventKind::PrepareBackup, EventKind::PostSnapshot] {
+            let writer = after_event(kind, json!({"components": said}), BackupState::default());
+            assert!(writer.failure().is_none() && writer.data.len() == 1);
+            assert_eq!(writer.data.values().next().unwrap().backup_stamp.as_deref(), Some("s"));
+        }
+        for kind in [EventKind::PrepareSnapshot, EventKind::Freeze, EventKind::Thaw, EventKind::BackupComplete] {
+            let writer = after_event(kind, json!({"components": said}), BackupState::default());
+            let failure = writer.failure().unwrap();
+            assert_eq!(failure.code, VssCode::WriterErrorNonRetryable, "{kind:?}");
+            assert!(failure.message.contains("VSS_E_BAD_STATE") && writer.data.is_empty(), "{failure}");
+        }
+    }
+
+    #[test]
+    fn parts_of_files_need_a_requester_that_supports_them() {
+        let said = json!({"components": [{"name": "1", "partial_files":
+            [{"path": "/srv", "file_name": "f", "ranges": "0:1"}]}]});
+        let refused = after_event(EventKind::PrepareBackup, said.clone(), BackupState::default());
+        assert_eq!(refused.failure().unwrap().code, VssCode::WriterErrorPartialFailure);
+        assert!(refused.data.is_empty() && refused.component_failures.len() == 1);
+        let state = BackupState { partial_file_support: true, ..BackupState::default() };
+        assert_eq!(after_event(EventKind::PrepareBackup, said, state).data.len(), 1);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_component_is_bounded() {
+        let of = |data: Value| {
+            let writer = after_event(EventKind::PostSnapshot, json!({"components": [data]}), BackupState::default());
+            writer.component_failures.values().next().map(|failure| failure.code)
+        };
+        let text = |bytes: usize| "x".repeat(bytes);
+        assert_eq!(of(json!({"name": "1", "backup_stamp": text(limits::BACKUP_WORDS)})), None);
+        let too_much = Some(VssCode::WriterErrorOutOfResources);
+        assert_eq!(of(json!({"name": "1", "backup_stamp": text(limits::BACKUP_WORDS + 1)})), too_much);
+        assert_eq!(of(json!({"name": "1", "backup_metadata": text(limits::BACKUP_METADATA + 1)})), too_much);
+        let files: Vec<_> =
+            (0..=limits::BACKUP_FILES).map(|n| json!({"path": "/s", "pattern": n.to_string()})).collect();
+        assert_eq!(of(json!({"name": "1", "differenced_files": files})), too_much);
+        let large = |name: &str| json!({"name": name, "backup_metadata": text(limits::BACKUP_METADATA)});
+        let all = json!({"components": [large("0"), large("1"), large("2"), {"name": "2", "backup_stamp": "s"}]});
+        let writer = after_event(EventKind::PostSnapshot, all, BackupState::default());
+        assert!(writer.data.values().map(ComponentData::size).sum::<usize>() <= limits::BACKUP_DATA_PER_WRITER);
+        assert_eq!(writer.component_failures.len(), 1, "three times 1 MiB leave no room for a stamp");
     }
 
     #[test]

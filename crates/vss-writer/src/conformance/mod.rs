@@ -48,7 +48,7 @@ pub fn event(writer: &mut dyn Writer) -> Event {
     if places.is_empty() {
         places.insert("/".into());
     }
-    let components = components.into_iter().map(|c| EventComponent { name: c.name, backup_succeeded: None }).collect();
+    let components = components.into_iter().map(|c| EventComponent::of(c.name)).collect();
     let volume = |place: PathBuf| fake_service::event(&place, Duration::ZERO).volumes;
     let volumes = places.into_iter().flat_map(volume).collect();
     Event { components, volumes, ..fake_service::event(Path::new("/"), Duration::from_secs(30)) }
