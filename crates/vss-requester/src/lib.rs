@@ -68,8 +68,8 @@
 //! worth trying again after a while.
 
 pub mod backup;
+mod component_data;
 pub mod components;
-mod components;
 mod failure;
 pub mod instance;
 pub mod launch;

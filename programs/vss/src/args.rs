@@ -26,7 +26,6 @@ Examples:
   vss check /srv
   vss run --volume /srv -- restic -r /backup backup /srv
   vss create /srv --persistent
-  vss backup --volume /srv --to /backup/monday
   vss list shadows
 
 Exit status: 0 done, 1 failed, 2 wrong usage; `vss run` ends with the command's own.";
@@ -482,6 +481,24 @@ pub(crate) struct DocumentShowArguments {
     /// Show every file set, however many there are
     #[arg(long)]
     pub(crate) files: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const DOCUMENT_SHOW_HELP: &str = "\
+--json prints an object with kind and, by kind,
+  metadata  what GetWriterMetadata of org.linuxvss.Requester says of a writer
+  session   state, restore_type, set_id, writers: [class_id, instance_id, name,
+            backup_schema, components]
+  manifest  set_id, machine, shadows, backup_components, aliases, writers
+Keys whose value is the default are left out of metadata and session.
+
+Examples:
+  vss document show BCDocument.xml
+  vss document show WM3.xml --json";
+
+#[derive(Debug, Args)]
 #[command(after_help = BACKUP_HELP)]
 #[group(id = "what", required = true, multiple = true)]
 pub(crate) struct DirectoryBackupArguments {
@@ -497,6 +514,9 @@ pub(crate) struct DirectoryBackupArguments {
     /// The backup that an incremental, differential or log backup builds on
     #[arg(long, value_name = "DIR")]
     pub(crate) base: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) backup: BackupArguments,
 }
@@ -520,6 +540,7 @@ totals (files, directories, bytes, kept, unchanged), components (writer,
 logical_path, name, succeeded), failures (path, message, components),
 more_failures.
 
+Examples:
   vss backup --volume /srv --to /backup/monday
   vss backup --volume /srv --to /backup/tuesday --backup-type incremental \\
       --base /backup/monday
@@ -527,6 +548,7 @@ more_failures.
 
 Exit status: 0 everything is in the backup, 1 not; 2 wrong usage.";
 
+#[derive(Debug, Args)]
 #[command(after_help = "\
 Reads everything again and names what is damaged, missing or does not belong
 there. What an earlier backup holds is checked there.
@@ -534,6 +556,7 @@ there. What an earlier backup holds is checked there.
 --json prints an object with these keys: directory, id, files, bytes, elsewhere,
 problems (path, wrong: damaged, missing or extra, message), more_problems.
 
+Example:
   vss verify /backup/monday
 
 Exit status: 0 nothing is wrong, 1 something is; 2 wrong usage.")]
@@ -546,17 +569,6 @@ pub(crate) struct VerifyArguments {
     pub(crate) json: bool,
 }
 
-const DOCUMENT_SHOW_HELP: &str = "\
---json prints an object with kind and, by kind,
-  metadata  what GetWriterMetadata of org.linuxvss.Requester says of a writer
-  session   state, restore_type, set_id, writers: [class_id, instance_id, name,
-            backup_schema, components]
-  manifest  set_id, machine, shadows, backup_components, aliases, writers
-Keys whose value is the default are left out of metadata and session.
-
-Examples:
-  vss document show BCDocument.xml
-  vss document show WM3.xml --json";
 #[derive(Debug, Args)]
 #[command(after_help = RESTORE_HELP)]
 pub(crate) struct RestoreArguments {
@@ -573,6 +585,7 @@ pub(crate) struct RestoreArguments {
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Print one JSON document
+    #[arg(long)]
     pub(crate) json: bool,
 }
 
@@ -588,6 +601,7 @@ where they were when it was made, and beside it; --from names them otherwise.
 --json prints an object with these keys: directories, to, totals (files,
 directories, bytes, kept), failures (path, message), more_failures.
 
+Examples:
   vss restore --from /backup/monday --files-only --to /mnt/restored
   vss restore --from /old/monday --from /backup/tuesday --files-only --to /mnt/x
 
@@ -720,9 +734,6 @@ mod tests {
             ("vss import stream --to image --verify-only", ErrorKind::ArgumentConflict),
             ("vss import --verify-only --overwrite", ErrorKind::ArgumentConflict),
             ("vss revert /srv", ErrorKind::ValueValidation),
-            ("vss document", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
-            ("vss document check", ErrorKind::MissingRequiredArgument),
-            ("vss document check a b", ErrorKind::UnknownArgument),
             ("vss backup --volume /srv", ErrorKind::MissingRequiredArgument),
             ("vss backup --to /x", ErrorKind::MissingRequiredArgument),
             ("vss backup --to /x --volume /srv --component w", ErrorKind::ArgumentConflict),
@@ -730,6 +741,9 @@ mod tests {
             ("vss backup --to /x --component w --no-writers", ErrorKind::ArgumentConflict),
             ("vss restore --from /x --to /y", ErrorKind::MissingRequiredArgument),
             ("vss verify", ErrorKind::MissingRequiredArgument),
+            ("vss document", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("vss document check", ErrorKind::MissingRequiredArgument),
+            ("vss document check a b", ErrorKind::UnknownArgument),
             ("vss frobnicate", ErrorKind::InvalidSubcommand),
         ] {
             let error = parse(line).unwrap_err();

@@ -7,6 +7,7 @@ mod commands;
 mod document_text;
 mod event_text;
 mod exit;
+mod file_progress;
 mod forecast;
 mod inside;
 mod json;

@@ -3,11 +3,11 @@
 use super::{Failure, absolute, restore::tell};
 use crate::args::DirectoryBackupArguments;
 use crate::exit::{FAILED, system_error};
+use crate::file_progress::{FileProgress, size};
 use crate::output::{self, warn};
 use crate::progress::{Progress, summary};
 use crate::request::request;
 use crate::signals::Signals;
-use crate::transfer::{Transfer, size};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ pub(super) fn backup(instance: &Instance, arguments: &DirectoryBackupArguments) 
     }
     let selected = directories(&arguments.volume)?;
     let base = Earlier::open(arguments)?;
-    let mut request = request("vss backup".to_owned(), Lifetime::Session, &selected, &arguments.backup);
+    let mut request = request("vss backup".to_owned(), Lifetime::Session, &selected, &arguments.backup)?;
     request.components.clone_from(&arguments.component);
 
     let wanted = Request {
@@ -184,7 +184,7 @@ impl Job {
         };
         let (selection, trees) = self.selection(backup, &directory)?;
         let base = self.base.as_ref().map(|base| BaseBackup::open(&base.directory, &base.completion)).transpose()?;
-        let mut progress = Transfer::new("copied", self.signals.clone(), self.expected(backup)?);
+        let mut progress = FileProgress::new("copied", self.signals.clone(), self.expected(backup)?);
         let outcome = make::copy(&directory, &selection, &trees, base, &mut progress)?;
         drop(progress);
         for loss in &outcome.losses {

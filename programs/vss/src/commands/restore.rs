@@ -3,9 +3,9 @@
 use super::Failure;
 use crate::args::RestoreArguments;
 use crate::exit::FAILED;
+use crate::file_progress::{FileProgress, size};
 use crate::output::{self, say, warn};
 use crate::signals::Signals;
-use crate::transfer::{Transfer, size};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use vss_backup::chain::Chain;
@@ -28,7 +28,7 @@ pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), Failure> {
     let chain = Chain::open(&arguments.from)?;
     let signals = Signals::catch(FAILED)?;
     let expected = chain.generations().iter().map(|one| one.completion.totals.bytes).sum();
-    let mut progress = Transfer::new("restored", signals, Some(expected));
+    let mut progress = FileProgress::new("restored", signals, Some(expected));
     let directories: Vec<PathBuf> = chain.generations().iter().map(|one| one.directory.path().to_owned()).collect();
     if directories.len() > 1 {
         let names: Vec<String> = directories.iter().map(|path| path.display().to_string()).collect();

@@ -3,9 +3,9 @@
 use super::Failure;
 use crate::args::VerifyArguments;
 use crate::exit::FAILED;
+use crate::file_progress::{FileProgress, size};
 use crate::output::{self, say};
 use crate::signals::Signals;
-use crate::transfer::{Transfer, size};
 use serde::Serialize;
 use std::path::Path;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ struct Document<'a> {
 pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let (directory, completion) = BackupDirectory::open(&arguments.directory)?;
     let signals = Signals::catch(FAILED)?;
-    let mut progress = Transfer::new("read", signals, Some(completion.totals.bytes));
+    let mut progress = FileProgress::new("read", signals, Some(completion.totals.bytes));
     let report = verify::verify(&directory, &completion, &mut progress)?;
     drop(progress);
     for problem in &report.problems {

@@ -17,7 +17,7 @@ const WIDTH: usize = 24;
 
 /// Tells how far it is.
 #[derive(Debug)]
-pub(crate) struct Transfer {
+pub(crate) struct FileProgress {
     what: &'static str,
     signals: Signals,
     terminal: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Transfer {
     told_to_stop: bool,
 }
 
-impl Transfer {
+impl FileProgress {
     /// `what` is done: `copied`.
     pub(crate) fn new(what: &'static str, signals: Signals, expected: Option<u64>) -> Self {
         let now = Instant::now();
@@ -77,13 +77,13 @@ impl Transfer {
 }
 
 /// The line that the result is said on begins at the left.
-impl Drop for Transfer {
+impl Drop for FileProgress {
     fn drop(&mut self) {
         self.clear();
     }
 }
 
-impl Progress for Transfer {
+impl Progress for FileProgress {
     fn at(&mut self, path: &Path, done: &Totals) {
         self.show(path, done);
     }
