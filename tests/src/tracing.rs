@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -250,12 +250,21 @@ pub fn fio_command(file: &Path, mib: u64, direct: bool, seconds: f32) -> Command
     command
 }
 
+/// Lets a loop device read and write its image past the page cache, so that a write that is under way cannot be read there.
+///
+/// # Errors
+/// The image's file system cannot do that.
+pub fn set_direct(device: &Path) -> anyhow::Result<()> {
+    run(Command::new("losetup").arg("--direct-io=on").arg(device)).map(drop)
+}
+
 /// A loop device of the test's own, made by losetup(8), with nothing on it. Detached when it is dropped.
 #[derive(Debug)]
 pub struct RawLoop {
-    path: std::path::PathBuf,
+    path: PathBuf,
     partitions: u32,
-    _image: tempfile::NamedTempFile,
+    /// Gone with it, unless it is somebody else's.
+    image: Option<tempfile::NamedTempFile>,
 }
 
 impl RawLoop {
@@ -266,9 +275,8 @@ impl RawLoop {
     pub fn new(mib: u64, partitions: &[(u32, u32)]) -> anyhow::Result<Self> {
         let image = tempfile::NamedTempFile::with_prefix("vss-rawloop-")?;
         image.as_file().set_len(mib << 20)?;
-        let path = run(Command::new("losetup").args(["-f", "--show"]).arg(image.path()))?;
-        ensure!(path.starts_with("/dev/loop"), "{path}");
-        let mut disk = Self { path: path.into(), partitions: 0, _image: image };
+        let mut disk = Self::on(image.path())?;
+        disk.image = Some(image);
         for (number, (start, sectors)) in (1..).zip(partitions) {
             // Told to the kernel, not written down: it need not know any kind of partition table.
             let numbers = [number, *start, *sectors].map(|number| number.to_string());
@@ -276,6 +284,16 @@ impl RawLoop {
             disk.partitions = number;
         }
         Ok(disk)
+    }
+
+    /// One on an image that is there already.
+    ///
+    /// # Errors
+    /// As [`RawLoop::new`].
+    pub fn on(image: &Path) -> anyhow::Result<Self> {
+        let path = run(Command::new("losetup").args(["-f", "--show"]).arg(image))?;
+        ensure!(path.starts_with("/dev/loop"), "{path}");
+        Ok(Self { path: path.into(), partitions: 0, image: None })
     }
 
     /// The whole disk.
@@ -288,10 +306,10 @@ impl RawLoop {
     ///
     /// # Errors
     /// Its node does not appear within 5 s.
-    pub fn partition(&self, number: u32) -> anyhow::Result<std::path::PathBuf> {
+    pub fn partition(&self, number: u32) -> anyhow::Result<PathBuf> {
         let mut name = self.path.clone().into_os_string();
         name.push(format!("p{number}"));
-        let path = std::path::PathBuf::from(name);
+        let path = PathBuf::from(name);
         ensure!(crate::instance::wait_until(Duration::from_secs(5), || path.exists()), "no {}", path.display());
         Ok(path)
     }

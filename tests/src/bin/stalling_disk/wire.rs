@@ -33,8 +33,10 @@ pub(crate) const BATCH_FORGET: u32 = 42;
 const HEAD: usize = 40;
 const WRITE_HEAD: usize = 40;
 const MAX_WRITE: u32 = 128 << 10;
-/// FUSE_ASYNC_READ | FUSE_BIG_WRITES.
-const FLAGS: u32 = 1 | 1 << 5;
+/// Asynchronous requests that may be under way: reads have to overtake many slow writes.
+const BACKGROUND: u32 = 64;
+/// FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO: a loop device past the page cache has many requests under way.
+const FLAGS: u32 = 1 | 1 << 5 | 1 << 15;
 
 pub(crate) struct Request<'a> {
     pub(crate) operation: u32,
@@ -82,7 +84,7 @@ impl Answer {
     }
 
     pub(crate) fn init() -> Self {
-        let mut body = words(&[7, 31, MAX_WRITE, FLAGS, 0, MAX_WRITE, 1, 0]);
+        let mut body = words(&[7, 31, MAX_WRITE, FLAGS, BACKGROUND | BACKGROUND << 16, MAX_WRITE, 1, 0]);
         body.resize(64, 0);
         Self::of(body)
     }
