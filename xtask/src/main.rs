@@ -4,6 +4,7 @@
 //! everything that it made when it ends, also after Ctrl-C.
 
 mod bench;
+mod bpf;
 mod demo;
 mod house;
 mod interrupt;
@@ -49,6 +50,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Compile the tracer's programs for the kernel again, with clang, into the object that is in the repository
+    Bpf,
     /// Run a command in a virtual machine, on a kernel with device-mapper, LVM, ublk and NBD
     Vm(vm::Arguments),
     /// The program of the demo that keeps writing
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Soak(arguments) => Interrupt::catch().and_then(|interrupt| test::soak(&arguments, &interrupt)),
         Task::Demo(arguments) => Interrupt::catch().and_then(|interrupt| demo::run(&arguments, &interrupt)),
         Task::Bench(arguments) => Interrupt::catch().and_then(|interrupt| bench::run(&arguments, &interrupt)),
+        Task::Bpf => Interrupt::catch().and_then(|interrupt| bpf::run(&interrupt)),
         Task::Vm(arguments) => match Interrupt::catch().and_then(|interrupt| vm::run(&arguments, &interrupt)) {
             Ok(status) => return ExitCode::from(status),
             Err(error) => Err(error),

@@ -38,9 +38,14 @@ const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/u
 
 /// True when the program is there.
 pub(crate) fn is_there(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where the program is.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).chain(PLACES.iter().map(Into::into)).chain(versions());
-    places.any(|place| place.join(program).is_file())
+    let places = std::env::split_paths(&path).chain(PLACES.iter().map(Into::into)).chain(versions());
+    places.map(|place| place.join(program)).find(|path| path.is_file())
 }
 
 /// Debian puts the programs of PostgreSQL's server where PATH does not lead, by version.
