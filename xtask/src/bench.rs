@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements, each beside the system's own means on the same file systems in the same run.
 
 mod hold;
+mod mirror;
 mod postgresql;
 mod service;
 mod statistics;
@@ -21,6 +22,8 @@ pub(crate) struct Arguments {
 enum Bench {
     /// First FIFREEZE to last FITHAW of 1, 8 and 32 busy members, beside fsfreeze(8) in a loop
     Hold(hold::Arguments),
+    /// What the mirror costs: writes with the tracer on, beside the same with it off
+    Mirror(mirror::Arguments),
     /// Freeze to thaw with idle writers on btrfs, beside the bare snapshot ioctl
     Window(window::Arguments),
     /// How long commits take around a cut of a PostgreSQL cluster under load, beside other ways to make one
@@ -31,6 +34,7 @@ enum Bench {
 pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     match &arguments.bench {
         Bench::Hold(arguments) => hold::run(arguments, interrupt),
+        Bench::Mirror(arguments) => mirror::run(arguments, interrupt),
         Bench::Window(arguments) => window::run(arguments, interrupt),
         Bench::Postgresql(arguments) => postgresql::run(arguments, interrupt),
     }

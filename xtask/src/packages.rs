@@ -22,6 +22,8 @@ pub(crate) const XFS: Package = Package { name: "xfsprogs", program: "mkfs.xfs" 
 pub(crate) const EXT4: Package = Package { name: "e2fsprogs", program: "mkfs.ext4" };
 /// The backup program of the demo and of the tests.
 pub(crate) const RESTIC: Package = Package { name: "restic", program: "restic" };
+/// The loads of tests and benches of the mirror.
+pub(crate) const FIO: Package = Package { name: "fio", program: "fio" };
 /// For the writer in Python.
 pub(crate) const PYTHON: Package = Package { name: "python3", program: "python3" };
 /// For `fsfreeze`.
