@@ -17,7 +17,8 @@ const KERNEL: (u32, u32) = (5, 17);
 /// Of linux/capability.h.
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// Whether tracers can be made here. The programs are loaded for a look, and attached to nothing: takes some 10 ms.
+/// Whether tracers can be made here. The programs are loaded for a look, and attached to nothing: 70 ms of CPU time, most of it
+/// in the kernel's verifier.
 ///
 /// # Errors
 /// [`TraceError::Unavailable`] that names what is missing: types of the kernel (BTF), a newer kernel, a capability, the

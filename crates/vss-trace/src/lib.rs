@@ -51,7 +51,7 @@
 //! write is seen unless another thread has a part in it, and the balance is right.
 //!
 //! Not seen, and for the caller to rule out: writes to a disk below a device that is traced; a file system that spans devices; a
-//! device that was resized.
+//! device that was resized; passthrough commands that send no data and write all the same (NVMe Write Zeroes).
 
 mod available;
 mod bitmap;

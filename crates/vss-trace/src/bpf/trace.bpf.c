@@ -236,34 +236,41 @@ static __always_inline void mark_recent(const struct range *range)
 		mark(now->epoch & 1 ? RECENT_ODD : RECENT_EVEN, cfg_recent_shift, range);
 }
 
-static __always_inline void note_queued(const struct range *range)
+#define QUEUED 0
+#define ISSUED 1
+#define COMPLETED 2
+
+// Counts and marks a range that clip() gave. A function of its own that is not static, so that the kernel verifies it once
+// and not at each of its calls.
+__noinline int note(__u32 event, __u64 start, __u64 sectors)
 {
-	COUNT(queued, range->sectors);
-	mark_recent(range);
-	if (cfg_marks & MARK_QUEUE)
-		mark(BITS, cfg_shift, range);
-}
+	struct range range = { start, sectors };
 
-static __always_inline void note_issued(const struct range *range)
-{
-	COUNT(issued, range->sectors);
-	if (cfg_marks & MARK_ISSUE)
-		mark(BITS, cfg_shift, range);
-}
+	if (!sectors)
+		return 0;
+	if (event == QUEUED) {
+		COUNT(queued, sectors);
+		mark_recent(&range);
+		if (cfg_marks & MARK_QUEUE)
+			mark(BITS, cfg_shift, &range);
+	} else if (event == ISSUED) {
+		COUNT(issued, sectors);
+		if (cfg_marks & MARK_ISSUE)
+			mark(BITS, cfg_shift, &range);
+	} else {
+		struct counts *mine = counts();
 
-static __always_inline void note_completed(const struct range *range)
-{
-	struct counts *mine = counts();
+		if (mine) {
+			// Its result is used, so that it is a full barrier on every processor: no bit is looked at before
+			// the completion was.
+			__u64 before = __sync_fetch_and_add(&mine->completed, sectors);
 
-	if (mine) {
-		// Its result is used, so that it is a full barrier on every processor: no bit is looked at before the
-		// completion was.
-		__u64 before = __sync_fetch_and_add(&mine->completed, range->sectors);
-
-		asm volatile("" : : "r"(before) : "memory");
+			asm volatile("" : : "r"(before) : "memory");
+		}
+		if (cfg_marks & MARK_COMPLETION)
+			mark(BITS, cfg_shift, &range);
 	}
-	if (cfg_marks & MARK_COMPLETION)
-		mark(BITS, cfg_shift, range);
+	return 0;
 }
 
 SEC("tp_btf/block_bio_queue")
@@ -276,7 +283,7 @@ int on_bio_queue(__u64 *ctx)
 	if (!(op & OP_CHANGES) || !is_ours(bio->bi_bdev->bd_disk))
 		return 0;
 	if (clip(&range, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> 9))
-		note_queued(&range);
+		note(QUEUED, range.start, range.sectors);
 	if (cfg_bio_based) {
 		__u64 key = (__u64)bio;
 
@@ -289,13 +296,13 @@ int on_bio_queue(__u64 *ctx)
 }
 
 // A discard of several bios is one request of ranges that need not touch.
-#define EACH_BIO(rq, note)                                                                     \
+#define EACH_BIO(rq, event)                                                                    \
 	do {                                                                                   \
 		struct bio *bio = (rq)->bio;                                                   \
 		for (int number = 0; number < DISCARD_BIOS && bio; number++) {                 \
 			struct range range;                                                    \
 			if (clip(&range, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> 9))   \
-				note(&range);                                                  \
+				note(event, range.start, range.sectors);                       \
 			bio = bio->bi_next;                                                    \
 		}                                                                              \
 	} while (0)
@@ -319,9 +326,9 @@ int on_rq_issue(__u64 *ctx)
 		return 0;
 	}
 	if (is_discard(op))
-		EACH_BIO(rq, note_issued);
+		EACH_BIO(rq, ISSUED);
 	else if (clip(&range, rq->__sector, rq->__data_len >> 9))
-		note_issued(&range);
+		note(ISSUED, range.start, range.sectors);
 	return 0;
 }
 
@@ -339,9 +346,9 @@ int on_rq_complete(__u64 *ctx)
 	if (!bytes)
 		return 0;
 	if (is_discard(op))
-		EACH_BIO(rq, note_completed);
+		EACH_BIO(rq, COMPLETED);
 	else if (clip(&range, rq->__sector, bytes >> 9))
-		note_completed(&range);
+		note(COMPLETED, range.start, range.sectors);
 	return 0;
 }
 
@@ -360,7 +367,7 @@ int on_bio_complete(__u64 *ctx)
 	if (!cfg_bio_based) {
 		// It ended before it became a request (out of tags and told not to wait, for example).
 		if (has_range)
-			note_completed(&range);
+			note(COMPLETED, range.start, range.sectors);
 		return 0;
 	}
 	began = bpf_map_lookup_elem(&in_flight, &key);
@@ -368,7 +375,7 @@ int on_bio_complete(__u64 *ctx)
 		range = *began;
 		bpf_map_delete_elem(&in_flight, &key);
 		if (range.sectors)
-			note_completed(&range);
+			note(COMPLETED, range.start, range.sectors);
 		return 0;
 	}
 	// Where it is now, if that says anything; what counts is that it is known to be not known.
