@@ -35,14 +35,27 @@ pub fn sector(device: impl AsFd) -> io::Result<u64> {
     u64::try_from(bytes).map_err(io::Error::other)
 }
 
-/// Requests to the device that are under way now: reads and writes (`/sys/dev/block/M:N/inflight`).
+/// Requests to a device that are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Reads.
+    pub reads: u64,
+    /// Writes, discards and the like.
+    pub writes: u64,
+}
+
+/// The requests to the device that are under way now (`/sys/dev/block/M:N/inflight`).
 ///
 /// # Errors
 /// There is no such device, or sysfs is not mounted.
-pub fn under_way(device_number: u64) -> io::Result<u64> {
+pub fn under_way(device_number: u64) -> io::Result<UnderWay> {
     let (major, minor) = (rustix::fs::major(device_number), rustix::fs::minor(device_number));
     let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/inflight"))?;
-    Ok(text.split_whitespace().filter_map(|number| number.parse::<u64>().ok()).sum())
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(reads)), Some(Ok(writes))) => Ok(UnderWay { reads, writes }),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("inflight is {text:?}"))),
+    }
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl Round<'_> {
 
     /// True when the device has requests under way that are not ours.
     fn others(&self, ours: u64) -> bool {
-        block_device::under_way(self.source.device_number).is_ok_and(|all| all > ours)
+        block_device::under_way(self.source.device_number).is_ok_and(|all| all.reads + all.writes > ours)
     }
 }
 

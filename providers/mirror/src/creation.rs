@@ -78,6 +78,7 @@ impl Creation {
         }
         self.round = 1;
         self.catch_up(None, teller, stop)?;
+        self.make_ready()?;
         self.stage = Stage::Prepared;
         Ok(())
     }
@@ -87,11 +88,13 @@ impl Creation {
         self.round = 1;
         self.before = None;
         self.catch_up(Some(Instant::now() + CATCH_UP), teller, stop)?;
-        for making in &mut self.making {
-            making.make_ready(self.longest)?;
-        }
+        self.make_ready()?;
         self.stage = Stage::PreCommitted;
         Ok(())
+    }
+
+    fn make_ready(&mut self) -> Result<(), VssError> {
+        self.making.iter_mut().try_for_each(|making| making.make_ready(self.longest))
     }
 
     /// Rounds until a hold may begin. With a deadline, what is left then decides.

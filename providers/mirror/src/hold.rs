@@ -124,6 +124,11 @@ impl Hold {
         Ok(hold)
     }
 
+    /// True when so many bytes in so many runs fit.
+    pub(crate) fn fits(&self, capacity: u64, pieces: usize) -> bool {
+        capacity <= self.capacity && pieces <= self.shared.plan().pieces.capacity()
+    }
+
     /// Bytes that fit.
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity

@@ -28,6 +28,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant as Clock},
 };
 use uuid::Uuid;
@@ -48,12 +49,17 @@ const CHUNKS: u64 = 1 << 31;
 /// Least memory for the last part: four times what is held for in any case.
 const LEAST_PART: u64 = 4 * rounds::LITTLE;
 /// Most memory for the last part of one volume.
-const MOST_PART: u64 = 512 << 20;
+const MOST_PART: u64 = 256 << 20;
 /// Most pieces of the last part.
 const MOST_PIECES: usize = 1 << 17;
 
 /// So much is written to the image between two looks at the space.
 const LOOK_EVERY: u64 = 64 << 20;
+
+/// So long a moment of rest is looked for.
+const SETTLING: Duration = Duration::from_millis(50);
+/// So long nothing may happen at such a moment.
+const SETTLED: Duration = Duration::from_millis(2);
 
 /// Reading less than this says nothing about the rate.
 const MEASURABLE: u64 = 2 << 20;
@@ -196,9 +202,48 @@ impl Making {
         Ok(())
     }
 
+    /// Looks for a moment at which no write is under way, so that the tracer's counts can be checked: where a completion was
+    /// not traced, what was queued since the moment before is marked again. Without such a moment that is done in the hold.
+    fn settle(&mut self) {
+        let Some(tracer) = &self.tracer else { return };
+        let is_at_rest = || {
+            let writes = || block_device::under_way(self.source.device_number).map(|under_way| under_way.writes);
+            let counters = tracer.counters();
+            let was_quiet = writes().is_ok_and(|writes| writes == 0);
+            if was_quiet {
+                thread::sleep(SETTLED);
+            }
+            (was_quiet && tracer.counters() == counters && writes().is_ok_and(|writes| writes == 0)).then_some(counters)
+        };
+        let deadline = Clock::now() + SETTLING;
+        let counters = loop {
+            match is_at_rest() {
+                Some(counters) => break counters,
+                None if Clock::now() >= deadline => return,
+                None => thread::sleep(SETTLED),
+            }
+        };
+        let base = tracer.balanced_at();
+        // A reason for distrust stays one.
+        if counters.distrust(base.as_ref().unwrap_or(&self.since)).is_some() {
+            return;
+        }
+        if base.is_some_and(|base| counters.balance(&base) != 0) {
+            self.fresh.clear_all();
+            tracer.queued_since_balance(&mut self.fresh);
+            tracer.mark(&self.fresh);
+        }
+        tracer.set_balanced(&counters);
+        // What was queued meanwhile must not be dropped with the rest.
+        if tracer.counters().queued == counters.queued {
+            tracer.forget_older();
+        }
+    }
+
     /// Flushes, takes what was written, and asks what is free. From then on `todo` is what a round would read.
     pub(crate) fn gather(&mut self) -> Result<(), VssError> {
         self.source.flush()?;
+        self.settle();
         if let Some(tracer) = &self.tracer {
             self.fresh.clear_all();
             tracer.take(&mut self.fresh);
@@ -324,7 +369,9 @@ impl Making {
             let in_time = self.rate.map_or(u64::MAX, |rate| {
                 u64::try_from(u128::from(rate) * longest.as_millis() / 1000).unwrap_or(u64::MAX)
             });
-            let capacity = (4 * promised).min(in_time.saturating_mul(2)).clamp(LEAST_PART, MOST_PART.max(promised));
+            // Four times what is foreseen. Where a completion was not traced, all that was written since the last moment of
+            // rest is read again, in larger pieces: what the hold has time for shall fit.
+            let capacity = (4 * promised).max(in_time).clamp(LEAST_PART, MOST_PART);
             let pieces = usize::try_from(capacity / self.chunk).unwrap_or(MOST_PIECES).clamp(1024, MOST_PIECES);
             (None, capacity, pieces)
         } else {
@@ -333,7 +380,11 @@ impl Making {
                 self.todo.runs().count() * 2 + usize::try_from(self.dirty() >> 18).unwrap_or(MOST_PIECES) + 1024;
             (Some(image), LEAST_PART * 4, pieces)
         };
-        self.hold = Some(Hold::new(&self.source, compared, capacity, pieces)?);
+        // Making it takes a while, which EndPrepare has and PreCommit has not.
+        if self.hold.as_ref().is_none_or(|hold| !hold.fits(capacity.min(4 * self.dirty()), pieces)) {
+            self.hold = None;
+            self.hold = Some(Hold::new(&self.source, compared, capacity, pieces)?);
+        }
         Ok(())
     }
 
@@ -360,6 +411,8 @@ impl Making {
                 tracer.queued_since_balance(&mut self.fresh);
                 self.taken.union(&self.fresh);
                 self.owed.union(&self.fresh);
+                // If that is too much now, it is marked again, and the next set begins with it.
+                tracer.set_balanced(&counters);
             }
             self.todo.clone_from(&self.owed);
             self.todo.subtract(&self.free);

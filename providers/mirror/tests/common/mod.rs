@@ -60,7 +60,7 @@ pub(crate) struct FileSystem {
     pub(crate) kind: &'static str,
     point: PathBuf,
     device: PathBuf,
-    _attached: LoopDevice,
+    attached: LoopDevice,
     directory: TempDir,
 }
 
@@ -81,15 +81,22 @@ impl FileSystem {
         let image = directory.path().join("image");
         File::create_new(&image).unwrap().set_len(size_mib << 20).unwrap();
         let sectors = size_mib << 11;
-        let mut child = Command::new("sfdisk").arg("-q").arg(&image).stdin(Stdio::piped()).spawn().unwrap();
-        let table = format!("label: gpt\nstart={}, size={}\n", sectors / 2, sectors / 2 - 2048 - 3);
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), table.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
         let device = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
-        run("partx", |command| {
-            command.arg("-a").arg(device.path());
+        run("addpart", |command| {
+            // Neither its beginning nor its end is that of a block of 4 KiB.
+            let (start, length) = (sectors / 2 + 3, sectors / 2 - 2048);
+            command.arg(device.path()).args(["1", &start.to_string(), &length.to_string()]);
         });
         let node = PathBuf::from(format!("{}p1", device.path().display()));
+        if !node.exists() {
+            // Where no udev makes nodes.
+            let name = node.file_name().unwrap().to_str().unwrap();
+            let number = fs::read_to_string(format!("/sys/class/block/{name}/dev")).unwrap();
+            let (major, minor) = number.trim().split_once(':').unwrap();
+            run("mknod", |command| {
+                command.arg(&node).args(["b", major, minor]);
+            });
+        }
         Self::make(kind, directory, device, node, &[])
     }
 
@@ -100,7 +107,7 @@ impl FileSystem {
         });
         let point = directory.path().join("on");
         fs::create_dir_all(&point).unwrap();
-        let made = Self { kind, point, device, _attached: attached, directory };
+        let made = Self { kind, point, device, attached, directory };
         made.mount();
         made
     }
@@ -139,6 +146,10 @@ impl Drop for FileSystem {
     fn drop(&mut self) {
         let _ = File::open(&self.point).map(freeze::thaw);
         let _ = rustix::mount::unmount(&self.point, UnmountFlags::DETACH);
+        if self.device != self.attached.path() {
+            let _ = Command::new("delpart").arg(self.attached.path()).arg("1").output();
+            let _ = fs::remove_file(&self.device);
+        }
     }
 }
 
