@@ -4,7 +4,6 @@
 //! nobody's cached pages are pushed out. In the first round the copier steps back: while the device has requests of others
 //! under way, one piece at a time is read. Later rounds do not, because they have to overtake the writers.
 
-use crate::source::Source;
 use std::{
     fs::File,
     io,
@@ -69,14 +68,26 @@ pub(crate) enum Way {
     Compare,
 }
 
+/// What is read.
+pub(crate) trait From: Sync {
+    /// Fills `into` from `offset`; what lies behind the end is zeroes.
+    fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// The error of a read that failed.
+    fn unreadable(&self, offset: u64, error: &io::Error) -> VssError;
+}
+
 /// One round.
 pub(crate) struct Round<'a> {
-    pub(crate) source: &'a Source,
-    pub(crate) image: &'a File,
+    pub(crate) from: &'a dyn From,
+    /// What is written to: the image, or the device in a revert.
+    pub(crate) to: &'a File,
+    /// Its end: nothing is written behind it.
+    pub(crate) to_size: u64,
     pub(crate) way: Way,
     pub(crate) pace: &'a Pace,
-    /// Others' requests go first.
-    pub(crate) steps_back: bool,
+    /// Others' requests to this device go first.
+    pub(crate) steps_back_on: Option<u64>,
     /// Told how many bytes are done; an error ends the round. Called between pieces, from several threads.
     pub(crate) step: &'a (dyn Fn(u64) -> Result<(), VssError> + Sync),
 }
@@ -111,7 +122,7 @@ impl Round<'_> {
                 Way::Copy => None,
             };
             while !is_over.load(Ordering::Acquire) {
-                if thread > 0 && self.steps_back && self.others(ours.load(Ordering::Relaxed)) {
+                if thread > 0 && self.others(ours.load(Ordering::Relaxed)) {
                     thread::sleep(STEP_BACK);
                     // The first reader goes on until nothing is left.
                     if pieces.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
@@ -124,14 +135,18 @@ impl Round<'_> {
                 self.pace.wait(length);
                 let data = &mut buffer[..padded(length)];
                 ours.fetch_add(1, Ordering::Relaxed);
-                let result = self.source.read(data, piece.start);
+                let result = self.from.read(data, piece.start);
                 ours.fetch_sub(1, Ordering::Relaxed);
-                result.map_err(|error| self.source.unreadable(piece.start, &error))?;
+                result.map_err(|error| self.from.unreadable(piece.start, &error))?;
+                let there = usize::try_from(self.to_size.saturating_sub(piece.start)).unwrap_or(usize::MAX);
+                let data = &data[..there.min(data.len())];
                 let wrote = match &mut other {
-                    None => write(self.image, data, piece.start),
-                    Some(other) => write_differing(self.image, data, &mut other[..padded(length)], piece.start),
+                    None => write(self.to, data, piece.start),
+                    Some(other) => write_differing(self.to, data, &mut other[..data.len()], piece.start),
                 };
-                let wrote = wrote.map_err(|error| failed("The image cannot be written", &error))?;
+                let wrote = wrote.map_err(|error| {
+                    failed(format!("What was read cannot be written at byte {}", piece.start), &error)
+                })?;
                 written.fetch_add(wrote, Ordering::Relaxed);
                 (self.step)(read.fetch_add(length, Ordering::Relaxed) + length)?;
             }
@@ -162,7 +177,8 @@ impl Round<'_> {
 
     /// True when the device has requests under way that are not ours.
     fn others(&self, ours: u64) -> bool {
-        block_device::under_way(self.source.device_number).is_ok_and(|all| all.reads + all.writes > ours)
+        let Some(device) = self.steps_back_on else { return false };
+        block_device::under_way(device).is_ok_and(|all| all.reads + all.writes > ours)
     }
 }
 

@@ -3,7 +3,10 @@
 //!
 //! Each thread reads into memory of its own, which is locked. What it read is written to the image afterwards.
 
-use crate::{copier, source::Source};
+use crate::{
+    copier::{self, From},
+    source::Source,
+};
 use std::{
     fs::File,
     io,

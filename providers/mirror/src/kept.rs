@@ -6,6 +6,7 @@
 use crate::{
     place::PlaceName,
     record::{self, Found},
+    revert::Note,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -15,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
-use vss_model::{Instant, VolumeId, VssError};
+use vss_model::{Instant, VolumeId, VssCode, VssError};
 use vss_provider::failure::failed;
 
 /// The name of a volume in file names: other bytes than letters, digits, `-` and `_` become `%XX`, and `:` becomes `-`.
@@ -29,6 +30,10 @@ pub(crate) fn key(volume_id: &VolumeId) -> String {
         }
     }
     key
+}
+
+fn note_name(key: &str) -> String {
+    format!("{key}.revert")
 }
 
 /// One volume's.
@@ -74,7 +79,7 @@ impl Registry {
     }
 
     pub(crate) fn put(&self, key: &str, kept: &Kept) -> Result<(), VssError> {
-        DirBuilder::new().mode(0o700).recursive(true).create(&self.0).map_err(|error| self.cannot("made", &error))?;
+        self.make()?;
         record::write(self.open().map_err(|error| self.cannot("opened", &error))?, &format!("{key}.json"), kept)
     }
 
@@ -84,6 +89,40 @@ impl Registry {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.cannot("opened", &error)),
         }
+    }
+
+    /// The revert of this volume that was begun and not ended.
+    pub(crate) fn note(&self, key: &str) -> Result<Option<Note>, VssError> {
+        let directory = match self.open() {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.cannot("opened", &error)),
+        };
+        let name = note_name(key);
+        match record::read(&directory, &name)? {
+            Found::Whole(note) => Ok(Some(note)),
+            Found::None => Ok(None),
+            Found::Damaged => Err(VssError::new(
+                VssCode::RevertInProgress,
+                format!("A revert was begun, and its note {} is damaged", self.0.join(&name).display()),
+            )
+            .with_hint("Remove the note and revert the volume again")),
+        }
+    }
+
+    pub(crate) fn put_note(&self, key: &str, note: &Note) -> Result<(), VssError> {
+        self.make()?;
+        record::write(self.open().map_err(|error| self.cannot("opened", &error))?, &note_name(key), note)
+    }
+
+    pub(crate) fn remove_note(&self, key: &str) -> Result<(), VssError> {
+        let directory = self.open().map_err(|error| self.cannot("opened", &error))?;
+        record::remove(&directory, &note_name(key))?;
+        rustix::fs::fsync(&directory).map_err(|error| self.cannot("written", &error.into()))
+    }
+
+    fn make(&self) -> Result<(), VssError> {
+        DirBuilder::new().mode(0o700).recursive(true).create(&self.0).map_err(|error| self.cannot("made", &error))
     }
 
     /// Every volume that is remembered, with its key.

@@ -33,6 +33,7 @@
 //! | `place.rs` | where images lie |
 //! | `trust.rs` | may the marks be trusted |
 //! | `changes.rs`, `blocks.rs` | which blocks changed between copies |
+//! | `revert.rs` | putting a volume back |
 //! | `storage.rs` | mirrors that are kept, and their end |
 //! | `reference.rs` | for tests: what the volume was in the hold |
 //! | `teller.rs` | how far it is |
@@ -50,6 +51,7 @@ mod provider;
 mod record;
 #[cfg(feature = "fault-injection")]
 mod reference;
+mod revert;
 mod rounds;
 mod source;
 mod storage;

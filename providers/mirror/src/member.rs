@@ -7,7 +7,7 @@
 use crate::reference::Reference;
 use crate::{
     changes::{self, About, Changes},
-    copier::{Copied, Pace, Round, Way, full},
+    copier::{Copied, From, Pace, Round, Way, full},
     hold::{Hold, Unread},
     kept::{Kept, Registry},
     mirror::Mirror,
@@ -345,8 +345,15 @@ impl Making {
         if total > 0 && place.room(min_free)? == 0 {
             return Err(full(&place.name.shown));
         }
-        let job =
-            Round { source: &self.source, image: &self.mirror.image, way, pace: &self.pace, steps_back, step: &step };
+        let job = Round {
+            from: &*self.source,
+            to: &self.mirror.image,
+            to_size: self.source.size.next_multiple_of(4096),
+            way,
+            pace: &self.pace,
+            steps_back_on: steps_back.then_some(self.source.device_number),
+            step: &step,
+        };
         let (chunk, size) = (self.chunk, self.source.size);
         let runs = self.todo.runs().map(|run| bytes(run, chunk, size));
         let copied = job.run(runs)?;
@@ -380,8 +387,9 @@ impl Making {
                 self.todo.runs().count() * 2 + usize::try_from(self.dirty() >> 18).unwrap_or(MOST_PIECES) + 1024;
             (Some(image), LEAST_PART * 4, pieces)
         };
+        let least = pieces.min(4 * self.todo.runs().count() + 512);
         // Making it takes a while, which EndPrepare has and PreCommit has not.
-        if self.hold.as_ref().is_none_or(|hold| !hold.fits(capacity.min(4 * self.dirty()), pieces)) {
+        if self.hold.as_ref().is_none_or(|hold| !hold.fits(capacity.min(4 * self.dirty()), least)) {
             self.hold = None;
             self.hold = Some(Hold::new(&self.source, compared, capacity, pieces)?);
         }

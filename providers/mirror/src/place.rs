@@ -26,6 +26,14 @@ use vss_provider::{
 
 const MIB: u64 = 1 << 20;
 
+/// Begins the name of a file system that is known by its statfs(2) id alone, and so reached by the path only.
+const BY_ID: &str = "fsid:";
+
+/// The name of the file system that `file` lies on by its statfs(2) id.
+fn fsid(file: &File) -> std::io::Result<String> {
+    Ok(format!("{BY_ID}{:016x}", rustix::fs::fstatvfs(file)?.f_fsid))
+}
+
 /// What a place is found by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlaceName {
@@ -74,7 +82,8 @@ impl PlaceName {
         }
         let inside = path.strip_prefix(&host.mount_point).unwrap_or(Path::new(""));
         let below = host.root.strip_prefix("/").unwrap_or(&host.root).join(inside);
-        let uuid = outer::uuid_of(&file, host).map_err(|error| cannot(&error))?;
+        // A device that must not be read (in some containers and virtual machines) tells no uuid.
+        let uuid = outer::uuid_of(&file, host).or_else(|_| fsid(&file)).map_err(|error| cannot(&error))?;
         let device = outer::device_of(host).unwrap_or_default();
         let outer = OuterName { fs_type: host.fs_type.clone(), uuid, device };
         Ok(Self { outer, below, shown: path })
@@ -87,9 +96,17 @@ impl PlaceName {
         Self { outer, below: PathBuf::new(), shown: volume.mount_point.clone() }
     }
 
+    /// True when its file system is mounted.
+    pub(crate) fn is_mounted(&self) -> Result<bool, VssError> {
+        if self.outer.uuid.starts_with(BY_ID) {
+            return Ok(Place::open(self)?.is_some());
+        }
+        outer::is_mounted(&self.outer)
+    }
+
     /// True when it lies on the volume itself.
     pub(crate) fn is_on(&self, volume: &Volume) -> bool {
-        self.outer.uuid == volume.uuid
+        (self.outer.uuid == volume.uuid || self.outer.uuid.starts_with(BY_ID))
             && outer::device_node(volume.device_number).is_some_and(|device| device == self.outer.device)
     }
 
@@ -106,7 +123,8 @@ pub(crate) struct Place {
     directory: File,
     /// Files there can share blocks.
     pub(crate) shares: bool,
-    outer: Outer,
+    /// None for a place that is reached by its path.
+    outer: Option<Outer>,
 }
 
 impl AsFd for Place {
@@ -118,9 +136,20 @@ impl AsFd for Place {
 impl Place {
     /// Opens it; none when its file system is not mounted, or the directory is gone.
     pub(crate) fn open(name: &PlaceName) -> Result<Option<Self>, VssError> {
-        let Some(outer) = Outer::open(&name.outer)? else { return Ok(None) };
-        let directory = match mount::open_beneath(&outer, &name.below, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(directory) => File::from(directory),
+        let (outer, opened) = if name.outer.uuid.starts_with(BY_ID) {
+            let is_it = |file: &File| fsid(file).is_ok_and(|id| id == name.outer.uuid);
+            let opened = File::open(&name.shown);
+            if opened.as_ref().is_ok_and(|file| !is_it(file)) {
+                return Ok(None);
+            }
+            (None, opened)
+        } else {
+            let Some(outer) = Outer::open(&name.outer)? else { return Ok(None) };
+            let opened = mount::open_beneath(&outer, &name.below, OFlags::RDONLY | OFlags::DIRECTORY);
+            (Some(outer), opened.map(File::from))
+        };
+        let directory = match opened {
+            Ok(directory) => directory,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(format!("{} cannot be opened", name.shown.display()), &error)),
         };
@@ -135,7 +164,12 @@ impl Place {
 
     /// Brings every change of directories so far to the disk.
     pub(crate) fn commit(&self) -> Result<(), VssError> {
-        self.outer.commit()
+        match &self.outer {
+            Some(outer) => outer.commit(),
+            None => rustix::fs::fsync(self).map_err(|error| {
+                failed(format!("{} cannot be written to disk", self.name.shown.display()), &error.into())
+            }),
+        }
     }
 
     /// Bytes available above the floor.

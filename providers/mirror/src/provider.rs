@@ -7,6 +7,7 @@ use crate::{
     member::{House, Member},
     mirror,
     place::{self, Choice, Place, PlaceName, Wishes},
+    revert::Running,
     source,
     teller::Teller,
 };
@@ -21,8 +22,8 @@ use vss_provider::{
     current::Current,
     failure::failed,
     image_copy::{self, Part},
-    outer,
     progress::{Unwatched, Watcher},
+    revert::Revert,
     stage::Stage,
     storage::ShadowStorage,
     store::Store,
@@ -74,6 +75,7 @@ impl MirrorOptions {
 pub struct MirrorProvider {
     pub(crate) options: MirrorOptions,
     pub(crate) registry: Registry,
+    pub(crate) reverting: Running,
     current: Current<Creation>,
 }
 
@@ -108,7 +110,7 @@ impl MirrorProvider {
     #[must_use]
     pub fn new(options: MirrorOptions) -> Self {
         let registry = Registry::new(&options.state_directory);
-        Self { options, registry, current: Current::new(NAME) }
+        Self { options, registry, reverting: Running::default(), current: Current::new(NAME) }
     }
 
     pub(crate) fn house(&self) -> House {
@@ -123,6 +125,7 @@ impl MirrorProvider {
 
     /// Can this volume be taken into a set now, and where would its image lie?
     fn admit(&self, volume: &Volume, options: &CreationOptions) -> Result<Choice, VssError> {
+        self.check_is_not_reverted(volume)?;
         source::check(volume)?;
         if !options.full_compare {
             vss_trace::available().map_err(|error| crate::member::refused(volume, &error))?;
@@ -195,6 +198,7 @@ impl Provider for MirrorProvider {
     }
 
     fn is_volume_supported(&self, volume: &Volume) -> Result<Support, VssError> {
+        self.check_is_not_reverted(volume)?;
         source::support(volume)
     }
 
@@ -330,7 +334,7 @@ impl Provider for MirrorProvider {
 
     fn presence(&self, copy: &StoredCopy) -> Result<Presence, VssError> {
         let data = CopyData::of(copy)?;
-        if !outer::is_mounted(&data.place.outer)? {
+        if !data.place.is_mounted()? {
             return Ok(Presence::Unreachable);
         }
         let (_place, store) = Self::reach(copy)?;
@@ -343,6 +347,10 @@ impl Provider for MirrorProvider {
     }
 
     fn blocks(&self) -> Option<&dyn ChangedBlocks> {
+        Some(self)
+    }
+
+    fn revert(&self) -> Option<&dyn Revert> {
         Some(self)
     }
 }

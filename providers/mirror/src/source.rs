@@ -1,5 +1,6 @@
 //! The volume that is copied: what stands in the way of it, and what is open of it while a set is made.
 
+use crate::copier::From;
 use rustix::fs::{Mode, OFlags};
 use std::{
     fs::File,
@@ -93,11 +94,16 @@ impl Source {
             .map_err(|error| failed(format!("{} cannot be written back", self.mount_point.display()), &error.into()))
     }
 
-    /// Fills `into` from the device, at `offset`; what lies behind its end is zeroes.
-    ///
-    /// # Errors
-    /// Of the device. Allocates nothing.
-    pub(crate) fn read(&self, into: &mut [u8], offset: u64) -> std::io::Result<()> {
+    /// Calls `each` with every run of free bytes.
+    pub(crate) fn free(&self, map: &mut FreeSpace, each: impl FnMut(std::ops::Range<u64>)) -> Result<(), VssError> {
+        map.each(&self.directory, each)
+            .map_err(|error| failed(format!("{} does not tell what is free", self.mount_point.display()), &error))
+    }
+}
+
+impl From for Source {
+    /// Allocates nothing.
+    fn read(&self, into: &mut [u8], offset: u64) -> std::io::Result<()> {
         let there = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(into.len());
         let (from_device, behind) = into.split_at_mut(there);
         self.device.read_exact_at(from_device, offset)?;
@@ -105,14 +111,7 @@ impl Source {
         Ok(())
     }
 
-    /// Calls `each` with every run of free bytes.
-    pub(crate) fn free(&self, map: &mut FreeSpace, each: impl FnMut(std::ops::Range<u64>)) -> Result<(), VssError> {
-        map.each(&self.directory, each)
-            .map_err(|error| failed(format!("{} does not tell what is free", self.mount_point.display()), &error))
-    }
-
-    /// The refusal of a block that cannot be read.
-    pub(crate) fn unreadable(&self, offset: u64, error: &std::io::Error) -> VssError {
+    fn unreadable(&self, offset: u64, error: &std::io::Error) -> VssError {
         VssError::new(
             VssCode::ProviderVeto,
             format!("The device of {} cannot be read at byte {offset}: {error}", self.mount_point.display()),

@@ -365,3 +365,19 @@ impl Drop for Writer {
         let _ = self.0.wait();
     }
 }
+
+/// Remembers all that it is told.
+#[derive(Default)]
+pub(crate) struct Seen(std::sync::Mutex<Vec<vss_provider::progress::Progress>>);
+
+impl Seen {
+    pub(crate) fn all(&self) -> Vec<vss_provider::progress::Progress> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl vss_provider::progress::Watcher for Seen {
+    fn progress(&self, progress: vss_provider::progress::Progress) {
+        self.0.lock().unwrap().push(progress);
+    }
+}
