@@ -182,7 +182,7 @@ impl Making {
             fresh: empty(),
             map: FreeSpace::default(),
             pace: Pace::new(member.options.max_rate),
-            rate: None,
+            rate: mirror.state.later_rate,
             images,
             cut_at: None,
             #[cfg(feature = "fault-injection")]
@@ -364,9 +364,14 @@ impl Making {
 
     /// The rate of single blocks is what counts; that of the first round is better than none.
     fn measure(&mut self, copied: Copied, round: u32) {
-        if copied.read >= MEASURABLE && (self.pace.max_rate.is_none() || round > 1) {
-            self.rate = rounds::rate(copied.read, copied.time).or(self.rate);
-        }
+        let is_slowed = self.pace.max_rate.is_some();
+        let Some(rate) = rounds::rate(copied.read, copied.time).filter(|_| copied.read >= MEASURABLE && !is_slowed)
+        else {
+            return;
+        };
+        self.rate = Some(rate);
+        let known = if round == 1 { &mut self.mirror.state.first_rate } else { &mut self.mirror.state.later_rate };
+        *known = Some(rate);
     }
 
     /// Makes everything that the hold needs.

@@ -55,6 +55,10 @@ pub(crate) struct State {
     pub(crate) is_clean: bool,
     /// The copy that it is lent to.
     pub(crate) lent: Option<ShadowId>,
+    /// Bytes a second that its first round read; none when that was too short to tell.
+    pub(crate) first_rate: Option<u64>,
+    /// Bytes a second that its later rounds read, in single blocks.
+    pub(crate) later_rate: Option<u64>,
     /// Changes with each writing.
     pub(crate) stamp: Uuid,
 }
@@ -136,6 +140,8 @@ impl Mirror {
                 boot_id: String::new(),
                 is_clean: false,
                 lent: None,
+                first_rate: None,
+                later_rate: None,
                 stamp: Uuid::new_v4(),
             },
         };

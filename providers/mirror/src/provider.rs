@@ -7,9 +7,12 @@ use crate::{
     member::{House, Member},
     mirror,
     place::{self, Choice, Place, PlaceName, Wishes},
+    record::Found,
     revert::Running,
-    source,
+    rounds,
+    source::{self, Source},
     teller::Teller,
+    trust::{Facts, Trust},
 };
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
@@ -160,6 +163,45 @@ impl MirrorProvider {
         Ok(choice)
     }
 
+    /// What a copy would take.
+    fn foresee(&self, volume: &Volume, choice: &Choice) -> Result<Forecast, VssError> {
+        let key = kept::key(&volume.id);
+        let source = Source::open(volume)?;
+        let in_use = statfs::of_fd(&source.directory).map_or(0, |space| space.total - space.free);
+        let state = match Store::open(&choice.place)? {
+            Some(store) => mirror::state(&store, &key)?,
+            None => Found::None,
+        };
+        let mut copying = CopyForecast {
+            storage: choice.place.name.shown.clone(),
+            bytes_to_read: in_use,
+            bytes_needed: choice.needed,
+            bytes_available: choice.room,
+            read_ms: None,
+            hold_ms: None,
+            full_compare: None,
+        };
+        if let Found::Whole(state) = state {
+            let kept = self.registry.get(&key)?.filter(|kept| kept.place == choice.place.name);
+            let (facts, tracer) = Facts::of(&state, kept.as_ref(), source.size, &self.house().pins(&key));
+            let mut rate = state.first_rate;
+            match (facts.judge(), tracer) {
+                (Trust::Whole, Some(tracer)) => {
+                    copying.bytes_to_read = (tracer.dirty() * tracer.chunk_bytes()).min(in_use);
+                    rate = state.later_rate.or(rate);
+                }
+                (Trust::Compare(why), _) => copying.full_compare = Some(why),
+                _ => {}
+            }
+            let time =
+                |bytes: u64, rate| rounds::duration(bytes, rate).and_then(|time| time.as_millis().try_into().ok());
+            copying.read_ms = time(copying.bytes_to_read, rate);
+            // What is held for in any case.
+            copying.hold_ms = time(rounds::LITTLE, state.later_rate.or(state.first_rate));
+        }
+        Ok(Forecast { nested: Vec::new(), copying: Some(copying) })
+    }
+
     /// True when no set is in creation.
     pub(crate) fn is_idle(&self) -> bool {
         self.current.is_empty()
@@ -209,18 +251,7 @@ impl Provider for MirrorProvider {
 
     fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
         let choice = self.admit(volume, &CreationOptions::default())?;
-        Ok(Forecast {
-            nested: Vec::new(),
-            copying: Some(CopyForecast {
-                storage: choice.place.name.shown.clone(),
-                bytes_to_read: choice.needed,
-                bytes_needed: choice.needed,
-                bytes_available: choice.room,
-                read_ms: None,
-                hold_ms: None,
-                full_compare: None,
-            }),
-        })
+        self.foresee(volume, &choice)
     }
 
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {

@@ -120,6 +120,15 @@ impl FileSystem {
         rustix::mount::unmount(&self.point, UnmountFlags::empty()).unwrap();
     }
 
+    /// Gives its device so many MiB; the file system stays as it is.
+    pub(crate) fn grow(&self, size_mib: u64) {
+        let image = self.directory.path().join("image");
+        File::options().write(true).open(image).unwrap().set_len(size_mib << 20).unwrap();
+        run("losetup", |command| {
+            command.arg("-c").arg(&self.device);
+        });
+    }
+
     /// Where it is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.point

@@ -1,0 +1,289 @@
+//! What stays for copies to come: whether it can be trusted, how it ends, and putting a volume back.
+
+mod common;
+
+use common::{FileSystem, Instance, Seen, begin, create, finish, needs, request, shown, stored};
+use std::{
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
+    time::Duration,
+};
+use vss_model::{CreationOptions, VssCode};
+use vss_provider::{
+    Deletion, Provider,
+    blocks::Changes,
+    progress::{Progress, Watcher, Work},
+};
+use vss_trace::{Pins, Tracer};
+
+fn pins(instance: &Instance, volume: &FileSystem) -> Pins {
+    let key = volume.volume().id.as_str().replace(':', "-");
+    Pins::new(&instance.options.state_directory.to_string_lossy(), &key)
+}
+
+fn write(volume: &FileSystem, name: &str, byte: u8, mib: usize) {
+    fs::write(volume.path().join(name), vec![byte; mib << 20]).unwrap();
+}
+
+#[test]
+fn what_was_written_untraced_is_found_by_comparing() {
+    needs!("what_was_written_untraced_is_found_by_comparing", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 200, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 30);
+    let provider = instance.provider();
+    let first = create(&provider, &volumes).remove(0);
+    assert!(Tracer::remove(&pins(&instance, &volume)).unwrap());
+    write(&volume, "file", 2, 30);
+    let forecast = provider.forecast(&volumes[0]).unwrap().copying.unwrap();
+    assert!(forecast.full_compare.is_some_and(|why| why.contains("tracer was removed")));
+    let listed = provider.storage().unwrap().list().unwrap();
+    assert!(listed[0].full_compare.is_some() && listed[0].shadows == 1, "{listed:?}");
+    let (set_id, copies) = begin(&provider, &volumes, &CreationOptions::default());
+    let seen = Seen::default();
+    provider.end_prepare(set_id, &seen).unwrap();
+    assert_eq!(seen.all()[0].work, Work::Comparing);
+    assert!(seen.all()[0].bytes_total > 30 << 20);
+    provider.pre_commit(set_id).unwrap();
+    common::held(&volumes, || provider.commit(set_id)).unwrap();
+    finish(&provider, set_id);
+    let trees = provider.mount(&copies[0], false).unwrap();
+    let found = shown(&trees, &storage.beside("shown"), |top| fs::read(top.join("file")).unwrap());
+    assert!(found == vec![2; 30 << 20]);
+    drop(trees);
+    let changed = provider.blocks().unwrap().changed(&copies[0], Some(&first)).unwrap();
+    assert!(matches!(&changed, Changes::Unknown(why) if why.contains("tracer was removed")), "{changed:?}");
+    // And then it is trusted again.
+    assert_eq!(provider.forecast(&volumes[0]).unwrap().copying.unwrap().full_compare, None);
+    let next = create(&provider, &volumes).remove(0);
+    assert!(matches!(provider.blocks().unwrap().changed(&next, Some(&copies[0])).unwrap(), Changes::Known(_)));
+}
+
+#[test]
+fn a_mirror_that_was_put_back_or_broken_off_is_not_trusted() {
+    needs!("a_mirror_that_was_put_back_or_broken_off_is_not_trusted", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 5);
+    let provider = instance.provider();
+    let copies = create(&provider, &volumes);
+    let key = volumes[0].id.as_str().replace(':', "-");
+    let state = storage.path().join(format!(".vss/{key}.state"));
+    let older = fs::read(&state).unwrap();
+    let why = || provider.storage().unwrap().list().unwrap().remove(0).full_compare;
+    assert_eq!(why(), None);
+    provider.delete(&copies[0]).unwrap();
+    provider.delete(&create(&provider, &volumes)[0]).unwrap();
+    let newer = fs::read(&state).unwrap();
+    fs::write(&state, older).unwrap();
+    assert!(why().unwrap().contains("put back"));
+    fs::write(&state, newer).unwrap();
+    assert_eq!(why(), None);
+    // As a process that was killed in the middle of a set leaves it.
+    let (set_id, _) = begin(&provider, &volumes, &CreationOptions::default());
+    provider.end_prepare(set_id, &Seen::default()).unwrap();
+    assert!(why().unwrap().contains("broken off"));
+    provider.abort(set_id).unwrap();
+    assert_eq!(why(), None);
+}
+
+#[test]
+fn mirrors_end_when_they_are_removed_unused_or_in_the_way() {
+    needs!("mirrors_end_when_they_are_removed_unused_or_in_the_way", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let mut instance = Instance::with_storage(&storage);
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 5);
+    for way in 0..4 {
+        let provider = instance.provider();
+        let copy = create(&provider, &volumes).remove(0);
+        let kept = provider.storage().unwrap();
+        let listed = kept.list().unwrap();
+        assert_eq!((listed.len(), listed[0].shadows, &listed[0].volume_id), (1, 1, &volumes[0].id));
+        assert!(listed[0].used_bytes > 5 << 20 && listed[0].volume_bytes == 100 << 20, "{listed:?}");
+        assert_eq!(kept.tend().unwrap(), []);
+        match way {
+            0 => assert_eq!(kept.remove(&volumes[0].id).unwrap(), Deletion::Deleted),
+            1 => {
+                instance.options.unused = Duration::ZERO;
+                assert_eq!(instance.provider().storage().unwrap().tend().unwrap().len(), 1);
+                instance.options.unused = Duration::from_secs(3600);
+            }
+            2 => {
+                instance.options.min_free_bytes = Some(1 << 50);
+                assert_eq!(instance.provider().storage().unwrap().tend().unwrap().len(), 1);
+                instance.options.min_free_bytes = None;
+            }
+            _ => {
+                // Somebody removed the files by hand; the tracer is what is left.
+                for name in ["mirror", "state"] {
+                    let key = volumes[0].id.as_str().replace(':', "-");
+                    fs::remove_file(storage.path().join(format!(".vss/{key}.{name}"))).unwrap();
+                }
+                kept.tend().unwrap();
+            }
+        }
+        assert_eq!(kept.list().unwrap(), []);
+        assert_eq!(kept.remove(&volumes[0].id).unwrap(), Deletion::WasGone);
+        assert!(!pins(&instance, &volume).directory().exists(), "the tracer is still there");
+        // The copy stands by itself.
+        let trees = provider.mount(&copy, false).unwrap();
+        shown(&trees, &storage.beside("shown"), |top| assert!(top.join("file").exists()));
+        drop(trees);
+        provider.delete(&copy).unwrap();
+        assert_eq!(stored(storage.path()), Vec::<String>::new());
+        assert!(!storage.path().join(".vss").exists());
+    }
+}
+
+#[test]
+fn a_mirror_that_is_wanted_elsewhere_moves() {
+    needs!("a_mirror_that_is_wanted_elsewhere_moves", "ext4", "xfs");
+    let volume = FileSystem::new("ext4", 100, &[]);
+    let places = [FileSystem::new("ext4", 300, &[]), FileSystem::new("xfs", 600, &[])];
+    let mut instance = Instance::with_storage(&places[0]);
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 5);
+    let there = create(&instance.provider(), &volumes).remove(0);
+    instance.options.storage = Some(places[1].path().to_owned());
+    let provider = instance.provider();
+    let here = create(&provider, &volumes).remove(0);
+    let listed = provider.storage().unwrap().list().unwrap();
+    assert_eq!((listed.len(), listed[0].place.as_path()), (1, places[1].path()));
+    for copy in [&there, &here] {
+        let trees = provider.mount(copy, false).unwrap();
+        shown(&trees, &volume.beside("shown"), |top| assert!(top.join("file").exists()));
+        drop(trees);
+        assert_eq!(provider.delete(copy).unwrap(), Deletion::Deleted);
+    }
+    assert!(
+        !places[0].path().join(".vss").exists(),
+        "{:?}",
+        fs::read_dir(places[0].path().join(".vss")).map(Iterator::count)
+    );
+}
+
+/// Breaks the work off when it is under way.
+struct Breaks;
+
+impl Watcher for Breaks {
+    fn progress(&self, _progress: Progress) {
+        panic!("broken off");
+    }
+}
+
+#[test]
+fn a_volume_is_put_back_also_when_that_was_broken_off() {
+    needs!("a_volume_is_put_back_also_when_that_was_broken_off", "ext4", "xfs");
+    for (kind, partition) in [("ext4", false), ("xfs", false), ("ext4", true)] {
+        let volume = if partition { FileSystem::on_partition(kind, 240) } else { FileSystem::new(kind, 320, &[]) };
+        let storage = FileSystem::new("xfs", 900, &[]);
+        let instance = Instance::with_storage(&storage);
+        let provider = instance.provider();
+        let volumes = [volume.volume()];
+        write(&volume, "file", 1, 20);
+        write(&volume, "gone", 2, 5);
+        let copy = create(&provider, &volumes).remove(0);
+        write(&volume, "file", 3, 20);
+        fs::remove_file(volume.path().join("gone")).unwrap();
+        write(&volume, "new", 4, 5);
+        let revert = provider.revert().unwrap();
+        let refused = revert.revert(&copy, &Seen::default()).unwrap_err();
+        assert!(refused.code == VssCode::ProviderVeto && refused.message.contains("mounted at"), "{refused}");
+        volume.unmount();
+        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| revert.revert(&copy, &Breaks)));
+        assert!(broken.is_err());
+        // Whatever process asks then.
+        let provider = instance.provider();
+        let codes = [
+            provider.is_volume_supported(&volumes[0]).unwrap_err().code,
+            provider.begin_prepare(&request(&volumes[0])).unwrap_err().code,
+        ];
+        assert_eq!(codes, [VssCode::RevertInProgress; 2]);
+        let seen = Seen::default();
+        let reverted = provider.revert().unwrap().revert(&copy, &seen).unwrap();
+        assert!(reverted.compared_bytes > 25 << 20 && reverted.written_bytes <= 60 << 20, "{reverted:?}");
+        assert!(seen.all().iter().all(|progress| progress.work == Work::Reverting));
+        // Nothing is left to be done.
+        assert_eq!(provider.revert().unwrap().revert(&copy, &seen).unwrap().written_bytes, 0);
+        common::assert_clean(kind, volume.device());
+        volume.mount();
+        assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 20 << 20]);
+        assert!(fs::read(volume.path().join("gone")).unwrap() == vec![2; 5 << 20]);
+        assert!(!volume.path().join("new").exists());
+        // The tracer saw it: the next copy is right, and reads little.
+        let volumes = [volume.volume()];
+        assert_eq!(provider.forecast(&volumes[0]).unwrap().copying.unwrap().full_compare, None);
+        let next = create(&provider, &volumes).remove(0);
+        let trees = provider.mount(&next, false).unwrap();
+        let found = shown(&trees, &storage.beside("shown"), |top| fs::read(top.join("file")).unwrap());
+        assert!(found == vec![1; 20 << 20]);
+        drop(trees);
+    }
+}
+
+#[test]
+fn a_device_that_grew_is_not_put_back() {
+    needs!("a_device_that_grew_is_not_put_back", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 5);
+    let first = create(&provider, &volumes).remove(0);
+    volume.unmount();
+    volume.grow(140);
+    let refused = provider.revert().unwrap().revert(&first, &Seen::default()).unwrap_err();
+    assert!(refused.code == VssCode::ProviderVeto && refused.message.contains("bytes"), "{refused}");
+    volume.mount();
+    let volumes = [volume.volume()];
+    let forecast = provider.forecast(&volumes[0]).unwrap().copying.unwrap();
+    assert!(forecast.full_compare.is_some_and(|why| why.contains("another size")));
+    let second = create(&provider, &volumes).remove(0);
+    let changed = provider.blocks().unwrap().changed(&second, Some(&first)).unwrap();
+    assert!(matches!(changed, Changes::Unknown(_)), "{changed:?}");
+}
+
+#[test]
+fn what_is_written_past_the_file_system_in_the_hold_fails_the_set() {
+    needs!("what_is_written_past_the_file_system_in_the_hold_fails_the_set", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 5);
+    let (set_id, _) = begin(&provider, &volumes, &CreationOptions::default());
+    provider.end_prepare(set_id, &Seen::default()).unwrap();
+    provider.pre_commit(set_id).unwrap();
+    // The last block, again and again, as it is.
+    let device = volume.device().to_owned();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = File::options().read(true).write(true).open(&device).unwrap();
+            let (at, mut block) = (SeekFrom::Start((100 << 20) - 4096), [0; 4096]);
+            file.seek(at).unwrap();
+            file.read_exact(&mut block).unwrap();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                file.write_all_at(&block, (100 << 20) - 4096).unwrap();
+                file.sync_data().unwrap();
+            }
+            file.flush().unwrap();
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        let result = common::held(&volumes, || provider.commit(set_id));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        result
+    });
+    let refused = result.unwrap_err();
+    assert!(refused.message.contains("cannot be trusted") && !refused.hint.is_empty(), "{refused}");
+    provider.abort(set_id).unwrap();
+    assert_eq!(stored(storage.path()), Vec::<String>::new());
+    let copy = create(&provider, &volumes).remove(0);
+    let trees = provider.mount(&copy, false).unwrap();
+    shown(&trees, &storage.beside("shown"), |top| assert!(top.join("file").exists()));
+    drop(trees);
+}
