@@ -3,6 +3,7 @@
 //! A provider's own tests give a [`Subject`] and call [`assert_conforms`]. Each check leaves the volumes as it found them,
 //! but for its own files.
 
+mod abort;
 mod hold;
 
 use crate::{Deletion, PrepareRequest, Presence, Provider, StoredCopy, Support, progress::Unwatched};
@@ -54,6 +55,10 @@ pub fn checks() -> &'static [Check] {
         Check { name: "a_call_out_of_order_is_refused", run: a_call_out_of_order_is_refused },
         Check { name: "an_unknown_set_is_not_found", run: an_unknown_set_is_not_found },
         Check { name: "abort_leaves_nothing", run: abort_leaves_nothing },
+        Check {
+            name: "abort_from_another_thread_ends_slow_work",
+            run: abort::abort_from_another_thread_ends_slow_work,
+        },
         Check { name: "abort_after_the_end_keeps_the_copy", run: abort_after_the_end_keeps_the_copy },
         Check { name: "another_set_forgets_the_unfinished_one", run: another_set_forgets_the_unfinished_one },
         Check {

@@ -10,30 +10,38 @@ use vss_model::{Context, FreezePolicy, SetId, ShadowId, Volume, VolumeId, VssCod
 use vss_provider::{
     PrepareRequest, Provider,
     conformance::{Subject, assert_conforms},
-    fake::{FakeOptions, FakeProvider, Phase},
+    fake::{FakeCopying, FakeOptions, FakeProvider, Phase},
 };
 
 /// Two directories of the machine's own file system: the fake does not care.
 struct FakeSubject {
     place: PathBuf,
     writable_phase: bool,
+    /// How long it makes believe to copy a volume; none: not at all.
+    copies_for: Option<Duration>,
 }
 
 impl FakeSubject {
-    fn new(writable_phase: bool) -> Self {
+    fn new(writable_phase: bool, copies_for: Option<Duration>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let place = std::env::temp_dir().join(format!("vss-fake-{}-{number}", std::process::id()));
         for directory in ["store", "one", "two"] {
             std::fs::create_dir_all(place.join(directory)).unwrap();
         }
-        Self { place, writable_phase }
+        Self { place, writable_phase, copies_for }
     }
 
     fn options(&self) -> FakeOptions {
         FakeOptions {
             store: Some(self.place.join("store")),
             writable_phase: self.writable_phase,
+            copying: self.copies_for.map(|time| FakeCopying {
+                bytes: 1 << 30,
+                time,
+                place: self.place.join("images"),
+                keep: Duration::MAX,
+            }),
             ..FakeOptions::default()
         }
     }
@@ -95,13 +103,15 @@ fn the_fake_conforms() {
         println!("SKIPPED: the_fake_conforms: needs root for open_tree");
         return;
     }
-    assert_conforms(&FakeSubject::new(true));
-    assert_conforms(&FakeSubject::new(false));
+    assert_conforms(&FakeSubject::new(true, None));
+    assert_conforms(&FakeSubject::new(false, None));
+    // Long enough for abort to come while it copies.
+    assert_conforms(&FakeSubject::new(true, Some(Duration::from_millis(40))));
 }
 
 #[test]
 fn it_fails_where_it_is_told_to_and_records_the_calls() {
-    let subject = FakeSubject::new(true);
+    let subject = FakeSubject::new(true, None);
     let provider = FakeProvider::new(FakeOptions {
         fail: Some((Phase::Commit, VssCode::ProviderVeto)),
         hang: Some((Phase::PreCommit, Duration::from_millis(50))),

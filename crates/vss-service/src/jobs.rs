@@ -177,7 +177,9 @@ pub async fn is_volume_supported(
 ) -> Result<VolumeSupport, VssError> {
     blocking::run("Examining the volume", limits::PROVIDER_IN_WINDOW, move || {
         let located = volumes::resolve(&question.volume)?;
-        match environment.providers.choose(&located.volume, question.provider.as_deref()) {
+        let chosen = volumes::check_is_alone(&located.volume)
+            .and_then(|()| environment.providers.choose(&located.volume, question.provider.as_deref()));
+        match chosen {
             Ok(provider) => {
                 Ok(VolumeSupport { supported: true, provider: Some(provider.properties().name), reason: String::new() })
             }
