@@ -1,5 +1,6 @@
 //! What the tests of the whole house share: file systems of their own, programs under test, loads, clusters.
 
+pub mod blocks;
 pub mod chain;
 pub mod forecast;
 pub mod gate;

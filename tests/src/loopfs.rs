@@ -181,12 +181,12 @@ impl LoopFs {
         Ok(File::open(self.path())?)
     }
 
-    /// Unmounts it, lets the file system's own checker look at it, and mounts it again. Nobody may use it.
+    /// Unmounts it. Nobody may use it.
     ///
     /// # Errors
-    /// The checker finds anything, or a log that would have to be replayed; somebody uses it.
-    pub fn check(&self) -> anyhow::Result<()> {
-        let Parts { kind, mount: point, .. } = self.parts();
+    /// Somebody uses it for 10 s.
+    pub fn unmount(&self) -> anyhow::Result<()> {
+        let point = self.path();
         let deadline = Instant::now() + TEARDOWN_LIMIT;
         // A program that ended just now may still be on its way out.
         while let Err(error) = unmount(point, UnmountFlags::empty()) {
@@ -195,13 +195,33 @@ impl LoopFs {
             }
             thread::sleep(Duration::from_millis(10));
         }
+        Ok(())
+    }
+
+    /// Mounts it again after [`LoopFs::unmount`].
+    ///
+    /// # Errors
+    /// Those of mount(2): what is there is no file system of the kind.
+    pub fn mount(&self) -> anyhow::Result<()> {
+        let kind = self.parts().kind.name();
+        mount(self.device(), self.path(), kind, MountFlags::empty(), None)
+            .with_context(|| format!("mounting {} on {}", self.device().display(), self.path().display()))
+    }
+
+    /// Unmounts it, lets the file system's own checker look at it, and mounts it again. Nobody may use it.
+    ///
+    /// # Errors
+    /// The checker finds anything, or a log that would have to be replayed; somebody uses it.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let Parts { kind, mount: point, .. } = self.parts();
+        self.unmount()?;
         let program: &[&str] = match kind {
             Kind::Ext4 => &["e2fsck", "-fn"],
             Kind::Xfs => &["xfs_repair", "-n"],
             Kind::Btrfs => &["btrfs", "check", "--readonly"],
         };
         let checked = Command::new(program[0]).args(&program[1..]).arg(self.device()).output()?;
-        mount(self.device(), point, kind.name(), MountFlags::empty(), None)?;
+        self.mount()?;
         let said = [checked.stdout, checked.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         // e2fsck(8) passes over a journal that it may not replay, and only says so.

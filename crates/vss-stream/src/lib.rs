@@ -14,12 +14,14 @@
 //! Whatever comes in is an enemy's: nothing is taken before its checksum is right, no length is believed beyond its bound,
 //! and every error says at which byte.
 
+mod base;
 mod error;
 mod header;
 mod reader;
 mod record;
 mod writer;
 
+pub use base::{BaseHasher, BaseSum};
 pub use error::{Fault, StreamError};
 pub use header::{Header, LONGEST_HEADER, MAGIC, VERSION};
 pub use reader::Reader;

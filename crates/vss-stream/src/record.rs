@@ -3,15 +3,16 @@
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 1 | kind: 1 data, 2 zero, 3 unused, 255 end |
-//! | 1 | 1 | 1 when the base's checksum is given, else 0 |
+//! | 1 | 1 | 1 when the sum of the base is given, else 0 |
 //! | 2 | 2 | zeroes |
-//! | 4 | 4 | the base's checksum: CRC-32C of what the copy before has there; else zeroes |
+//! | 4 | 4 | sum of the base: the first bytes of the SHA-256 of what the copy before has there; else zeroes |
 //! | 8 | 8 | offset in the volume; in the end: how many records came before |
 //! | 16 | 8 | length in bytes; in the end: how many bytes of data came before |
 //! | 24 | 4 | zeroes |
 //! | 28 | 4 | CRC-32C of the 28 bytes before and of what follows |
 //! | 32 | n | data: the bytes, as many as the length says; end: SHA-256 of the stream up to here |
 
+use crate::base::BaseSum;
 use crate::error::StreamError;
 use crate::header::array;
 
@@ -37,8 +38,8 @@ pub enum Record<'a> {
         offset: u64,
         /// The bytes.
         data: &'a [u8],
-        /// CRC-32C of what the copy before has there; none where it has nothing in use.
-        base: Option<u32>,
+        /// What the copy before has there; none where it has nothing in use.
+        base: Option<BaseSum>,
     },
     /// So many zeroes.
     Zero {
@@ -47,7 +48,7 @@ pub enum Record<'a> {
         /// How many.
         length: u64,
         /// As in data.
-        base: Option<u32>,
+        base: Option<BaseSum>,
     },
     /// The copy before had these bytes in use and this one has not: anything may be there.
     Unused {
@@ -76,9 +77,9 @@ impl Record<'_> {
         }
     }
 
-    /// The checksum of what was there before, where it is known.
+    /// What was there before, where it is known.
     #[must_use]
-    pub const fn base(&self) -> Option<u32> {
+    pub const fn base(&self) -> Option<BaseSum> {
         match self {
             Self::Data { base, .. } | Self::Zero { base, .. } => *base,
             Self::Unused { .. } => None,
@@ -128,7 +129,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) kind: Kind,
-    pub(crate) base: Option<u32>,
+    pub(crate) base: Option<BaseSum>,
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
@@ -157,7 +158,7 @@ impl Head {
             Kind::End => END,
         };
         bytes[1] = u8::from(self.base.is_some());
-        bytes[4..8].copy_from_slice(&self.base.unwrap_or_default().to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.base.map_or([0; 4], |base| base.0));
         bytes[8..16].copy_from_slice(&self.offset.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.length.to_le_bytes());
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..28]), rest);
@@ -174,11 +175,11 @@ impl Head {
             END => Kind::End,
             other => return Err(StreamError::nonsense(at, format!("a record of the kind {other}"))),
         };
-        let checksum = u32::from_le_bytes(array(bytes, 4));
+        let sum = array(bytes, 4);
         let base = match bytes[1] {
-            1 if matches!(kind, Kind::Data | Kind::Zero) => Some(checksum),
-            0 if checksum == 0 => None,
-            _ => return Err(StreamError::nonsense(at + 1, "a checksum of the base where there can be none")),
+            1 if matches!(kind, Kind::Data | Kind::Zero) => Some(BaseSum(sum)),
+            0 if sum == [0; 4] => None,
+            _ => return Err(StreamError::nonsense(at + 1, "a sum of the base where there can be none")),
         };
         if bytes[2..4] != [0; 2] || bytes[24..28] != [0; 4] {
             return Err(StreamError::nonsense(at + 2, "bytes that are set and mean nothing"));

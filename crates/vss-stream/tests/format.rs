@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use vss_model::{SetId, ShadowId};
-use vss_stream::{DATA_BYTES, Fault, Header, LONGEST_HEADER, Reader, Record, StreamError, Summary, Writer};
+use vss_stream::{BaseSum, DATA_BYTES, Fault, Header, LONGEST_HEADER, Reader, Record, StreamError, Summary, Writer};
 
 const BLOCK: u64 = 4096;
 const SIZE: u64 = 40 * BLOCK + 512;
@@ -23,24 +23,26 @@ fn header(since: Option<u128>) -> Header {
 /// A record that owns its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Owned {
-    Data(u64, Vec<u8>, Option<u32>),
-    Zero(u64, u64, Option<u32>),
+    Data(u64, Vec<u8>, Option<[u8; 4]>),
+    Zero(u64, u64, Option<[u8; 4]>),
     Unused(u64, u64),
 }
 
 impl Owned {
     fn as_record(&self) -> Record<'_> {
         match self {
-            Self::Data(offset, data, base) => Record::Data { offset: *offset, data, base: *base },
-            Self::Zero(offset, length, base) => Record::Zero { offset: *offset, length: *length, base: *base },
+            Self::Data(offset, data, base) => Record::Data { offset: *offset, data, base: base.map(BaseSum) },
+            Self::Zero(offset, length, base) => {
+                Record::Zero { offset: *offset, length: *length, base: base.map(BaseSum) }
+            }
             Self::Unused(offset, length) => Record::Unused { offset: *offset, length: *length },
         }
     }
 
     fn of(record: Record<'_>) -> Self {
         match record {
-            Record::Data { offset, data, base } => Self::Data(offset, data.to_vec(), base),
-            Record::Zero { offset, length, base } => Self::Zero(offset, length, base),
+            Record::Data { offset, data, base } => Self::Data(offset, data.to_vec(), base.map(|base| base.0)),
+            Record::Zero { offset, length, base } => Self::Zero(offset, length, base.map(|base| base.0)),
             Record::Unused { offset, length } => Self::Unused(offset, length),
         }
     }
@@ -65,7 +67,7 @@ fn read(bytes: &[u8]) -> Result<(Header, Vec<Owned>, Summary), StreamError> {
 
 fn sample() -> Vec<Owned> {
     vec![
-        Owned::Data(0, vec![7; 4096], Some(0)),
+        Owned::Data(0, vec![7; 4096], Some([0; 4])),
         Owned::Zero(2 * BLOCK, 3 * BLOCK, None),
         Owned::Unused(5 * BLOCK, BLOCK),
         Owned::Data(40 * BLOCK, b"end".repeat(171)[..512].to_vec(), None),
@@ -74,7 +76,7 @@ fn sample() -> Vec<Owned> {
 
 /// Any list of records that the header allows: lengths in blocks and kinds, with gaps before.
 fn records() -> impl Strategy<Value = Vec<Owned>> {
-    let one = (0..3_u64, 1..4_u64, 0..3, any::<u8>(), any::<Option<u32>>());
+    let one = (0..3_u64, 1..4_u64, 0..3, any::<u8>(), any::<Option<[u8; 4]>>());
     prop::collection::vec(one, 0..12).prop_map(|list| {
         let mut from = 0;
         let mut records = Vec::new();
@@ -228,7 +230,7 @@ fn a_writer_writes_nothing_that_a_reader_would_refuse() {
     for record in [
         ok,
         Record::Data { offset: 2 * BLOCK, data: &[], base: None },
-        Record::Zero { offset: 2 * BLOCK, length: BLOCK, base: Some(1) },
+        Record::Zero { offset: 2 * BLOCK, length: BLOCK, base: Some(BaseSum([1; 4])) },
         Record::Unused { offset: 2 * BLOCK, length: BLOCK },
         Record::Zero { offset: 40 * BLOCK, length: BLOCK, base: None },
     ] {
@@ -247,10 +249,24 @@ fn a_writer_writes_nothing_that_a_reader_would_refuse() {
     }
 }
 
+#[test]
+fn a_change_that_a_crc_does_not_see_is_seen() {
+    // As a superblock is: something, and at its end the CRC of what is before.
+    let block = |text: u8| {
+        let mut block = [vec![0; 1024], vec![text; 1020]].concat();
+        block.extend((!crc(&block[1024..])).to_le_bytes());
+        block
+    };
+    let (one, other) = (block(1), block(2));
+    assert_eq!(crc(&one), crc(&other), "then a CRC would do");
+    assert_ne!(BaseSum::of(&one), BaseSum::of(&other));
+}
+
 /// The bytes that `docs/stream.md` shows: the format of version 1 does not change.
 #[test]
 fn the_bytes_of_version_1_are_these() {
-    let sample = [Owned::Zero(0, BLOCK, Some(0x98f9_4189)), Owned::Data(40 * BLOCK, vec![0x41; 512], None)];
+    let sample =
+        [Owned::Zero(0, BLOCK, Some(BaseSum::of(&[0; 4096]).0)), Owned::Data(40 * BLOCK, vec![0x41; 512], None)];
     let bytes = write(header(Some(0xa)), &sample);
     let text: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(bytes.len(), 159 + 32 + 32 + 512 + 64);

@@ -32,7 +32,7 @@ pub(super) fn revert(instance: &Instance, arguments: &RevertArguments) -> Result
         say("vss: nothing was changed");
         return Err(Failure::No);
     }
-    management.revert(shadow.id)?;
+    management.revert(shadow.id).map_err(|error| unknown(error, shadow.id))?;
     let ended = follow(&mut management, shadow)?;
     match (ended.state, ended.failure) {
         (RevertState::Finished, _) => {
@@ -85,15 +85,22 @@ fn lost(shadow: &ShadowCopy, shadows: &[ShadowCopy]) -> String {
     )
 }
 
+/// The service was lost in the middle, or is out of order: it may have begun.
+fn unknown(error: VssError, shadow_id: ShadowId) -> VssError {
+    if error.code != VssCode::Unexpected {
+        return error;
+    }
+    let hint = format!("If it had begun, it goes on when the service runs again: `vss revert {shadow_id}`");
+    error.while_doing("How the revert goes on is not known").with_hint(hint)
+}
+
 /// Until it is over.
 fn follow(management: &mut Management, shadow: &ShadowCopy) -> Result<RevertStatus, VssError> {
     let mut meter = Meter::new("reverting", None);
     let mut seen = 0;
     loop {
-        let status = management.revert_status(shadow.volume_id.clone(), seen, PATIENCE).map_err(|error| {
-            let hint = format!("It goes on when the service runs again: `vss revert {}`", shadow.id);
-            error.while_doing("How the revert goes on is not known").with_hint(hint)
-        })?;
+        let status = management.revert_status(shadow.volume_id.clone(), seen, PATIENCE);
+        let status = status.map_err(|error| unknown(error, shadow.id))?;
         if status.state != RevertState::Running {
             return Ok(status);
         }

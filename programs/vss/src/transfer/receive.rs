@@ -5,7 +5,7 @@ use crate::exit::system_error;
 use std::io::{self, Read};
 use vss_model::bytes::Bytes;
 use vss_model::{VssCode, VssError};
-use vss_stream::{DATA_BYTES, Fault, Reader, Record, StreamError, Summary};
+use vss_stream::{BaseHasher, BaseSum, DATA_BYTES, Fault, Reader, Record, StreamError, Summary};
 
 /// Reads a stream to its end.
 ///
@@ -35,7 +35,7 @@ pub(crate) fn apply<R: Read>(
     let mut done = 0;
     while let Some(record) = reader.next_record().map_err(|error| unreadable(&error))? {
         if let Some(wanted) = record.base().filter(|_| check)
-            && checksum(target, &record, &mut buffer).map_err(|error| unwritten(&record, &error))? != wanted
+            && sum(target, &record, &mut buffer).map_err(|error| unwritten(&record, &error))? != wanted
         {
             let message = format!("At {} it is not what the stream builds on: it was written to", record.offset());
             return Err(VssError::new(VssCode::InvalidArgument, message)
@@ -55,17 +55,18 @@ pub(crate) fn apply<R: Read>(
     Ok(*reader.summary())
 }
 
-fn checksum(target: &Target, record: &Record<'_>, buffer: &mut [u8]) -> io::Result<u32> {
+/// What the target has at the place of the record.
+fn sum(target: &Target, record: &Record<'_>, buffer: &mut [u8]) -> io::Result<BaseSum> {
     let (mut offset, mut left) = (record.offset(), record.length());
-    let mut checksum = 0;
+    let mut hasher = BaseHasher::default();
     while left > 0 {
         let part = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         target.read(&mut buffer[..part], offset)?;
-        checksum = crc32c::crc32c_append(checksum, &buffer[..part]);
+        hasher.update(&buffer[..part]);
         offset += part as u64;
         left -= part as u64;
     }
-    Ok(checksum)
+    Ok(hasher.finish())
 }
 
 /// What a stream had in it.
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn a_block_that_the_base_has_not_is_not_replaced() {
         let before = [1_u8; 4 * BLOCK];
-        let base = Some(crc32c::crc32c(&before[..BLOCK]));
+        let base = Some(BaseSum::of(&before[..BLOCK]));
         let new = [2; BLOCK];
         let records = [
             Record::Data { offset: 0, data: &new, base },

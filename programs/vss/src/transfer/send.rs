@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use vss_model::{Extent, VssCode, VssError, extent};
-use vss_stream::{DATA_BYTES, Fault, Header, Record, StreamError, Summary, Writer};
+use vss_stream::{BaseSum, DATA_BYTES, Fault, Header, Record, StreamError, Summary, Writer};
 
 /// The image of a copy, and where the volume begins in it.
 #[derive(Debug)]
@@ -117,12 +117,12 @@ pub(crate) fn send(
                 None => None,
             };
             for run in runs(wanted, before, block) {
-                let checksum = before.map(|before| crc32c::crc32c(&before[run.begin..run.end]));
+                let sum = before.map(|before| BaseSum::of(&before[run.begin..run.end]));
                 let place = offset + run.begin as u64;
                 let record = match run.class {
                     Class::Same => continue,
-                    Class::Zero => Record::Zero { offset: place, length: (run.end - run.begin) as u64, base: checksum },
-                    Class::Data => Record::Data { offset: place, data: &wanted[run.begin..run.end], base: checksum },
+                    Class::Zero => Record::Zero { offset: place, length: (run.end - run.begin) as u64, base: sum },
+                    Class::Data => Record::Data { offset: place, data: &wanted[run.begin..run.end], base: sum },
                 };
                 writer.record(&record).map_err(|error| unwritten(&error))?;
             }
