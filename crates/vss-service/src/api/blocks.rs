@@ -12,7 +12,7 @@ use vss_api::blocks::{
     BlockList, ChangedBlocks, EXTENTS, ImageOpened, OpenImage, QueryRevertStatus, RevertState, RevertToSnapshot,
 };
 use vss_api::server::{Peer, Replier};
-use vss_model::{ShadowId, VssCode, VssError, limits};
+use vss_model::{Extent, ShadowId, VssCode, VssError, limits};
 use vss_provider::blocks::Changes;
 use vss_provider::{Provider, StoredCopy};
 
@@ -143,16 +143,15 @@ fn changed(environment: &Environment, peer: &Peer, question: ChangedBlocks) -> R
         Changes::Known(extents) => (None, extents),
         Changes::Unknown(why) => (Some(why), Vec::new()),
     };
-    let begin = extents.partition_point(|extent| extent.offset < question.from);
-    let part = &extents[begin..];
-    let next = part.get(EXTENTS).map(|extent| extent.offset);
-    Ok(BlockList {
-        volume_size: image.size,
-        block_size: image.block,
-        unknown,
-        extents: part[..part.len().min(EXTENTS)].to_vec(),
-        next,
-    })
+    let (extents, next) = page(&extents, question.from);
+    Ok(BlockList { volume_size: image.size, block_size: image.block, unknown, extents: extents.to_vec(), next })
+}
+
+/// What one answer has of a list from a place on, and where the next begins.
+fn page(extents: &[Extent], from: u64) -> (&[Extent], Option<u64>) {
+    let begin = extents.partition_point(|extent| extent.offset < from);
+    let rest = &extents[begin..];
+    (&rest[..rest.len().min(EXTENTS)], rest.get(EXTENTS).map(|extent| extent.offset))
 }
 
 /// Two copies of one volume by one provider.
@@ -193,4 +192,40 @@ fn open(environment: &Environment, peer: &Peer, shadow_id: ShadowId) -> Result<(
         cut_at: record.map_or(entry.set.created_at, |shadow| shadow.cut_at),
     };
     Ok((opened, image.file.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_comes_in_parts_that_make_it_up() {
+        for count in [0, 1, EXTENTS, EXTENTS + 1, 3 * EXTENTS] {
+            let whole: Vec<Extent> =
+                (0..count as u64).map(|number| Extent { offset: number * 8192, length: 4096 }).collect();
+            let (mut together, mut from) = (Vec::new(), Some(0));
+            let mut parts = 0;
+            while let Some(place) = from {
+                let (part, next) = page(&whole, place);
+                together.extend_from_slice(part);
+                from = next;
+                parts += 1;
+            }
+            assert_eq!(together, whole);
+            assert_eq!(parts, count.div_ceil(EXTENTS).max(1));
+        }
+    }
+
+    #[test]
+    fn the_longest_answer_is_a_message() {
+        let widest = Extent { offset: u64::MAX, length: u64::MAX };
+        let list = BlockList {
+            volume_size: u64::MAX,
+            block_size: u64::MAX,
+            unknown: None,
+            extents: vec![widest; EXTENTS],
+            next: Some(u64::MAX),
+        };
+        assert!(serde_json::to_vec(&list).unwrap().len() < vss_api::MESSAGE_BYTES / 2);
+    }
 }
