@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements, each beside the system's own means on the same file systems in the same run.
 
+mod documents;
 mod hold;
 mod mirror;
 mod postgresql;
@@ -28,6 +29,8 @@ enum Bench {
     Window(window::Arguments),
     /// How long commits take around a cut of a PostgreSQL cluster under load, beside other ways to make one
     Postgresql(postgresql::Arguments),
+    /// Reading and writing the largest document of Windows, beside other parsers
+    Documents(documents::Arguments),
 }
 
 /// True when the measurement is what was wanted.
@@ -37,5 +40,6 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> 
         Bench::Mirror(arguments) => mirror::run(arguments, interrupt),
         Bench::Window(arguments) => window::run(arguments, interrupt),
         Bench::Postgresql(arguments) => postgresql::run(arguments, interrupt),
+        Bench::Documents(arguments) => documents::run(arguments, interrupt),
     }
 }

@@ -10,7 +10,8 @@ pub(crate) const fn is_character(one: char) -> bool {
 /// Where the first character stands that may not be in a document.
 pub(crate) fn forbidden(text: &str) -> Option<usize> {
     let control = text.bytes().position(|byte| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'));
-    let noncharacter = text.find(['\u{fffe}', '\u{ffff}']);
+    // Documents are plain as a rule, which is seen at once.
+    let noncharacter = if text.is_ascii() { None } else { text.find(['\u{fffe}', '\u{ffff}']) };
     match (control, noncharacter) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
@@ -42,6 +43,9 @@ const fn is_in_name(one: char) -> bool {
 
 /// True for the name of an element or attribute, with at most one prefix.
 pub(crate) fn is_name(text: &str) -> bool {
+    if text.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') {
+        return !text.is_empty();
+    }
     let is_part = |part: &str| part.chars().next().is_some_and(begins_name) && part.chars().all(is_in_name);
     text.split(':').count() <= 2 && text.split(':').all(is_part)
 }
@@ -74,7 +78,7 @@ pub(crate) fn bad_reference(raw: &str) -> Option<(usize, &str)> {
 
 /// What the written text stands for. Every reference in it is known to be one; line ends become `\n`.
 pub(crate) fn unescape(raw: &str) -> Cow<'_, str> {
-    if !raw.contains(['&', '\r']) {
+    if !raw.bytes().any(|byte| matches!(byte, b'&' | b'\r')) {
         return Cow::Borrowed(raw);
     }
     let mut text = String::with_capacity(raw.len());
@@ -98,7 +102,7 @@ pub(crate) fn unescape(raw: &str) -> Cow<'_, str> {
 
 /// The text as it is written between quotation marks. It holds only characters that may be in a document.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
-    if !text.contains(['&', '<', '>', '"', '\t', '\n', '\r']) {
+    if !text.bytes().any(|byte| matches!(byte, b'&' | b'<' | b'>' | b'"' | b'\t' | b'\n' | b'\r')) {
         return Cow::Borrowed(text);
     }
     let mut raw = String::with_capacity(text.len() + 16);

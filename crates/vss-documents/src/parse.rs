@@ -152,7 +152,8 @@ impl Parser<'_> {
         }
         let name = tag.name();
         let name = self.name(name.as_ref(), from)?;
-        let mut attributes = Vec::new();
+        // As many as the files of Windows have.
+        let mut attributes = Vec::with_capacity(4);
         for attribute in tag.attributes() {
             let attribute = match attribute {
                 Ok(attribute) => attribute,
