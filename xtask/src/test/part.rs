@@ -99,6 +99,7 @@ pub(crate) fn parts(metadata: &Metadata) -> Result<Vec<Part>> {
         part("providers", "btrfs", packages(&below("providers"))),
         part("writers", "script", packages(&[below("writers"), vec!["vss-writers"]].concat())),
         part("service", "coordinator, sagas, catalogue", packages(&["vss-service"])),
+        part("backups", "backups in a directory", packages(&["vss-backup"])),
         part("programs", "command line, guard, tasks", packages(&["vssd", "vss-guard", "vss", "xtask"])),
         part("lab", "PostgreSQL clusters for the tests below", packages(&["vss-lab"])),
         part("support", "what the tests below share", Check::Tests(Selection::Support)),

@@ -15,13 +15,17 @@ use vss_backup::selection::{FileSet, Place, Selection, Take};
 use vss_backup::verify::{Report, verify};
 use vss_model::{BackupType, VssError};
 
-/// True when this user may make devices and own files of others; else says that the test is skipped.
-pub(crate) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("skipped: needs root");
-    }
-    root
+/// True when the test `name` cannot run here, because it makes devices and files of others; says so in one line.
+pub(crate) fn skips(name: &str) -> bool {
+    let why = if !rustix::process::geteuid().is_root() {
+        "needs root"
+    } else if Command::new("rsync").arg("--version").output().is_err() {
+        "needs rsync"
+    } else {
+        return false;
+    };
+    println!("SKIPPED: {name}: {why}");
+    true
 }
 
 /// Everything below `tree`, which is known as `/tree`.

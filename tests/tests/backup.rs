@@ -1,0 +1,300 @@
+//! `vss backup`, `verify` and `restore`: what a copy held is what comes back, whatever happens on the way.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use vss_linux::process::Signal;
+use vss_tests::instance::{Instance, Outcome, creation_turn};
+use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::scale::rounds;
+use vss_tests::volume::Volume;
+use vss_tests::writers::ScriptWriter;
+
+/// An instance on demand, a volume with files, and a directory on another file system for backups.
+struct Scene {
+    instance: Instance,
+    volume: Volume,
+    place: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> anyhow::Result<Self> {
+        let volume = Volume::new()?;
+        for file in 0..200 {
+            volume.write(&format!("data/{}/f{file}", file % 7), &format!("file {file}\n").repeat(1 + file * 20))?;
+        }
+        fs::hard_link(volume.path().join("data/0/f0"), volume.path().join("data/1/second"))?;
+        std::os::unix::fs::symlink("../0/f0", volume.path().join("data/2/link"))?;
+        let sparse = File::create(volume.path().join("data/sparse"))?;
+        sparse.set_len(1 << 26)?;
+        sparse.write_all_at(b"middle", 1 << 25)?;
+        Ok(Self { instance: Instance::new()?, volume, place: tempfile::tempdir()? })
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn name(&self, name: &str) -> anyhow::Result<String> {
+        Ok(self.at(name).to_str().context("a path in UTF-8")?.to_owned())
+    }
+
+    fn vss(&self, words: &[&str]) -> anyhow::Result<Outcome> {
+        let _turn = creation_turn();
+        self.instance.vss(words)
+    }
+
+    /// `vss backup --volume` of the whole volume into this directory.
+    fn back_up(&self, to: &str, more: &[&str]) -> anyhow::Result<Outcome> {
+        self.vss(&[&["backup", "--volume", self.volume.name(), "--to", &self.name(to)?], more].concat())
+    }
+
+    /// Puts a backup back and finds the directory `data` of the volume there. The root of the volume is not compared with
+    /// the live one: there copies come and go.
+    fn restored(&self, from: &str, to: &str) -> anyhow::Result<PathBuf> {
+        let outcome = self.vss(&["restore", "--from", &self.name(from)?, "--files-only", "--to", &self.name(to)?])?;
+        ensure!(outcome.is_success(), "{outcome:?}");
+        Ok(self.at(to).join(self.data().strip_prefix("/")?))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.volume.path().join("data")
+    }
+
+    fn verified(&self, directory: &str) -> anyhow::Result<()> {
+        let outcome = self.vss(&["verify", &self.name(directory)?])?;
+        ensure!(outcome.is_success() && outcome.stdout.contains("undamaged"), "{outcome:?}");
+        Ok(())
+    }
+}
+
+/// What rsync would do to make `copy` equal to `tree`.
+fn differences(tree: &Path, copy: &Path) -> anyhow::Result<String> {
+    let output = Command::new("rsync")
+        .args(["-aHAXSn", "--checksum", "--delete", "--itemize-changes"])
+        .arg(format!("{}/", tree.display()))
+        .arg(format!("{}/", copy.display()))
+        .output()
+        .context("rsync")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn fails(outcome: &Outcome, code: &str) -> anyhow::Result<()> {
+    ensure!(outcome.code == Some(1) && outcome.stderr.contains(code), "not {code}: {outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn a_volume_is_backed_up_verified_and_put_back() -> anyhow::Result<()> {
+    if LoopFs::skips("a_volume_is_backed_up_verified_and_put_back", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    // A nested subvolume belongs to the copy.
+    scene.volume.make_subvolume("data/nested")?;
+    scene.volume.write("data/nested/deep/file", "in a nested subvolume")?;
+    let made = scene.back_up("backup", &["--json"])?;
+    ensure!(made.is_success(), "{made:?}");
+    let document = made.json()?;
+    assert_eq!(document["totals"]["files"], 204);
+    assert_eq!(document["failures"], serde_json::json!([]));
+    assert!(document["set_id"].is_string());
+    scene.verified("backup")?;
+    assert_eq!(differences(&scene.data(), &scene.restored("backup", "other")?)?, "");
+    // It is whole, and stays what it is.
+    fails(&scene.back_up("backup", &[])?, "VSS_E_OBJECT_ALREADY_EXISTS")?;
+    ensure_no_copies(&scene.volume)?;
+    // Damage is found, and nothing damaged is put back.
+    let file = scene.at("backup/data").join(scene.volume.path().strip_prefix("/")?).join("data/3/f3");
+    File::options().write(true).open(file)?.write_all_at(b"X", 2)?;
+    let damaged = scene.vss(&["verify", &scene.name("backup")?])?;
+    ensure!(damaged.code == Some(1) && damaged.stderr.contains("data/3/f3: damaged"), "{damaged:?}");
+    let refused =
+        scene.vss(&["restore", "--from", &scene.name("backup")?, "--files-only", "--to", &scene.name("third")?])?;
+    ensure!(refused.code == Some(1) && refused.stderr.contains("data/3/f3"), "{refused:?}");
+    Ok(())
+}
+
+fn ensure_no_copies(volume: &Volume) -> anyhow::Result<()> {
+    ensure!(volume.copies()?.is_empty(), "copies are left");
+    Ok(())
+}
+
+#[test]
+fn killed_at_any_moment_it_is_run_again_and_ends_right() -> anyhow::Result<()> {
+    if LoopFs::skips("killed_at_any_moment_it_is_run_again_and_ends_right", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let turn = creation_turn();
+    let to = scene.name("backup")?;
+    let words = ["backup", "--volume", scene.volume.name(), "--to", &to];
+    fs::write(scene.data().join("large"), vec![5; 30 << 20])?;
+    // How long a whole run takes.
+    let whole = scene.instance.vss([&words[..4], &[&scene.name("whole")?]].concat())?;
+    ensure!(whole.is_success(), "{whole:?}");
+    let (mut killed, mut resumed, mut round) = (0, 0, 0);
+    let mut moment = u64::from(std::process::id());
+    while killed < rounds(10, 100) {
+        // No two runs of the test take the same moments.
+        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let running = scene.instance.start_vss(words)?;
+        thread::sleep(whole.took.mul_f64((moment >> 33) as f64 / f64::from(1_u32 << 31)));
+        running.signal(Signal::KILL)?;
+        let outcome = running.finish()?;
+        killed += u32::from(outcome.signal.is_some());
+        resumed += u32::from(scene.at("backup/journal").exists());
+        let verified = scene.instance.vss(["verify", &to])?;
+        if scene.at("backup/complete").exists() {
+            // Declared whole, it is whole, whatever was left to be done.
+            ensure!(verified.is_success(), "round {round}: {outcome:?} {verified:?}");
+            fs::remove_dir_all(scene.at("backup"))?;
+        } else {
+            ensure!(verified.code == Some(1) && !verified.stderr.contains("damaged"), "round {round}: {verified:?}");
+        }
+        // The volume goes on living: what changes is taken anew.
+        scene.volume.write(&format!("data/{}/f{round}", round % 7), &format!("changed in round {round}"))?;
+        round += 1;
+    }
+    ensure!(resumed > 0, "no run was killed while it copied");
+    let end = scene.instance.vss(words)?;
+    ensure!(end.is_success(), "{end:?}");
+    drop(turn);
+    scene.verified("backup")?;
+    assert_eq!(differences(&scene.data(), &scene.restored("backup", "other")?)?, "");
+    Ok(())
+}
+
+#[test]
+fn interrupted_by_ctrl_c_it_says_so_and_keeps_what_it_has() -> anyhow::Result<()> {
+    if LoopFs::skips("interrupted_by_ctrl_c_it_says_so_and_keeps_what_it_has", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let large = vec![7_u8; 60 << 20];
+    fs::write(scene.data().join("large"), large)?;
+    let turn = creation_turn();
+    let to = scene.name("backup")?;
+    let words = ["backup", "--volume", scene.volume.name(), "--to", &to];
+    let running = scene.instance.start_vss(words)?;
+    vss_tests::instance::wait_until(Duration::from_secs(30), || scene.at("backup/journal").exists());
+    running.signal(Signal::INT)?;
+    let outcome = running.finish()?;
+    fails(&outcome, "E_ABORT")?;
+    ensure!(outcome.stderr.contains("Run the same command again"), "{outcome:?}");
+    fails(&scene.instance.vss(["verify", &to])?, "VSS_E_BAD_STATE")?;
+    fails(&scene.instance.vss(["restore", "--from", &to, "--files-only", "--to", &scene.name("x")?])?, "half-made")?;
+    ensure_no_copies(&scene.volume)?;
+    let end = scene.instance.vss(words)?;
+    ensure!(end.is_success(), "{end:?}");
+    drop(turn);
+    assert_eq!(differences(&scene.data(), &scene.restored("backup", "other")?)?, "");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_is_told_and_room_is_all_that_it_takes() -> anyhow::Result<()> {
+    if LoopFs::skips("a_full_disk_is_told_and_room_is_all_that_it_takes", &[Kind::Btrfs, Kind::Ext4]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    fs::write(scene.data().join("zz"), vec![3; 6 << 20])?;
+    let target = LoopFs::new(Kind::Ext4, 24)?;
+    let ballast = target.path().join("lost+found/ballast");
+    let file = File::create(&ballast)?;
+    file.write_all_at(&vec![1; 13 << 20], 0)?;
+    file.sync_all()?;
+    drop(file);
+    let to = target.path().to_str().context("UTF-8")?;
+    let words = ["backup", "--volume", scene.volume.name(), "--to", to];
+    let full = scene.vss(&words)?;
+    fails(&full, "VSS_E_INSUFFICIENT_STORAGE")?;
+    ensure!(full.stderr.contains("Make room"), "{full:?}");
+    fails(&scene.vss(&["verify", to])?, "VSS_E_BAD_STATE")?;
+    fs::remove_file(ballast)?;
+    let done = scene.vss(&words)?;
+    ensure!(done.is_success() && done.stdout.contains("of an earlier run"), "{done:?}");
+    let verified = scene.vss(&["verify", to])?;
+    ensure!(verified.is_success(), "{verified:?}");
+    let small = LoopFs::new(Kind::Ext4, 8)?;
+    let other = small.path().to_str().context("UTF-8")?;
+    let restored = scene.vss(&["restore", "--from", to, "--files-only", "--to", other])?;
+    fails(&restored, "VSS_E_INSUFFICIENT_STORAGE")
+}
+
+#[test]
+fn a_component_is_backed_up_and_its_writer_told() -> anyhow::Result<()> {
+    if LoopFs::skips("a_component_is_backed_up_and_its_writer_told", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let owned = scene.volume.path().join("data/3");
+    let writer = ScriptWriter::install(&scene.instance, "shop", &owned, None)?;
+    let made = scene.vss(&["backup", "--component", "shop/data", "--to", &scene.name("backup")?, "--json"])?;
+    ensure!(made.is_success(), "{made:?}");
+    let document = made.json()?;
+    assert_eq!(document["consistency"], "application");
+    assert_eq!(
+        document["components"],
+        serde_json::json!([
+        {"writer": "shop", "logical_path": "", "name": "data", "succeeded": true}])
+    );
+    ensure!(writer.phases().iter().any(|phase| phase == "backup-complete"), "{:?}", writer.phases());
+    scene.verified("backup")?;
+    let root = scene.restored("backup", "other")?;
+    assert_eq!(differences(&owned, &root.join("3"))?, "");
+    // Nothing beside it.
+    assert_eq!(fs::read_dir(root)?.count(), 1);
+    let unknown = scene.vss(&["backup", "--component", "shop/gone", "--to", &scene.name("second")?])?;
+    fails(&unknown, "VSS_E_OBJECT_NOT_FOUND")?;
+    ensure!(!scene.at("second").exists(), "a directory was made for nothing");
+    Ok(())
+}
+
+#[test]
+fn a_backup_builds_on_the_one_before() -> anyhow::Result<()> {
+    if LoopFs::skips("a_backup_builds_on_the_one_before", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    ensure!(scene.back_up("full", &[])?.is_success());
+    scene.volume.write("data/3/f3", "changed")?;
+    fs::remove_file(scene.volume.path().join("data/4/f4"))?;
+    let refused = scene.back_up("more", &["--backup-type", "incremental"])?;
+    fails(&refused, "E_INVALIDARG")?;
+    let base = scene.name("full")?;
+    let made = scene.back_up("more", &["--backup-type", "incremental", "--base", &base, "--json"])?;
+    ensure!(made.is_success(), "{made:?}");
+    let totals = &made.json()?["totals"];
+    assert_eq!(totals["bytes"], 7, "{totals}");
+    scene.volume.write("data/5/f5", "changed too")?;
+    let differential =
+        scene.back_up("difference", &["--backup-type", "differential", "--base", &scene.name("more")?])?;
+    fails(&differential, "E_INVALIDARG")?;
+    let differential = scene.back_up("difference", &["--backup-type", "differential", "--base", &base])?;
+    ensure!(differential.is_success(), "{differential:?}");
+    scene.verified("difference")?;
+    assert_eq!(differences(&scene.data(), &scene.restored("difference", "other")?)?, "");
+    Ok(())
+}
+
+#[test]
+fn the_backup_is_not_backed_up() -> anyhow::Result<()> {
+    if LoopFs::skips("the_backup_is_not_backed_up", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let to = scene.volume.path().join("backup");
+    let to = to.to_str().context("UTF-8")?;
+    let made = scene.vss(&["backup", "--volume", scene.volume.name(), "--to", to])?;
+    ensure!(made.is_success() && made.stderr.contains("left out"), "{made:?}");
+    let inside = Path::new(to).join("data").join(scene.volume.path().strip_prefix("/")?);
+    ensure!(inside.join("data/3/f3").exists() && !inside.join("backup").exists());
+    Ok(())
+}
