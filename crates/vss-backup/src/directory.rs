@@ -41,6 +41,8 @@ const JOURNAL: &str = "journal";
 const OLD_JOURNAL: &str = "journal.old";
 const JOINED_JOURNAL: &str = "journal.joined";
 const MANIFEST: &str = "manifest";
+/// What is of no use in a whole backup, and may be there when the last run was killed at its very end.
+pub(crate) const LEFT: [&str; 4] = [UNFINISHED, OLD_JOURNAL, JOINED_JOURNAL, "unfinished.new"];
 const DATA: &str = "data";
 const DOCUMENTS: &str = "documents";
 
@@ -182,7 +184,10 @@ impl BackupDirectory {
             return Ok((this, beginning));
         }
         let others = fs::read_dir(&this.path).map_err(|error| reading(path, &error))?;
-        let mut others = others.flatten().filter(|entry| entry.file_name() != "lost+found");
+        // The beginning of a run that was killed at once, and what mkfs makes.
+        let begun = format!("{UNFINISHED}.new");
+        let mut others =
+            others.flatten().filter(|entry| entry.file_name() != "lost+found" && entry.file_name() != begun.as_str());
         if let Some(other) = others.next() {
             return taken(
                 format!("It is no backup and not empty: {} is in it", other.file_name().display()),
@@ -315,7 +320,7 @@ impl BackupDirectory {
             completion(file_digest(&self.manifest()).map_err(failed)?, self.document_digests().map_err(failed)?);
         self.write_record(COMPLETE, &completion)?;
         // What is left of the making says nothing any more.
-        for left in [UNFINISHED, OLD_JOURNAL] {
+        for left in LEFT {
             let _ = fs::remove_file(self.path.join(left));
         }
         fsync(&self.root).map_err(|error| failed(error.into()))?;

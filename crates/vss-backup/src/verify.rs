@@ -2,7 +2,7 @@
 
 use crate::data::{Copier, CopyError};
 use crate::digest::Digest;
-use crate::directory::{BackupDirectory, Completion, Totals, file_digest};
+use crate::directory::{BackupDirectory, Completion, LEFT, Totals, file_digest};
 use crate::entry::{Entry, Kind};
 use crate::failure::{reading, stopped};
 use crate::manifest::Reader;
@@ -145,10 +145,10 @@ fn own_files(directory: &BackupDirectory, completion: &Completion, report: &mut 
     for name in there.keys().filter(|name| !completion.documents.contains_key(*name)) {
         report.add(&Path::new("documents").join(name), Wrong::Extra, "it is no document of this backup");
     }
-    let known = ["complete", "manifest", "data", "documents", "unfinished", "journal.old", "lost+found"];
+    let known = ["complete", "manifest", "data", "documents", "lost+found"];
     let entries = std::fs::read_dir(directory.path()).map_err(|error| reading(directory.path(), &error))?;
     for entry in entries.flatten() {
-        if !known.iter().any(|known| entry.file_name() == *known) {
+        if !known.iter().chain(&LEFT).any(|known| entry.file_name() == *known) {
             report.add(Path::new(&entry.file_name()), Wrong::Extra, "it is no file of a backup");
         }
     }
