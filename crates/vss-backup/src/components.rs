@@ -180,8 +180,8 @@ mod tests {
             DifferencedFiles { files: set("/srv/new", "x"), last_modified: FileTime::default() },
         ];
         component.partial_files = serde_json::from_str(
-            r#"[{"path": "/srv/db", "file_name": "a.db", "ranges": {"list": [{"offset": 5, "length": 2}]}},
-                {"path": "/srv/inner", "file_name": "both", "ranges": {"list": []}}]"#,
+            r#"[{"path": "/srv/db", "file_name": "a.db", "ranges": "5:2"},
+                {"path": "/srv/inner", "file_name": "both", "ranges": "0:1"}]"#,
         )
         .unwrap();
         let mut selection = Selection::default();

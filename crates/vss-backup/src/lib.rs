@@ -10,6 +10,7 @@ mod data;
 pub mod digest;
 mod dir_chain;
 pub mod directory;
+pub mod documents;
 pub mod entry;
 mod failure;
 pub mod make;
