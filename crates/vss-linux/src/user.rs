@@ -90,6 +90,42 @@ impl User {
     }
 }
 
+/// Runs `work` on a thread of its own that asks the file systems with the rights of user `uid`, group `gid` and exactly
+/// `groups` (setfsuid(2)): the privileges of root over files do not count. Signals still need root's rights.
+///
+/// # Errors
+/// The rights cannot be taken on, or the thread cannot be made; `work` has not run then.
+pub fn with_file_rights<T: Send>(uid: u32, gid: u32, groups: &[u32], work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("file-rights".to_owned()).spawn_scoped(scope, || {
+            take_file_rights(uid, gid, groups)?;
+            Ok(work())
+        })?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread with other rights broke off")))
+    })
+}
+
+/// For the calling thread, for good: it must end with its work.
+fn take_file_rights(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    /// An id that no user has: setfsuid with it changes nothing and returns the one in force.
+    const NOBODY_AT_ALL: u32 = u32::MAX;
+    // SAFETY: the system call reads `groups` for its length, and as a direct call concerns the calling thread alone.
+    if unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for (call, id) in [(libc::SYS_setfsgid, gid), (libc::SYS_setfsuid, uid)] {
+        // SAFETY: both take a number and touch no memory; they concern the calling thread alone.
+        let in_force = unsafe {
+            libc::syscall(call, id);
+            libc::syscall(call, NOBODY_AT_ALL)
+        };
+        if in_force != libc::c_long::from(id) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

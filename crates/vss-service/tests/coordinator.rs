@@ -117,7 +117,7 @@ impl Bench {
         let other = self.connect(0, 99);
         other.open("file_share_backup").await;
         let began = Instant::now();
-        while let Err(error) = other.call("StartSnapshotSet", Value::Null).await {
+        while let Err(error) = other.call("StartSnapshotSet", json!({})).await {
             assert_eq!(error.code, VssCode::SnapshotSetInProgress, "{error}");
             assert!(began.elapsed() < LIMIT, "the lock is left");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -179,7 +179,7 @@ impl Client {
     /// Opens a session and begins to make a set of one volume; the id of the operation.
     async fn begin_set(&self, context: &str) -> Value {
         self.open(context).await;
-        self.call("StartSnapshotSet", Value::Null).await.unwrap();
+        self.call("StartSnapshotSet", json!({})).await.unwrap();
         self.add().await.unwrap();
         self.call("DoSnapshotSet", json!({"strict": true})).await.unwrap()["operation_id"].clone()
     }
@@ -219,7 +219,7 @@ async fn a_volume_that_is_refused_is_not_told_to_its_provider() {
     let bench = Bench::new(None);
     let client = bench.connect(0, 1);
     client.open("file_share_backup").await;
-    client.call("StartSnapshotSet", Value::Null).await.unwrap();
+    client.call("StartSnapshotSet", json!({})).await.unwrap();
     client.add().await.unwrap();
     assert_eq!(code(client.add().await), VssCode::ObjectAlreadyExists);
     assert_eq!(
@@ -239,7 +239,7 @@ async fn an_abort_waits_for_the_volume_that_is_being_added_and_goes_before_what_
     let bench = Bench::new(Some(Phase::BeginPrepare));
     let client = bench.connect(0, 1);
     client.open("file_share_backup").await;
-    client.call("StartSnapshotSet", Value::Null).await.unwrap();
+    client.call("StartSnapshotSet", json!({})).await.unwrap();
     let add = client.send("Requester", "AddToSnapshotSet", json!({"volume": client.volume}));
     let abort = client.send("Requester", "AbortBackup", Value::Null);
     let make = client.send("Requester", "DoSnapshotSet", json!({}));
@@ -271,7 +271,7 @@ async fn a_requester_that_goes_at_any_time_leaves_nothing() {
         let bench = Bench::new(Some(phase));
         let client = bench.connect(0, 1);
         client.open("file_share_backup").await;
-        client.call("StartSnapshotSet", Value::Null).await.unwrap();
+        client.call("StartSnapshotSet", json!({})).await.unwrap();
         let add = client.send("Requester", "AddToSnapshotSet", json!({"volume": client.volume}));
         if phase != Phase::BeginPrepare {
             answer(add).await.unwrap();
@@ -307,12 +307,12 @@ async fn a_second_creation_is_refused_until_the_first_has_ended() {
     for client in [&first, &second] {
         client.open("file_share_backup").await;
     }
-    first.call("StartSnapshotSet", Value::Null).await.unwrap();
-    let error = second.call("StartSnapshotSet", Value::Null).await.unwrap_err();
+    first.call("StartSnapshotSet", json!({})).await.unwrap();
+    let error = second.call("StartSnapshotSet", json!({})).await.unwrap_err();
     assert_eq!(error.code, VssCode::SnapshotSetInProgress);
     assert!(error.message.contains("process 1"), "{error}");
     first.call("AbortBackup", Value::Null).await.unwrap();
-    second.call("StartSnapshotSet", Value::Null).await.unwrap();
+    second.call("StartSnapshotSet", json!({})).await.unwrap();
 }
 
 #[tokio::test]
@@ -351,7 +351,7 @@ async fn a_set_without_volumes_is_shown_to_its_session_and_kept_nowhere() {
     let bench = Bench::new(None);
     let client = bench.connect(0, 1);
     client.open("nas_rollback").await;
-    client.call("StartSnapshotSet", Value::Null).await.unwrap();
+    client.call("StartSnapshotSet", json!({})).await.unwrap();
     let operation = client.call("DoSnapshotSet", json!({})).await.unwrap()["operation_id"].clone();
     assert_eq!(client.wait(&operation).await, OperationState::Finished);
     let set = client.call("GetSnapshotSet", Value::Null).await.unwrap();

@@ -13,13 +13,14 @@
 //! | post_commit | providers | writes flow again | (abort above) |
 //! | thaw | writers | SYSTEM, BACK_END, FRONT_END | - |
 //! | pre_final | providers | copies become writable | (abort above) |
-//! | post_snapshot | writers | mend the copies | staging unmounted |
+//! | post_snapshot | writers | mend the copies; what they exclude is deleted | staging unmounted |
 //! | post_final | providers | copies become read-only | (abort above) |
 //! | record | catalogue | the finished set, in place of the intent | - |
 //!
 //! What the rows of the window may not do stands in `freeze_window.rs`.
 
 use super::held_volumes::HeldVolumes;
+use super::post_snapshot::post_snapshot;
 use super::proof::{Clocks, read_clocks};
 use super::{Act, Context, Row, StepFuture, nothing_to_undo, run_window_rows};
 use crate::catalogue::{KeptCopy, PendingSet};
@@ -31,17 +32,13 @@ use crate::providers::by_contract;
 use crate::writers::registry::milliseconds;
 use crate::writers::{EventFacts, SessionWriters};
 use crate::{blocking, fault};
-use rustix::fs::OFlags;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::writer::EventKind;
 use vss_linux::clock;
-use vss_model::{
-    AppLevel, Attributes, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits,
-};
+use vss_model::{AppLevel, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
 use vss_provider::{CommittedCopy, Provider, StoredCopy};
 
 /// One volume of the set.
@@ -106,7 +103,7 @@ pub struct CreateSet {
     phases_done: BTreeSet<(&'static str, String)>,
     aborted: bool,
     pub(super) committed: BTreeMap<ShadowId, CommittedCopy>,
-    staged: Vec<ShadowId>,
+    pub(super) staged: Vec<ShadowId>,
     froze_at: Option<tokio::time::Instant>,
     pub(super) freeze_ms: u64,
     set: Option<ShadowCopySet>,
@@ -242,7 +239,7 @@ impl CreateSet {
     }
 
     /// In the strict policy the failure of an involved writer fails the set.
-    fn judge_writers(&self) -> Result<(), VssError> {
+    pub(super) fn judge_writers(&self) -> Result<(), VssError> {
         match self.writers.first_failure() {
             Some(failure) if self.plan.strict => Err(failure),
             _ => Ok(()),
@@ -549,50 +546,7 @@ fn pre_final(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(saga.phase("pre_final", limits::PROVIDER_OUTSIDE, |provider, set_id| provider.pre_final_commit(set_id)))
 }
 
-fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        let mut directories = Vec::new();
-        // Nobody may change copies that were asked for without recovery (spec P 3.3).
-        let writable = !saga.plan.facts.attributes.contains(Attributes::NO_AUTORECOVERY);
-        if writable && saga.writers.involved().next().is_some() {
-            for (index, member) in saga.plan.members.iter().enumerate() {
-                // A copy that nobody can write to has no directory for its writers: mending it fails in their hands.
-                if !member.provider.properties().capabilities.writable_phase {
-                    continue;
-                }
-                let stored = saga.stored(member);
-                let (provider, staging) = (Arc::clone(&member.provider), Arc::clone(&saga.environment.staging));
-                let (shadow_id, volume) = (member.shadow_id, member.volume.clone());
-                saga.staged.push(shadow_id);
-                let work = move || {
-                    let trees = provider.mount(&stored, true)?;
-                    shown_by(&volume, staging.stage(shadow_id, trees)?)
-                };
-                directories.push((
-                    index,
-                    blocking::run("Mounting a copy for its writers", limits::PROVIDER_OUTSIDE, work).await?,
-                ));
-            }
-        }
-        let told = saga.writers.post_snapshot(&saga.plan.facts, &directories);
-        saga.operation.unless_cancelled(told).await??;
-        drop(directories);
-        unstage(saga).await?;
-        saga.judge_writers()
-    })
-}
-
-/// What of the copy the volume's mount point shows: writers know their files by it, not by the volume's root.
-fn shown_by(volume: &Volume, copy: OwnedFd) -> Result<OwnedFd, VssError> {
-    let inside = volume.root.strip_prefix("/").unwrap_or(&volume.root);
-    vss_linux::mount::open_beneath(&copy, inside, OFlags::RDONLY | OFlags::DIRECTORY).map_err(|error| {
-        let message =
-            format!("The copy has no {}, which {} shows: {error}", inside.display(), volume.mount_point.display());
-        VssError::new(VssCode::Unexpected, message)
-    })
-}
-
-fn unstage(saga: &mut CreateSet) -> StepFuture<'_> {
+pub(super) fn unstage(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         while let Some(shadow_id) = saga.staged.pop() {
             let staging = Arc::clone(&saga.environment.staging);

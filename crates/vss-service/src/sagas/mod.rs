@@ -12,6 +12,7 @@
 pub mod create_set;
 mod end_prepare;
 mod held_volumes;
+mod post_snapshot;
 mod proof;
 mod set_record;
 

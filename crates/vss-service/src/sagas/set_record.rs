@@ -8,8 +8,8 @@ use crate::writers::SessionWriter;
 use vss_model::involvement;
 use vss_model::level::{self, ComponentCut, Cut};
 use vss_model::{
-    Attributes, Component, ComponentRecord, Consistency, Instant, ShadowCopy, ShadowCopySet, VssError, WriterRecord,
-    WriterState,
+    Attributes, Component, ComponentFlags, ComponentRecord, Consistency, Instant, ShadowCopy, ShadowCopySet, VssError,
+    WriterRecord, WriterState,
 };
 
 impl CreateSet {
@@ -67,6 +67,23 @@ impl CreateSet {
         }
     }
 
+    /// AUTORECOVER where a writer recovers its data in the copy of this volume (spec P 3.3).
+    fn recovery(&self, member: &Member) -> Attributes {
+        let rollback = self.plan.facts.attributes.contains(Attributes::ROLLBACK_RECOVERY);
+        let asked = if rollback { ComponentFlags::APP_ROLLBACK_RECOVERY } else { ComponentFlags::BACKUP_RECOVERY };
+        let mounts: Vec<_> = self.mounts.iter().map(|(path, volume)| (path.as_path(), volume)).collect();
+        let lies_here = |component: &&Component| {
+            component.flags.has(asked) && involvement::volumes_of(component, &mounts).contains(&&member.volume.id)
+        };
+        let is_writable = member.provider.properties().capabilities.writable_phase
+            && !self.plan.facts.attributes.contains(Attributes::NO_AUTORECOVERY);
+        if is_writable && self.writers.involved().flat_map(involved_components).any(|component| lies_here(&component)) {
+            Attributes::AUTORECOVER
+        } else {
+            Attributes::empty()
+        }
+    }
+
     fn cut<'a>(&self, member: &'a Member) -> Cut<'a> {
         Cut {
             volume: &member.volume.id,
@@ -102,6 +119,7 @@ impl CreateSet {
                 .context
                 .attributes()
                 .with(self.plan.facts.attributes)
+                .with(self.recovery(member))
                 .with(properties.capabilities.kind.attribute())
                 .with(no_recovery)
                 .with(Attributes::NOT_SURFACED),

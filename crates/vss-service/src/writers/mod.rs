@@ -1,6 +1,7 @@
 //! Writers: who is registered ([`registry`]), how one is called ([`port`]), what each owns ([`identify`](mod@identify)), what
 //! those of a session are told ([`session`]) and what their answers mean ([`session_writer`]).
 
+pub mod excluded;
 pub mod identify;
 pub mod port;
 pub mod registry;

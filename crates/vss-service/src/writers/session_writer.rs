@@ -2,6 +2,7 @@
 //! stands in [`super::session`].
 
 use super::registry::{RegisteredWriter, milliseconds};
+use std::path::{Component as Part, PathBuf};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -10,7 +11,8 @@ use std::{
 use tokio::time::Instant;
 use vss_api::writer::{EventKind, EventReply};
 use vss_model::{
-    BackupState, ComponentData, ComponentName, VssCode, VssError, WriterMetadata, WriterState, WriterStatus, limits,
+    BackupSchema, BackupState, ComponentData, ComponentName, VssCode, VssError, WriterMetadata, WriterState,
+    WriterStatus, limits,
 };
 use vss_session::Chosen;
 
@@ -161,7 +163,8 @@ impl SessionWriter {
                     .with_hint("It may in PrepareBackup and in PostSnapshot"));
             }
             let room = limits::BACKUP_DATA_PER_WRITER - self.data.values().map(ComponentData::size).sum::<usize>();
-            match keepable(self.data.get(&component.name), &data, state, room) {
+            let schema = self.metadata.declaration.backup_schema;
+            match keepable(self.data.get(&component.name), &data, state, schema, room) {
                 Ok(()) => self.data.entry(component.name.clone()).or_default().add(data),
                 Err(refusal) if component.code.is_none() => {
                     component.code = Some(refusal.code);
@@ -210,10 +213,31 @@ fn keepable(
     kept: Option<&ComponentData>,
     data: &ComponentData,
     state: &BackupState,
+    schema: BackupSchema,
     room: usize,
 ) -> Result<(), VssError> {
     if !data.partial_files.is_empty() && !state.partial_file_support {
         let message = "it named ranges of files, and the requester does not support partial files";
+        return Err(VssError::new(VssCode::WriterErrorNonRetryable, message));
+    }
+    let names_changes = schema.has(BackupSchema::LAST_MODIFY) && schema.supports(state.backup_type);
+    if !data.differenced_files.is_empty() && !names_changes {
+        let message = format!(
+            "it named differenced files in a backup of type {:?}, and its backup schema {:#x} does not say that it does so",
+            state.backup_type, schema.0
+        );
+        return Err(VssError::new(VssCode::WriterErrorNonRetryable, message));
+    }
+    let of_partial = data.partial_files.iter().map(|file| (&file.path, &file.file_name));
+    let of_differenced = data.differenced_files.iter().map(|one| (&one.files.path, &one.files.pattern));
+    let is_wrong = |(path, name): &(&PathBuf, &String)| {
+        !path.is_absolute()
+            || path.components().any(|part| part == Part::ParentDir)
+            || name.is_empty()
+            || name.contains('/')
+    };
+    if let Some((path, name)) = of_partial.chain(of_differenced).find(is_wrong) {
+        let message = format!("\"{}\" in {} is no file of an absolute directory", name.escape_debug(), path.display());
         return Err(VssError::new(VssCode::WriterErrorNonRetryable, message));
     }
     let files = |count: fn(&ComponentData) -> usize| kept.map_or(0, count) + count(data);
@@ -258,7 +282,7 @@ mod tests {
     use serde_json::{Value, json};
     use std::os::fd::OwnedFd;
     use vss_api::writer::{Event, Identify, Identity};
-    use vss_model::{WriterClassId, WriterInstanceId};
+    use vss_model::{BackupType, WriterClassId, WriterInstanceId};
 
     /// Nobody calls it here.
     struct NoPort;
@@ -292,8 +316,8 @@ mod tests {
             port: Arc::new(NoPort),
         };
         let components: Vec<Value> = ["0", "1", "2"].map(|name| json!({"name": name})).into();
-        let metadata =
-            json!({"class_id": class_id, "instance_id": instance_id, "name": "one", "components": components});
+        let metadata = json!({"class_id": class_id, "instance_id": instance_id, "name": "one", "components": components,
+            "backup_schema": 0x42});
         let metadata: WriterMetadata = serde_json::from_value(metadata).unwrap();
         let mut writer = SessionWriter::new(Arc::new(registered), metadata, Duration::from_secs(1));
         writer.components = writer.metadata.components.iter().map(|component| component.name.clone()).collect();
@@ -348,7 +372,7 @@ mod tests {
 
     #[test]
     fn stamps_metadata_and_files_are_kept_where_they_may_be_said() {
-        let said = json!([{"name": "1", "backup_stamp": "s", "differenced_files": [{"path": "/srv", "pattern": "*"}]},
+        let said = json!([{"name": "1", "backup_stamp": "s", "partial_files": []},
             {"name": "unknown", "backup_stamp": "s"}]);
         for kind in [EventKind::PrepareBackup, EventKind::PostSnapshot] {
             let writer = after_event(kind, json!({"components": said}), BackupState::default());
@@ -375,9 +399,21 @@ mod tests {
     }
 
     #[test]
+    fn differenced_files_need_a_schema_and_a_backup_that_asks_for_changes() {
+        let said = json!({"components": [{"name": "1", "differenced_files": [{"path": "/srv", "pattern": "*"}]}]});
+        let of = |backup_type| {
+            let state = BackupState { backup_type, ..BackupState::default() };
+            after_event(EventKind::PostSnapshot, said.clone(), state).data.len()
+        };
+        // The writer's schema says LAST_MODIFY and INCREMENTAL.
+        assert_eq!((of(BackupType::Incremental), of(BackupType::Differential), of(BackupType::Log)), (1, 0, 0));
+    }
+
+    #[test]
     fn what_is_kept_of_a_component_is_bounded() {
         let of = |data: Value| {
-            let writer = after_event(EventKind::PostSnapshot, json!({"components": [data]}), BackupState::default());
+            let state = BackupState { backup_type: BackupType::Incremental, ..BackupState::default() };
+            let writer = after_event(EventKind::PostSnapshot, json!({"components": [data]}), state);
             writer.component_failures.values().next().map(|failure| failure.code)
         };
         let text = |bytes: usize| "x".repeat(bytes);
