@@ -52,6 +52,7 @@ pub mod fake;
 pub mod fake_service;
 mod run;
 mod sessions;
+pub mod simulated;
 mod stop;
 mod writer;
 
