@@ -18,6 +18,7 @@ mod show;
 mod storage;
 mod unexpose;
 mod verify;
+mod writer;
 
 use crate::args::{Arguments, Command};
 use crate::exit::{DONE, FAILED, report, system_error};
@@ -71,6 +72,7 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
         Command::Backup(backup) => backup::backup(&instance, &backup),
         Command::Verify(verify) => verify::verify(&verify),
         Command::Restore(restore) => restore::restore(&restore),
+        Command::Writer(writer) => writer::writer(&instance, &writer),
     };
     match done {
         Ok(()) => return DONE,
