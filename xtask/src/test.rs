@@ -79,10 +79,8 @@ struct Pace {
 }
 
 fn run_parts(metadata: &Metadata, parts: &[Part], pace: &Pace, interrupt: &Interrupt) -> Result<bool> {
-    use packages::{BTRFS, EXT4, FIO, POSTGRESQL, PYTHON, RESTIC, SYSTEMD, XFS};
-    packages::need(&[BTRFS, XFS, EXT4, FIO, RESTIC, PYTHON, SYSTEMD, POSTGRESQL], interrupt)?;
-    use packages::{BTRFS, EXT4, POSTGRESQL, PYTHON, RESTIC, RSYNC, SYSTEMD, XFS};
-    packages::need(&[BTRFS, XFS, EXT4, RESTIC, RSYNC, PYTHON, SYSTEMD, POSTGRESQL], interrupt)?;
+    use packages::{BTRFS, EXT4, FIO, POSTGRESQL, PYTHON, RESTIC, RSYNC, SYSTEMD, XFS};
+    packages::need(&[BTRFS, XFS, EXT4, FIO, RESTIC, RSYNC, PYTHON, SYSTEMD, POSTGRESQL], interrupt)?;
     if std::env::var_os("VSS_TESTDATA").is_none() {
         println!("VSS_TESTDATA is not set: tests that read documents made by Windows are skipped");
     }
