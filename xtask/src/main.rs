@@ -6,6 +6,7 @@
 mod bench;
 mod bpf;
 mod demo;
+mod fuzz;
 mod house;
 mod interrupt;
 mod packages;
@@ -36,6 +37,7 @@ Examples:
   cargo xtask test --vm
   cargo xtask bench window --sets 50
   cargo xtask bench hold
+  cargo xtask fuzz documents --seconds 3600
   cargo xtask vm -- lvm version
 
 Run them as root: what needs it is refused or skipped otherwise.";
@@ -52,6 +54,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Compile the tracer's programs for the kernel again, with clang, into the object that is in the repository
     Bpf,
+    /// Throw bytes that nobody thought of at what reads bytes from others
+    Fuzz(fuzz::Arguments),
     /// Run a command in a virtual machine, on a kernel with device-mapper, LVM, ublk and NBD
     Vm(vm::Arguments),
     /// The program of the demo that keeps writing
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => Interrupt::catch().and_then(|interrupt| demo::run(&arguments, &interrupt)),
         Task::Bench(arguments) => Interrupt::catch().and_then(|interrupt| bench::run(&arguments, &interrupt)),
         Task::Bpf => Interrupt::catch().and_then(|interrupt| bpf::run(&interrupt)),
+        Task::Fuzz(arguments) => Interrupt::catch().and_then(|interrupt| fuzz::run(&arguments, &interrupt)),
         Task::Vm(arguments) => match Interrupt::catch().and_then(|interrupt| vm::run(&arguments, &interrupt)) {
             Ok(status) => return ExitCode::from(status),
             Err(error) => Err(error),

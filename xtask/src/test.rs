@@ -5,7 +5,7 @@
 
 mod build;
 mod part;
-mod report;
+pub(crate) mod report;
 mod units;
 mod vm;
 
@@ -15,7 +15,7 @@ use crate::python::VarlinkClient;
 use crate::test::build::{Built, build};
 use crate::test::part::{Check, Part, parts};
 use crate::test::report::Report;
-use crate::{packages, rules};
+use crate::{fuzz, packages, rules};
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -26,6 +26,10 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(300);
 /// The same for a part at its full numbers.
 const SOAK_LIMIT: Duration = Duration::from_secs(6 * 3600);
+/// How long each target is fuzzed.
+const FUZZ_SECONDS: u32 = 60;
+/// The same in a soak.
+const FUZZ_SOAK_SECONDS: u32 = 3600;
 /// Tells the tests to run at their full numbers (`vss_tests::scale`).
 const SOAK: &str = "VSS_SOAK";
 /// Most of a log that is printed when its part failed.
@@ -129,6 +133,10 @@ impl Task<'_> {
                 let broken = rules::broken()?;
                 broken.iter().for_each(|rule| println!("   {rule}"));
                 report.count(broken.is_empty());
+            }
+            Check::Fuzz => {
+                let seconds = if self.pace.is_soak { FUZZ_SOAK_SECONDS } else { FUZZ_SECONDS };
+                fuzz::check(seconds, &mut report, self.interrupt)?;
             }
             Check::Units => units::verify(self.metadata, self.interrupt, &mut report)?,
             Check::Guests => {

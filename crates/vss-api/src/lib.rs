@@ -9,6 +9,8 @@ pub mod client;
 pub mod error;
 pub mod event;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod interface;
 pub mod management;
 pub mod objects;

@@ -27,6 +27,8 @@ pub(crate) enum Check {
     Units,
     /// By tests in virtual machines.
     Guests,
+    /// By [`crate::fuzz`].
+    Fuzz,
     /// By tests.
     Tests(Selection),
 }
@@ -120,6 +122,7 @@ pub(crate) fn parts(metadata: &Metadata) -> Result<Vec<Part>> {
     parts.push(part("lint", "clippy", Check::Cargo(lint)));
     let documents = &["test", "--doc", "--workspace", "--features", "vssd/fault-injection"];
     parts.push(part("documents", "the examples in the documentation", Check::Cargo(documents)));
+    parts.push(part("fuzz", "documents and messages of others, a minute each", Check::Fuzz));
     ensure_covered(metadata, &parts)?;
     Ok(parts)
 }

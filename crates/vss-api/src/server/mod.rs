@@ -62,6 +62,9 @@ mod request;
 mod socket;
 mod stream;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use request::{What, read};
+
 pub use bounds::Bounds;
 pub use handler::{Call, ConnectionId, Face, Handler, Peer};
 pub use line::{LineError, WriterLine};

@@ -16,8 +16,8 @@ const ECHO_CHARS: usize = 256;
 
 /// One message, understood.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) what: What,
+pub(crate) struct Request {
+    pub(crate) what: What,
     /// The peer wants no answer.
     pub(super) oneway: bool,
     /// The peer takes more than one answer.
@@ -25,7 +25,7 @@ pub(super) struct Request {
 }
 
 #[derive(Debug)]
-pub(super) enum What {
+pub(crate) enum What {
     /// For the handler.
     Call(&'static str, Call),
     /// For the handler; the line turns round when it accepts.
@@ -50,7 +50,7 @@ struct Envelope {
 }
 
 /// Understands one message.
-pub(super) fn read(message: &[u8], face: Face) -> Request {
+pub(crate) fn read(message: &[u8], face: Face) -> Request {
     let object = match serde_json::from_slice::<Map<String, Value>>(message) {
         Ok(object) => object,
         Err(error) => {
