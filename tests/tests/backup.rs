@@ -199,6 +199,30 @@ fn interrupted_by_ctrl_c_it_says_so_and_keeps_what_it_has() -> anyhow::Result<()
 }
 
 #[test]
+fn copies_that_go_with_the_service_leave_a_half_made_backup() -> anyhow::Result<()> {
+    if LoopFs::skips("copies_that_go_with_the_service_leave_a_half_made_backup", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let mut scene = Scene::new()?;
+    scene.instance.start()?;
+    fs::write(scene.data().join("large"), vec![7_u8; 60 << 20])?;
+    let turn = creation_turn();
+    let to = scene.name("backup")?;
+    let words = ["backup", "--volume", scene.volume.name(), "--to", &to];
+    let running = scene.instance.start_vss(words)?;
+    vss_tests::instance::wait_until(Duration::from_secs(30), || scene.at("backup/journal").exists());
+    scene.instance.kill()?;
+    let outcome = running.finish()?;
+    fails(&outcome, "The service ended while the shadow copies were read")?;
+    fails(&scene.instance.vss(["verify", &to])?, "VSS_E_BAD_STATE")?;
+    let end = scene.instance.vss(words)?;
+    ensure!(end.is_success(), "{end:?}");
+    drop(turn);
+    assert_eq!(differences(&scene.data(), &scene.restored("backup", "other")?)?, "");
+    Ok(())
+}
+
+#[test]
 fn a_full_disk_is_told_and_room_is_all_that_it_takes() -> anyhow::Result<()> {
     if LoopFs::skips("a_full_disk_is_told_and_room_is_all_that_it_takes", &[Kind::Btrfs, Kind::Ext4]) {
         return Ok(());
@@ -251,6 +275,21 @@ fn a_component_is_backed_up_and_its_writer_told() -> anyhow::Result<()> {
     assert_eq!(differences(&owned, &root.join("3"))?, "");
     // Nothing beside it.
     assert_eq!(fs::read_dir(root)?.count(), 1);
+    let documents: Vec<PathBuf> = fs::read_dir(scene.at("backup/documents"))?.flatten().map(|one| one.path()).collect();
+    assert_eq!(documents.len(), 2, "{documents:?}");
+    for document in &documents {
+        let checked = scene.vss(&["document", "check", document.to_str().context("UTF-8")?])?;
+        ensure!(checked.is_success(), "{checked:?}");
+    }
+    let said = fs::read_to_string(scene.at("backup/documents/backup-components.xml"))?;
+    ensure!(said.contains("backupSucceeded=\"yes\""), "{said}");
+    // The writer knows full backups alone: an incremental one takes everything of it, over the full one.
+    scene.volume.write("data/3/f3", "changed")?;
+    let base = scene.name("backup")?;
+    let more = ["--backup-type", "incremental", "--base", &base, "--to", &scene.name("more")?];
+    let made = scene.vss(&[&["backup", "--component", "shop"], &more[..]].concat())?;
+    ensure!(made.is_success(), "{made:?}");
+    assert_eq!(differences(&owned, &scene.restored("more", "later")?.join("3"))?, "");
     let unknown = scene.vss(&["backup", "--component", "shop/gone", "--to", &scene.name("second")?])?;
     fails(&unknown, "VSS_E_OBJECT_NOT_FOUND")?;
     ensure!(!scene.at("second").exists(), "a directory was made for nothing");

@@ -1,7 +1,7 @@
 //! The documents of a backup (spec R 5): one Backup Components Document, and a Writer Metadata Document for each writer.
 
 use crate::directory::BackupDirectory;
-use crate::failure::reading;
+use crate::failure::{reading, writing};
 use std::io;
 use vss_documents::{BackupComponentsDocument, DocumentError, WriterMetadataDocument};
 use vss_model::{BackupComponents, VssCode, VssError, WriterMetadata};
@@ -21,6 +21,11 @@ pub fn write(
     let of = |what: &str, error: DocumentError| {
         VssError::new(VssCode::InvalidXmlDocument, format!("The document of {what} cannot be written: {error}"))
     };
+    // A run before may have had other writers.
+    match std::fs::remove_dir_all(directory.documents()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(writing(&directory.documents(), &error)),
+        _ => {}
+    }
     let document = BackupComponentsDocument::new(components).map_err(|error| of("the backup", error))?;
     directory.write_document(BACKUP_COMPONENTS, &document.document().to_bytes())?;
     for writer in writers {

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vss_api::management::RegisteredWriter;
-use vss_api::requester::{VolumeAdded, VolumeQuestion};
+use vss_api::requester::{BackupComponent, VolumeAdded, VolumeQuestion};
 use vss_model::{
-    BackupState, Consistency, ShadowCopySet, ShadowId, VssCode, VssError, WriterClassId, WriterMetadata, WriterState,
-    WriterStatus,
+    BackupComponents, BackupState, ComponentName, Consistency, SessionComponent, ShadowCopySet, ShadowId, VssCode,
+    VssError, WriterClassId, WriterMetadata, WriterState, WriterStatus,
 };
 
 /// Time between two tries to begin a set while another one is being created.
@@ -125,6 +125,27 @@ impl Backup {
             self.requester.set_backup_succeeded(reference, succeeded(number))?;
         }
         Ok(())
+    }
+
+    /// What is known of this backup and of its explicit components now: stamps, metadata and files that writers named, and
+    /// what was reported of them. The content of its Backup Components Document.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub fn document(&mut self) -> Result<BackupComponents, VssError> {
+        let mut document =
+            BackupComponents { set_id: Some(self.set.set_id), ..BackupComponents::of(self.set.backup_state) };
+        for writer in &self.chosen {
+            let components = self.requester.writer_components(writer.metadata.instance_id)?;
+            document.writers.push(vss_model::backup_components::WriterComponents {
+                instance_id: writer.metadata.instance_id,
+                class_id: writer.metadata.class_id,
+                name: writer.metadata.name.clone(),
+                backup_schema: writer.metadata.declaration.backup_schema,
+                components: components.into_iter().map(session_component).collect(),
+            });
+        }
+        Ok(document)
     }
 
     /// What is less than it could be because a writer failed that the request let pass (`strict: false`): a sentence each.
@@ -241,6 +262,21 @@ fn choose_writers(requester: &mut Requester, choice: &WriterChoice, monitor: &mu
     all_answered(names, &requester.writer_metadata()?)
 }
 
+fn session_component(known: BackupComponent) -> SessionComponent {
+    SessionComponent {
+        kind: known.kind,
+        name: known.name,
+        backup_succeeded: known.backup_succeeded,
+        backup_options: known.backup_options.unwrap_or_default(),
+        previous_backup_stamp: known.previous_backup_stamp.unwrap_or_default(),
+        backup_stamp: known.data.backup_stamp.unwrap_or_default(),
+        backup_metadata: known.data.backup_metadata.unwrap_or_default(),
+        partial_files: known.data.partial_files,
+        differenced_files: known.data.differenced_files,
+        ..SessionComponent::default()
+    }
+}
+
 type Choice = (Vec<WriterComponents>, Vec<PathBuf>, Vec<(PathBuf, String)>);
 
 /// Adds the components to the session; the result names every volume of the set, and the mounts that cannot be copied.
@@ -250,8 +286,18 @@ fn choose_components(requester: &mut Requester, request: &BackupRequest) -> Resu
         return Ok((Vec::new(), volumes, Vec::new()));
     }
     let chosen = components::resolve(&request.components, &requester.writer_metadata()?)?;
-    for reference in chosen.iter().flat_map(WriterComponents::references) {
-        requester.add_component(reference)?;
+    for writer in &chosen {
+        for reference in writer.references() {
+            let name = ComponentName::new(reference.logical_path.clone(), reference.name.clone());
+            let stamp = request.previous.as_ref().and_then(|before| {
+                let same = |one: &&SessionComponent| one.name == name && one.kind == reference.kind;
+                before.of_class(writer.metadata.class_id).find(same).map(|one| one.backup_stamp.clone())
+            });
+            requester.add_component(reference.clone())?;
+            if let Some(stamp) = stamp.filter(|stamp| !stamp.is_empty()) {
+                requester.set_previous_backup_stamp(reference, stamp)?;
+            }
+        }
     }
     let mounts = volumes::mounts()?;
     let (needed, below) = components::places(&chosen, &mounts);

@@ -4,7 +4,7 @@ use crate::components::ComponentChoice;
 use crate::volumes::{Selected, mounts, one_each, select};
 use std::path::PathBuf;
 use std::time::Duration;
-use vss_model::{BackupState, BackupType, Consistency, Context, CreationOptions, VssError};
+use vss_model::{BackupComponents, BackupState, BackupType, Consistency, Context, CreationOptions, VssError};
 
 /// How long another creation is waited for, when nothing else is said.
 const WAIT: Duration = Duration::from_secs(600);
@@ -61,6 +61,8 @@ pub struct BackupRequest {
     pub options: CreationOptions,
     /// One path on each volume to copy, absolute and without symbolic links ([`one_each`]).
     pub volumes: Vec<PathBuf>,
+    /// What the backup that this one builds on said of its components: their stamps go to the writers as the previous ones.
+    pub previous: Option<BackupComponents>,
     /// The components to back up. Their volumes are added to those above; none: whole volumes.
     pub components: Vec<ComponentChoice>,
     /// True: the failure of an involved writer fails the set.
@@ -88,6 +90,7 @@ impl BackupRequest {
             provider: None,
             options: CreationOptions::default(),
             volumes: one_each(selected).into_iter().map(|one| one.path.clone()).collect(),
+            previous: None,
             components: Vec::new(),
             strict: true,
             require: None,

@@ -157,6 +157,7 @@ fn request(context: Context) -> BackupRequest {
         strict: true,
         require: None,
         wait: Duration::from_secs(10),
+        previous: None,
         components: Vec::new(),
     }
 }

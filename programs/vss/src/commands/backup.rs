@@ -8,6 +8,7 @@ use crate::output::{self, warn};
 use crate::progress::{Progress, summary};
 use crate::request::request;
 use crate::signals::Signals;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,12 +16,13 @@ use uuid::Uuid;
 use vss_backup::Tree;
 use vss_backup::components::{self, ChosenWriter};
 use vss_backup::directory::{BackupDirectory, Base, Beginning, Completion, ComponentOf, Request, Totals};
+use vss_backup::documents;
 use vss_backup::make::{self, BaseBackup, Outcome};
 use vss_backup::pattern::Pattern;
 use vss_backup::selection::{FileSet, Place, Selection, Take};
-use vss_model::{BackupType, Consistency, SessionComponent, SetId, VssCode, VssError};
+use vss_model::{BackupType, ComponentName, Consistency, SessionComponent, SetId, VssCode, VssError};
 use vss_requester::volumes::{self, Mount, Selected};
-use vss_requester::{Backup, Instance, Lifetime, Requester};
+use vss_requester::{Backup, Instance, Lifetime, Requester, WriterComponents};
 
 /// `vss backup --json`.
 #[derive(Serialize)]
@@ -53,6 +55,8 @@ pub(super) fn backup(instance: &Instance, arguments: &DirectoryBackupArguments) 
     let base = Earlier::open(arguments)?;
     let mut request = request("vss backup".to_owned(), Lifetime::Session, &selected, &arguments.backup)?;
     request.components.clone_from(&arguments.component);
+    request.state.partial_file_support = !arguments.component.is_empty();
+    request.previous = base.as_ref().map(|base| documents::read(&base.directory)).transpose()?.flatten();
 
     let wanted = Request {
         backup_type: request.state.backup_type,
@@ -187,6 +191,11 @@ impl Job {
         let mut progress = FileProgress::new("copied", self.signals.clone(), self.expected(backup)?);
         let outcome = make::copy(&directory, &selection, &trees, base, &mut progress)?;
         drop(progress);
+        // Copies that go while they are read look like files that are gone.
+        if is_over(backup) {
+            return Err(VssError::new(VssCode::Unexpected, "The service ended while the shadow copies were read")
+                .with_hint("Run the same command again: what is there already is kept"));
+        }
         for loss in &outcome.losses {
             warn(&format!("{} does not keep {loss}; the manifest has it", directory.path().display()));
         }
@@ -213,16 +222,19 @@ impl Job {
                 component: None,
             });
         }
+        // In the order in which the request names them, whatever the service lists first.
+        let said = backup.document()?;
+        let of = |writer: &WriterComponents, name: &ComponentName| {
+            let known = said.writers.iter().find(|one| one.instance_id == writer.metadata.instance_id);
+            let known = known.and_then(|one| one.components.iter().find(|one| one.name == *name)).cloned();
+            known.unwrap_or_else(|| SessionComponent { name: name.clone(), ..SessionComponent::default() })
+        };
         let writers: Vec<ChosenWriter> = backup
             .components()
             .iter()
             .map(|writer| ChosenWriter {
                 metadata: writer.metadata.clone(),
-                components: writer
-                    .explicit
-                    .iter()
-                    .map(|name| SessionComponent { name: name.clone(), ..SessionComponent::default() })
-                    .collect(),
+                components: writer.explicit.iter().map(|name| of(writer, name)).collect(),
             })
             .collect();
         components::select(&writers, self.wanted.backup_type, &mut selection)?;
@@ -276,10 +288,20 @@ impl Job {
     ) -> Result<(BackupDirectory, Completion), VssError> {
         let failed = outcome.failed_components.clone();
         backup.report(|number| u32::try_from(number).is_ok_and(|number| !failed.contains(&number)))?;
+        if !backup.components().is_empty() {
+            let metadata: Vec<_> = backup.components().iter().map(|writer| writer.metadata.clone()).collect();
+            documents::write(&directory, &backup.document()?, &metadata)?;
+        }
         let (set_id, consistency) = (backup.set().set_id, backup.set().consistency);
         let completion = outcome.complete(&directory, beginning, Some(set_id), Some(consistency))?;
         Ok((directory, completion))
     }
+}
+
+/// True when the service has ended the session.
+fn is_over(backup: &Backup) -> bool {
+    let mut session = [PollFd::new(backup, PollFlags::IN)];
+    poll(&mut session, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 fn print(
