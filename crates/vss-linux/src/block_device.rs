@@ -35,6 +35,20 @@ pub fn sector(device: impl AsFd) -> io::Result<u64> {
     u64::try_from(bytes).map_err(io::Error::other)
 }
 
+/// The number of the disk in this boot (`diskseq`, Linux 5.15): another one each time when a medium is put into a drive or an
+/// image is attached to a loop device. Of a partition that of its disk.
+///
+/// # Errors
+/// There is no such device, or the kernel is older.
+pub fn disk_sequence(device_number: u64) -> io::Result<u64> {
+    let (major, minor) = (rustix::fs::major(device_number), rustix::fs::minor(device_number));
+    let mut directory = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
+    if directory.join("partition").exists() {
+        directory.pop();
+    }
+    fs::read_to_string(directory.join("diskseq"))?.trim().parse().map_err(io::Error::other)
+}
+
 /// Requests to a device that are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnderWay {
@@ -67,5 +81,6 @@ mod tests {
         assert_eq!(BLKGETSIZE64, 0x8008_1272);
         let file = fs::File::open("/proc/version").unwrap();
         assert!(size(&file).is_err() && sector(&file).is_err() && under_way(0).is_err());
+        assert!(disk_sequence(0).is_err());
     }
 }

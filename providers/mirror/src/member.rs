@@ -492,7 +492,8 @@ impl Making {
         self.mirror.flush()?;
         if let Some(tracer) = &self.tracer {
             tracer.forget_older();
-            // What is free, or excluded, and was not read.
+            // What was written, and is free or excluded, and so was not read.
+            self.owed.intersect(&self.taken);
             tracer.mark(&self.owed);
         }
         let shadow_id = self.member.shadow_id;
@@ -698,7 +699,7 @@ fn begin(
 ) -> Result<(Trust, Option<Tracer>), VssError> {
     let volume = &member.volume;
     let pins = house.pins(&member.key);
-    let (mut trust, mut tracer) = trust::judge(mirror, kept, source.size, &pins);
+    let (mut trust, mut tracer) = trust::judge(mirror, kept, source, &pins);
     if member.options.full_compare {
         if trust != Trust::New {
             trust = Trust::Compare("the requester wished so".to_owned());
@@ -721,6 +722,7 @@ fn begin(
         let target = Target::of(volume.device_number).map_err(|error| refused(volume, &error))?;
         tracer = Some(Tracer::attach(&pins, &target).map_err(|error| refused(volume, &error))?);
         mirror.state.epoch = Some(Uuid::new_v4());
+        mirror.state.disk = trust::sequence_of(&target);
         mirror.state.boot_id = clock::boot_id().map_err(|error| failed("The boot has no id", &error))?;
         mirror.save()?;
     }

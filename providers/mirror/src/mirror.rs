@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) epoch: Option<Uuid>,
     /// The boot in which that tracer runs.
     pub(crate) boot_id: String,
+    /// The number of the disk in that boot; another one after it was taken out and put in again.
+    pub(crate) disk: Option<u64>,
     /// False while something is done with it that must not be broken off.
     pub(crate) is_clean: bool,
     /// The copy that it is lent to.
@@ -105,6 +107,12 @@ pub(crate) fn used_bytes(store: &Store, key: &str) -> u64 {
     open.and_then(|file| File::from(file).metadata()).map_or(0, |found| found.blocks() * 512)
 }
 
+/// Bytes that the image takes while it is lent; 0 when it is not.
+pub(crate) fn lent_bytes(store: &Store, key: &str) -> u64 {
+    let image = || image_copy::open(store, lent(store, key).ok()??).ok()?;
+    image().and_then(|file| file.metadata().ok()).map_or(0, |found| found.blocks() * 512)
+}
+
 impl Mirror {
     /// Opens the volume's mirror at this place, or makes an empty one, and keeps everybody else from it.
     ///
@@ -138,6 +146,7 @@ impl Mirror {
                 generation: 0,
                 epoch: None,
                 boot_id: String::new(),
+                disk: None,
                 is_clean: false,
                 lent: None,
                 first_rate: None,

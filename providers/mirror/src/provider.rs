@@ -31,7 +31,7 @@ use vss_provider::{
     storage::ShadowStorage,
     store::Store,
 };
-use vss_trace::Tracer;
+use vss_trace::{Target, Tracer};
 
 /// The provider's id.
 const ID: ProviderId = ProviderId::from_u128(0x7d0c_11e4_90b3_4f6e_a8d5_3b62_c17f_e059);
@@ -131,13 +131,15 @@ impl MirrorProvider {
         self.check_is_not_reverted(volume)?;
         source::check(volume)?;
         if !options.full_compare {
-            vss_trace::available().map_err(|error| crate::member::refused(volume, &error))?;
+            let traceable = vss_trace::available().and_then(|()| Target::of(volume.device_number));
+            traceable.map_err(|error| crate::member::refused(volume, &error))?;
         }
         let space = statfs::of_path(&volume.mount_point)
             .map_err(|error| failed(format!("The space of {} cannot be read", volume.mount_point.display()), &error))?;
         let key = kept::key(&volume.id);
         let there = |place: &Place| match Store::open(place) {
-            Ok(Some(store)) => mirror::used_bytes(&store, &key),
+            // What is lent has room too; it is refused for another reason.
+            Ok(Some(store)) => mirror::used_bytes(&store, &key) + mirror::lent_bytes(&store, &key),
             _ => 0,
         };
         let wishes = Wishes {
@@ -183,7 +185,8 @@ impl MirrorProvider {
         };
         if let Found::Whole(state) = state {
             let kept = self.registry.get(&key)?.filter(|kept| kept.place == choice.place.name);
-            let (facts, tracer) = Facts::of(&state, kept.as_ref(), source.size, &self.house().pins(&key));
+            let (facts, tracer) =
+                Facts::of(&state, kept.as_ref(), Some(source.device_number), source.size, &self.house().pins(&key));
             let mut rate = state.first_rate;
             match (facts.judge(), tracer) {
                 (Trust::Whole, Some(tracer)) => {

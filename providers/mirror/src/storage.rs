@@ -59,7 +59,8 @@ impl MirrorProvider {
             let is_ours = about.lineage == found.state.lineage;
             described.shadows += u64::from(is_ours && image_copy::open(&found.store, shadow_id)?.is_some());
         }
-        let (facts, _tracer) = Facts::of(&found.state, Some(kept), found.state.volume_bytes, &self.house().pins(key));
+        let (facts, _tracer) =
+            Facts::of(&found.state, Some(kept), None, found.state.volume_bytes, &self.house().pins(key));
         described.full_compare = match facts.judge() {
             Trust::Compare(why) => Some(why),
             Trust::Whole | Trust::New => None,

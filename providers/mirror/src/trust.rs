@@ -3,9 +3,10 @@
 use crate::{
     kept::Kept,
     mirror::{Mirror, State},
+    source::Source,
 };
-use vss_linux::clock;
-use vss_trace::{Pins, Tracer};
+use vss_linux::{block_device, clock};
+use vss_trace::{Pins, Target, Tracer};
 
 /// What is known about a mirror and its tracer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(crate) struct Facts {
     pub(crate) was_traced: bool,
     pub(crate) is_this_boot: bool,
     pub(crate) has_its_size: bool,
+    /// The tracer is one of the volume's device, which was there all the time.
+    pub(crate) is_its_device: bool,
     /// What is wrong with the tracer; none: nothing.
     pub(crate) tracer: Option<String>,
 }
@@ -46,13 +49,22 @@ impl Facts {
             Self { is_this_boot: false, .. } => "the machine was started anew since the last copy",
             Self { is_clean: false, .. } => "the last use of the mirror was broken off",
             Self { tracer: Some(why), .. } => why,
+            Self { is_its_device: false, .. } => {
+                "its device was taken away, or another was put in its place, since the last copy"
+            }
             _ => return Trust::Whole,
         };
         Trust::Compare(why.to_owned())
     }
 
-    /// The facts of now.
-    pub(crate) fn of(state: &State, kept: Option<&Kept>, size: u64, pins: &Pins) -> (Self, Option<Tracer>) {
+    /// The facts of now. Without `device`, the number of the volume's, that of the tracer is taken for it.
+    pub(crate) fn of(
+        state: &State,
+        kept: Option<&Kept>,
+        device: Option<u64>,
+        size: u64,
+        pins: &Pins,
+    ) -> (Self, Option<Tracer>) {
         let opened = Tracer::open(pins);
         let tracer = match &opened {
             Ok(Some(tracer)) if tracer.target().bytes() != size => {
@@ -65,7 +77,13 @@ impl Facts {
             Ok(None) => Some("its tracer was removed".to_owned()),
             Err(error) => Some(error.to_string()),
         };
+        let is_its_device = opened.as_ref().ok().and_then(Option::as_ref).is_some_and(|tracer| {
+            let target = tracer.target();
+            let is_it = device.is_none_or(|device| Target::of(device).is_ok_and(|of_volume| of_volume == target));
+            is_it && state.disk.is_some() && state.disk == sequence_of(&target)
+        });
         let facts = Self {
+            is_its_device,
             was_whole: state.generation > 0,
             is_clean: state.is_clean,
             is_ours: kept.is_some_and(|kept| kept.stamp == state.stamp),
@@ -78,9 +96,14 @@ impl Facts {
     }
 }
 
+/// The number in this boot of the disk that is traced.
+pub(crate) fn sequence_of(target: &Target) -> Option<u64> {
+    block_device::disk_sequence(rustix::fs::makedev(target.disk.0, target.disk.1)).ok()
+}
+
 /// What a mirror is worth, and its tracer when that can be trusted.
-pub(crate) fn judge(mirror: &Mirror, kept: Option<&Kept>, size: u64, pins: &Pins) -> (Trust, Option<Tracer>) {
-    let (facts, tracer) = Facts::of(&mirror.state, kept, size, pins);
+pub(crate) fn judge(mirror: &Mirror, kept: Option<&Kept>, source: &Source, pins: &Pins) -> (Trust, Option<Tracer>) {
+    let (facts, tracer) = Facts::of(&mirror.state, kept, Some(source.device_number), source.size, pins);
     let trust = facts.judge();
     let tracer = tracer.filter(|_| trust == Trust::Whole);
     (trust, tracer)
@@ -99,6 +122,7 @@ mod tests {
             was_traced: true,
             is_this_boot: true,
             has_its_size: true,
+            is_its_device: true,
             tracer: None,
         };
         assert_eq!(good.judge(), Trust::Whole);
@@ -108,6 +132,7 @@ mod tests {
             (Facts { is_ours: false, ..good.clone() }, "another instance"),
             (Facts { was_traced: false, ..good.clone() }, "nothing was traced"),
             (Facts { is_this_boot: false, tracer: Some("gone".to_owned()), ..good.clone() }, "started anew"),
+            (Facts { is_its_device: false, ..good.clone() }, "taken away"),
             (Facts { has_its_size: false, ..good.clone() }, "another size"),
             (Facts { tracer: Some("it missed 3 events".to_owned()), ..good }, "it missed 3 events"),
         ];

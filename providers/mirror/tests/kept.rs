@@ -55,10 +55,36 @@ fn what_was_written_untraced_is_found_by_comparing() {
     drop(trees);
     let changed = provider.blocks().unwrap().changed(&copies[0], Some(&first)).unwrap();
     assert!(matches!(&changed, Changes::Unknown(why) if why.contains("tracer was removed")), "{changed:?}");
-    // And then it is trusted again.
-    assert_eq!(provider.forecast(&volumes[0]).unwrap().copying.unwrap().full_compare, None);
+    // And then it is trusted again, and little is left to be read.
+    let forecast = provider.forecast(&volumes[0]).unwrap().copying.unwrap();
+    assert!(forecast.full_compare.is_none() && forecast.bytes_to_read < 10 << 20, "{forecast:?}");
     let next = create(&provider, &volumes).remove(0);
     assert!(matches!(provider.blocks().unwrap().changed(&next, Some(&copies[0])).unwrap(), Changes::Known(_)));
+}
+
+#[test]
+fn a_device_that_was_taken_away_is_compared() {
+    needs!("a_device_that_was_taken_away_is_compared", "ext4", "xfs");
+    let (mut volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    write(&volume, "file", 1, 5);
+    provider.delete(&create(&provider, &[volume.volume()])[0]).unwrap();
+    // Nobody who traces the device sees what is done to its image.
+    volume.take_away(|image| {
+        let mut data = fs::read(image).unwrap();
+        let at = data.windows(4096).step_by(1024).position(|block| block == [1; 4096]).unwrap() * 1024;
+        data[at..at + 4096].fill(2);
+        fs::write(image, data).unwrap();
+    });
+    let volumes = [volume.volume()];
+    let why = provider.forecast(&volumes[0]).unwrap().copying.unwrap().full_compare;
+    assert!(why.as_ref().is_some_and(|why| why.contains("taken away")), "{why:?}");
+    let copy = create(&provider, &volumes).remove(0);
+    let trees = provider.mount(&copy, false).unwrap();
+    let found = shown(&trees, &storage.beside("shown"), |top| fs::read(top.join("file")).unwrap());
+    assert!(found == fs::read(volume.path().join("file")).unwrap() && found.contains(&2));
+    drop(trees);
 }
 
 #[test]

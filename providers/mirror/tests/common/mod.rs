@@ -120,6 +120,23 @@ impl FileSystem {
         rustix::mount::unmount(&self.point, UnmountFlags::empty()).unwrap();
     }
 
+    /// Unmounts it, detaches its image, lets `act` have that, and attaches and mounts it again.
+    pub(crate) fn take_away(&mut self, act: impl FnOnce(&Path)) {
+        self.unmount();
+        let image = self.directory.path().join("image");
+        // Autoclear: it goes with its last user.
+        self.attached = LoopDevice::attach(&image, AttachOptions { read_only: true, ..Default::default() }).unwrap();
+        let held = std::mem::replace(&mut self.device, PathBuf::new());
+        while vss_linux::loop_device::status(&held).is_ok() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        act(&image);
+        let again = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
+        self.device = again.path().to_owned();
+        std::mem::replace(&mut self.attached, again).detach().unwrap();
+        self.mount();
+    }
+
     /// Gives its device so many MiB; the file system stays as it is.
     pub(crate) fn grow(&self, size_mib: u64) {
         let image = self.directory.path().join("image");
