@@ -5,6 +5,9 @@
 //! kills a process that is none of ours, such as the server whose files are copied. `hold:kill-guard+350` kills 350 us after
 //! the row has begun, wherever the set is then, and says on standard error which row that was. `hold:skip` leaves the hold
 //! out, so that a test sees what it is for.
+//!
+//! `VSS_OFF` names one thing that the service then does not do ([`is_off`]): `cargo xtask conformance` shows that the test of
+//! its row fails without it.
 
 #[cfg(feature = "fault-injection")]
 use std::{
@@ -74,6 +77,19 @@ fn planned() -> Option<&'static Plan> {
         Some(Plan { row: row.to_owned(), deed, delay })
     })
     .as_ref()
+}
+
+/// True when the service is told to leave this out: the word that a test of the contract must miss.
+#[cfg(feature = "fault-injection")]
+pub fn is_off(what: &str) -> bool {
+    static OFF: OnceLock<Option<String>> = OnceLock::new();
+    OFF.get_or_init(|| std::env::var("VSS_OFF").ok()).as_deref() == Some(what)
+}
+
+/// False in this build.
+#[cfg(not(feature = "fault-injection"))]
+pub const fn is_off(_what: &str) -> bool {
+    false
 }
 
 /// The row that was begun last.

@@ -1,5 +1,6 @@
 //! The providers that the wiring gave us, and the choice among them (spec P 2.3).
 
+use crate::fault;
 use std::path::PathBuf;
 use std::sync::Arc;
 use vss_model::{Attributes, Context, Volume, VssCode, VssError};
@@ -71,7 +72,9 @@ impl Providers {
         attributes: Attributes,
     ) -> Result<&Arc<dyn Provider>, VssError> {
         let kinds = [(Attributes::DIFFERENTIAL, "differential"), (Attributes::PLEX, "plex")];
-        let Some((kind, word)) = kinds.into_iter().find(|(kind, _)| attributes.contains(*kind)) else {
+        let Some((kind, word)) =
+            kinds.into_iter().find(|(kind, _)| attributes.contains(*kind) && !fault::is_off("kind"))
+        else {
             return self.choose(volume, name);
         };
         let copies_so = |provider: &&Arc<dyn Provider>| provider.properties().capabilities.kind.attribute() == kind;
@@ -122,6 +125,9 @@ pub fn check_context(provider: &Arc<dyn Provider>, context: Context) -> Result<(
         let message = format!("Provider {name} makes no copies of context {bits:#x}: {why}");
         Err(VssError::new(VssCode::UnsupportedContext, message).with_hint("Choose another context"))
     };
+    if fault::is_off("context") {
+        return Ok(());
+    }
     if context.is_client_accessible() && properties.provider_type != ProviderType::System {
         return refuse("client-accessible ones are made by the system provider alone");
     }

@@ -4,7 +4,7 @@ use crate::catalogue::SetEntry;
 use crate::coordinator::Coordinator;
 use crate::environment::Environment;
 use crate::writers::registry;
-use crate::{blocking, removal, rules, storage, volumes};
+use crate::{blocking, fault, removal, rules, storage, volumes};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,7 +165,9 @@ impl Coordinator {
             .collect();
         let mut sets = Vec::new();
         for (id, set_id) in open {
-            self.step(id, vss_session::Event::AbortBackup)?;
+            if !fault::is_off("abort_all") {
+                self.step(id, vss_session::Event::AbortBackup)?;
+            }
             sets.push(set_id);
         }
         Ok(SetsAborted { sets })

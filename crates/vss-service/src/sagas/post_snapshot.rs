@@ -2,8 +2,8 @@
 
 use super::StepFuture;
 use super::create_set::{CreateSet, unstage};
-use crate::blocking;
 use crate::writers::excluded;
+use crate::{blocking, fault};
 use rustix::fs::OFlags;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -16,12 +16,13 @@ type Directories = Vec<(usize, OwnedFd)>;
 pub(super) fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         // Nobody may change copies that were asked for without recovery (spec P 3.3).
-        let changes = !saga.plan.facts.attributes.contains(Attributes::NO_AUTORECOVERY);
+        let changes =
+            !saga.plan.facts.attributes.contains(Attributes::NO_AUTORECOVERY) || fault::is_off("no_autorecovery");
         let directories =
             if changes && saga.writers.involved().next().is_some() { stage(saga).await? } else { Vec::new() };
         let told = saga.writers.post_snapshot(&saga.plan.facts, &directories);
         saga.operation.unless_cancelled(told).await??;
-        if changes {
+        if changes && !fault::is_off("exclude") {
             exclude(saga, &directories).await;
         }
         drop(directories);

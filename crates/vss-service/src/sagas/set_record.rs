@@ -3,6 +3,7 @@
 
 use super::create_set::{CreateSet, Member};
 use crate::catalogue::{KeptCopy, SetEntry};
+use crate::fault;
 use crate::freeze_window::Window;
 use crate::writers::SessionWriter;
 use vss_model::involvement;
@@ -53,7 +54,11 @@ impl CreateSet {
                 atomic: levels.atomic,
                 hold_ms,
                 freeze_ms: self.freeze_ms,
-                snapshots_count: u32::try_from(self.plan.members.len()).unwrap_or(u32::MAX),
+                snapshots_count: if fault::is_off("count") {
+                    0
+                } else {
+                    u32::try_from(self.plan.members.len()).unwrap_or(u32::MAX)
+                },
                 shadows,
                 writers,
                 context: self.plan.facts.context,
@@ -118,7 +123,7 @@ impl CreateSet {
                 .facts
                 .context
                 .attributes()
-                .with(self.plan.facts.attributes)
+                .with(if fault::is_off("attributes") { Attributes::empty() } else { self.plan.facts.attributes })
                 .with(self.recovery(member))
                 .with(properties.capabilities.kind.attribute())
                 .with(no_recovery)
