@@ -161,9 +161,25 @@ impl Instance {
     /// # Errors
     /// It does not come up; the message ends with its log.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        let command = self.command("vssd");
+        self.start_as(command)
+    }
+
+    /// As [`Instance::start`], with vssd run by another program, which finds vssd's path and arguments behind these words.
+    ///
+    /// # Errors
+    /// As [`Instance::start`].
+    pub fn start_by(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        let vssd = self.command("vssd");
+        let mut command = Command::new(words.first().context("no program")?);
+        command.args(&words[1..]).arg(vssd.get_program());
+        command.envs(vssd.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.start_as(command)
+    }
+
+    fn start_as(&mut self, mut command: Command) -> anyhow::Result<()> {
         fs::create_dir_all(self.runtime_dir())?;
         let log = OpenOptions::new().append(true).create(true).open(self.log_file())?;
-        let mut command = self.command("vssd");
         command.args(self.arguments()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.service = Some(command.spawn()?);
         let serves = wait_until(SERVICE_LIMIT, || {
@@ -337,6 +353,32 @@ impl Instance {
         mounts.into_iter().map(|mount| mount.mount_point).filter(|place| place.starts_with(self.path())).collect()
     }
 
+    /// The tracers of this instance, by the names of their volumes.
+    #[must_use]
+    pub fn tracers(&self) -> Vec<String> {
+        let entries = self.tracer_directory().and_then(|directory| fs::read_dir(directory).ok());
+        let entries = entries.into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    fn tracer_directory(&self) -> Option<PathBuf> {
+        let any = vss_trace::Pins::new(&self.state_dir().to_string_lossy(), "any");
+        any.directory().parent().map(Path::to_owned)
+    }
+
+    /// Ends the tracers of this instance, which outlive its processes.
+    fn remove_tracers(&self) {
+        let Some(directory) = self.tracer_directory() else { return };
+        for tracer in self.tracers() {
+            let tracer = directory.join(tracer);
+            for pin in fs::read_dir(&tracer).into_iter().flatten().flatten() {
+                let _ = fs::remove_file(pin.path());
+            }
+            let _ = fs::remove_dir(tracer);
+        }
+        let _ = fs::remove_dir(directory);
+    }
+
     /// Kills every process of this instance and waits until they are gone.
     pub fn kill_all(&mut self) {
         let is_over = wait_until(SERVICE_LIMIT, || {
@@ -357,6 +399,7 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.kill_all();
+        self.remove_tracers();
         // What a killed guard left frozen; nothing else is touched.
         let _ = sweep::sweep(&self.runtime_dir(), sweep::SWEEP_LIMIT);
         for place in self.mounts().into_iter().rev() {
@@ -423,6 +466,11 @@ impl Running {
     /// It is gone.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         Ok(PidFd::open(self.child.id())?.signal(signal)?)
+    }
+
+    /// True when it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     /// What it has said so far on its standard error.

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod instance;
 pub mod load;
 pub mod loopfs;
+pub mod mirror;
 pub mod postgresql;
 pub mod programs;
 pub mod scale;

@@ -35,6 +35,7 @@
 //! | `changes.rs`, `blocks.rs` | which blocks changed between copies |
 //! | `revert.rs` | putting a volume back |
 //! | `storage.rs` | mirrors that are kept, and their end |
+//! | `fault.rs` | for tests: where the process is killed |
 //! | `reference.rs` | for tests: what the volume was in the hold |
 //! | `teller.rs` | how far it is |
 
@@ -42,6 +43,7 @@ mod blocks;
 mod changes;
 mod copier;
 mod creation;
+mod fault;
 mod hold;
 mod kept;
 mod member;

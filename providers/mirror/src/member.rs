@@ -8,6 +8,7 @@ use crate::reference::Reference;
 use crate::{
     changes::{self, About, Changes},
     copier::{Copied, From, Pace, Round, Way, full},
+    fault,
     hold::{Hold, Unread},
     kept::{Kept, Registry},
     mirror::Mirror,
@@ -332,6 +333,7 @@ impl Making {
         let began = Clock::now();
         let step = |done: u64| {
             stop()?;
+            fault::at(if round == 1 { "first_round" } else { "later_round" });
             let before = looked.load(Ordering::Relaxed);
             if done >= before + LOOK_EVERY
                 && looked.compare_exchange(before, done, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -357,6 +359,7 @@ impl Making {
         let (chunk, size) = (self.chunk, self.source.size);
         let runs = self.todo.runs().map(|run| bytes(run, chunk, size));
         let copied = job.run(runs)?;
+        fault::at(if round == 1 { "after_first_round" } else { "after_later_round" });
         self.owed.subtract(&self.todo);
         self.measure(copied, round);
         Ok(())
@@ -448,6 +451,7 @@ impl Making {
             }
         }
         let (chunk, size) = (self.chunk, self.source.size);
+        fault::at("taken_in_hold");
         hold.begin(self.todo.runs().map(|run| bytes(run, chunk, size))).map_err(|unread| self.unread(unread))
     }
 
@@ -476,6 +480,7 @@ impl Making {
             }
             tracer.set_balanced(&counters);
         }
+        fault::at("read_in_hold");
         self.cut_at = Some(Instant::now());
         Ok(())
     }
@@ -487,7 +492,9 @@ impl Making {
         if let (Some(reference), Some(directory)) = (self.reference.take(), &self.house.reference) {
             reference.write(directory, self.member.shadow_id, self.source.size)?;
         }
+        fault::at("before_write_out");
         hold.write_out(&self.mirror.image)?;
+        fault::at("written_out");
         self.owed.subtract(&self.todo);
         self.mirror.flush()?;
         if let Some(tracer) = &self.tracer {
@@ -499,17 +506,20 @@ impl Making {
         let shadow_id = self.member.shadow_id;
         self.mirror.state.generation += 1;
         self.changes().save(&self.mirror.store, shadow_id)?;
+        fault::at("changes_saved");
         self.is_there = true;
         match &self.target {
             Some(target) => {
                 reflink::clone(&self.mirror.image, target).map_err(|error| {
                     failed(format!("The image of shadow copy {shadow_id} cannot be cloned"), &error)
                 })?;
+                fault::at("shared");
                 self.mirror.state.is_clean = self.tracer.is_some();
                 self.mirror.save()?;
             }
             None => {
                 self.mirror.lend(shadow_id)?;
+                fault::at("lent");
                 let name = image_copy::file_name(shadow_id);
                 let file = mount::open_beneath(&self.mirror.store, Path::new(&name), OFlags::RDWR | OFlags::NOFOLLOW);
                 self.target =
@@ -561,6 +571,7 @@ impl Making {
             Ok(tracer) => self.mending = tracer,
             Err(why) => self.mending_unknown = Some(why),
         }
+        fault::at("mending");
         let below = self.member.place.below_in(volume);
         self.writable = Some(Writable::open(attached, shadow_id, &volume.fs_type, below)?);
         Ok(())
@@ -588,7 +599,9 @@ impl Making {
         changes.about.mended_unknown = self.take_mended(&mut changes.mended);
         changes.used.union(&changes.mended);
         let target = self.target.as_ref().ok_or_else(not_ready)?;
+        fault::at("mended");
         image_copy::seal(target)?;
+        fault::at("sealed");
         changes.save(&self.mirror.store, self.member.shadow_id)?;
         if self.mirror.state.lent.is_some() {
             // The mirror itself was mended: it lacks these blocks of the volume.
@@ -646,6 +659,7 @@ impl Making {
             self.taken.union(&self.owed);
             tracer.mark(&self.taken);
         }
+        fault::at("undoing");
         if self.mirror.state.lent.is_some() {
             result = result.and(self.mirror.take_back());
         } else if self.is_there {
@@ -720,7 +734,8 @@ fn begin(
     mirror.save()?;
     if tracer.is_none() && !member.options.full_compare {
         let target = Target::of(volume.device_number).map_err(|error| refused(volume, &error))?;
-        tracer = Some(Tracer::attach(&pins, &target).map_err(|error| refused(volume, &error))?);
+        tracer = Some(attach(&pins, &target).map_err(|error| refused(volume, &error))?);
+        fault::at("traced");
         mirror.state.epoch = Some(Uuid::new_v4());
         mirror.state.disk = trust::sequence_of(&target);
         mirror.state.boot_id = clock::boot_id().map_err(|error| failed("The boot has no id", &error))?;
@@ -730,6 +745,15 @@ fn begin(
         tracer.lock_in_memory().map_err(|error| refused(volume, &error))?;
     }
     Ok((trust, tracer))
+}
+
+/// Begins to trace; for tests, without a mark that is needed.
+fn attach(pins: &Pins, target: &Target) -> Result<Tracer, vss_trace::TraceError> {
+    #[cfg(feature = "fault-injection")]
+    if fault::without_completions() {
+        return Tracer::attach_with(pins, target, vss_trace::Marks { queue: true, issue: true, completion: false });
+    }
+    Tracer::attach(pins, target)
 }
 
 fn remove_tracer(pins: &Pins, volume: &Volume) -> Result<(), VssError> {

@@ -11,6 +11,7 @@
 //! to its own when the copy is deleted.
 
 use crate::{
+    fault,
     kept::{Kept, Registry},
     place::Place,
     record::{self, Found},
@@ -184,6 +185,7 @@ impl Mirror {
     pub(crate) fn save(&mut self) -> Result<(), VssError> {
         self.state.stamp = Uuid::new_v4();
         record::write(&self.store, &state_name(&self.key), &self.state)?;
+        fault::at("state_saved");
         self.registry.put(
             &self.key,
             &Kept {
@@ -206,6 +208,7 @@ impl Mirror {
     pub(crate) fn lend(&mut self, shadow_id: ShadowId) -> Result<(), VssError> {
         self.state.lent = Some(shadow_id);
         self.save()?;
+        fault::at("lending");
         rename(&self.store, &image_name(&self.key), &image_copy::file_name(shadow_id))
     }
 
@@ -247,6 +250,7 @@ pub(crate) fn take_back(store: &Store, key: &str, shadow_id: ShadowId) -> Result
         Ok(rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?)
     };
     unsealed().map_err(|error| failed(format!("Shadow copy {shadow_id} cannot be unsealed"), &error))?;
+    fault::at("taking_back");
     rename(store, &image_copy::file_name(shadow_id), &image_name(key))?;
     Ok(true)
 }
