@@ -54,8 +54,11 @@ fn restic_backs_up_a_plain_ext4() -> anyhow::Result<()> {
     fill(&files)?;
     let mut instance = Instance::new()?;
     let place = |name: &str| instance.path().join(name).to_string_lossy().into_owned();
-    let variables =
-        [("RESTIC_REPOSITORY", place("repository")), ("RESTIC_CACHE_DIR", place("cache")), ("RESTIC_PASSWORD", "a".into())];
+    let variables = [
+        ("RESTIC_REPOSITORY", place("repository")),
+        ("RESTIC_CACHE_DIR", place("cache")),
+        ("RESTIC_PASSWORD", "a".into()),
+    ];
     let restored = instance.path().join("restored");
     for (name, value) in &variables {
         instance.set(name, value.clone());

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use vss_model::{WriterClassId, limits};
+use vss_model::{WriterClassId, creation, limits};
 
 /// Where the administrator keeps the settings of the machine's one instance.
 pub const SYSTEM_FILE: &str = "/etc/vss/vss.toml";
@@ -95,28 +95,39 @@ pub struct ProviderSettings {
 }
 
 /// Settings of the mirror provider, whose copies are images of whole volumes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MirrorSettings {
     /// The directory for images, an absolute path; none: the state directory, else the volume itself.
     pub storage: Option<PathBuf>,
     /// Bytes that must stay free where images lie; none: the provider's own rule.
     pub min_free_bytes: Option<u64>,
-    /// The longest hold that is begun when the requester has no wish, in milliseconds, 1 to 8000; none: 500.
-    pub max_hold_ms: Option<u64>,
-    /// A mirror that was not used for so many days is removed, 1 to 36500; none: 7.
-    pub unused_days: Option<u64>,
+    /// The longest hold that is begun when the requester has no wish, in milliseconds, 1 to 8000.
+    pub max_hold_ms: u64,
+    /// A mirror that was not used for so many days is removed, 1 to 36500.
+    pub unused_days: u64,
+}
+
+impl Default for MirrorSettings {
+    fn default() -> Self {
+        Self {
+            storage: None,
+            min_free_bytes: None,
+            max_hold_ms: milliseconds(limits::MIRROR_HOLD),
+            unused_days: limits::MIRROR_UNUSED_DAYS,
+        }
+    }
 }
 
 impl MirrorSettings {
     /// What is wrong with them.
     fn wrong(&self) -> Option<String> {
-        let out = |value: Option<u64>, most: u64| value.filter(|value| !(1..=most).contains(value));
-        if let Some(ms) = out(self.max_hold_ms, 8000) {
-            return Some(format!("providers.mirror.max_hold_ms is 1 to 8000, not {ms}"));
-        }
-        if let Some(days) = out(self.unused_days, 36_500) {
-            return Some(format!("providers.mirror.unused_days is 1 to 36500, not {days}"));
+        for (name, value, most) in
+            [("max_hold_ms", self.max_hold_ms, creation::LONGEST_HOLD_MS), ("unused_days", self.unused_days, 36_500)]
+        {
+            if !(1..=most).contains(&value) {
+                return Some(format!("providers.mirror.{name} is 1 to {most}, not {value}"));
+            }
         }
         let relative = self.storage.as_deref().filter(|storage| !storage.is_absolute())?;
         Some(format!("providers.mirror.storage is an absolute path, not {}", relative.display()))

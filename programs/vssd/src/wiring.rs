@@ -31,8 +31,8 @@ fn mirror_options(config: &Config, state_directory: &Path) -> MirrorOptions {
     let mut options = MirrorOptions::new(state_directory.to_owned());
     options.storage.clone_from(&settings.storage);
     options.min_free_bytes = settings.min_free_bytes;
-    options.max_hold = settings.max_hold_ms.map_or(options.max_hold, Duration::from_millis);
-    options.unused = settings.unused_days.map_or(options.unused, |days| Duration::from_secs(days * 24 * 3600));
+    options.max_hold = Duration::from_millis(settings.max_hold_ms);
+    options.unused = Duration::from_secs(settings.unused_days * 24 * 3600);
     #[cfg(feature = "fault-injection")]
     {
         options.reference = std::env::var_os("VSS_MIRROR_REFERENCE").map(Into::into);
