@@ -386,7 +386,8 @@ impl Making {
             });
             // Four times what is foreseen. Where a completion was not traced, all that was written since the last moment of
             // rest is read again, in larger pieces: what the hold has time for shall fit.
-            let capacity = (4 * promised).max(in_time).clamp(LEAST_PART, MOST_PART);
+            let in_use = (self.free.chunks() - self.free.count()) * self.chunk;
+            let capacity = (4 * promised).max(in_time).min(in_use).clamp(LEAST_PART, MOST_PART);
             let pieces = usize::try_from(capacity / self.chunk).unwrap_or(MOST_PIECES).clamp(1024, MOST_PIECES);
             (None, capacity, pieces)
         } else {

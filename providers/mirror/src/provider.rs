@@ -15,7 +15,7 @@ use crate::{
     trust::{Facts, Trust},
 };
 use serde::{Deserialize, Serialize};
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
 use vss_linux::statfs;
 use vss_model::{CreationOptions, FreezePolicy, ProviderId, SetId, ShadowId, Volume, VssCode, VssError, limits};
 use vss_provider::{
@@ -31,7 +31,7 @@ use vss_provider::{
     storage::ShadowStorage,
     store::Store,
 };
-use vss_trace::{Target, Tracer};
+use vss_trace::{Target, TraceError, Tracer};
 
 /// The provider's id.
 const ID: ProviderId = ProviderId::from_u128(0x7d0c_11e4_90b3_4f6e_a8d5_3b62_c17f_e059);
@@ -79,6 +79,8 @@ pub struct MirrorProvider {
     pub(crate) options: MirrorOptions,
     pub(crate) registry: Registry,
     pub(crate) reverting: Running,
+    /// Set when it was found that this kernel and this process can trace, which takes some 10 ms.
+    can_trace: OnceLock<()>,
     current: Current<Creation>,
 }
 
@@ -113,7 +115,13 @@ impl MirrorProvider {
     #[must_use]
     pub fn new(options: MirrorOptions) -> Self {
         let registry = Registry::new(&options.state_directory);
-        Self { options, registry, reverting: Running::default(), current: Current::new(NAME) }
+        Self {
+            options,
+            registry,
+            reverting: Running::default(),
+            can_trace: OnceLock::new(),
+            current: Current::new(NAME),
+        }
     }
 
     pub(crate) fn house(&self) -> House {
@@ -126,12 +134,20 @@ impl MirrorProvider {
         }
     }
 
+    fn check_tracing(&self) -> Result<(), TraceError> {
+        if self.can_trace.get().is_none() {
+            vss_trace::available()?;
+            let _ = self.can_trace.set(());
+        }
+        Ok(())
+    }
+
     /// Can this volume be taken into a set now, and where would its image lie?
     fn admit(&self, volume: &Volume, options: &CreationOptions) -> Result<Choice, VssError> {
         self.check_is_not_reverted(volume)?;
         source::check(volume)?;
         if !options.full_compare {
-            let traceable = vss_trace::available().and_then(|()| Target::of(volume.device_number));
+            let traceable = self.check_tracing().and_then(|()| Target::of(volume.device_number));
             traceable.map_err(|error| crate::member::refused(volume, &error))?;
         }
         let space = statfs::of_path(&volume.mount_point)

@@ -68,3 +68,13 @@ fn xfs_with_images_on_ext4_conforms() {
     let volumes = vec![FileSystem::new("xfs", 300, &[]), FileSystem::new("xfs", 300, &[])];
     assert_conforms(&MirrorSubject::new(volumes, Some(FileSystem::new("ext4", 600, &[]))));
 }
+
+#[test]
+fn xfs_with_images_on_itself_conforms() {
+    needs!("xfs_with_images_on_itself_conforms", "xfs");
+    let volumes = vec![FileSystem::new("xfs", 500, &[]), FileSystem::new("xfs", 500, &[])];
+    let mut subject = MirrorSubject::new(volumes, None);
+    // On tmpfs, where no image can lie.
+    subject.instance = Instance::in_memory();
+    assert_conforms(&subject);
+}

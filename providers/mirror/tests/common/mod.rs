@@ -260,6 +260,13 @@ impl Instance {
         Self { options, _directory: Some(directory) }
     }
 
+    /// One whose state directory is in memory, so that images lie on the volumes themselves.
+    pub(crate) fn in_memory() -> Self {
+        let directory = TempDir::with_prefix_in("vss-mirror-state-", "/dev/shm").unwrap();
+        let options = MirrorOptions::new(directory.path().to_owned());
+        Self { options, _directory: Some(directory) }
+    }
+
     /// One whose images lie in the top directory of this file system.
     pub(crate) fn with_storage(storage: &FileSystem) -> Self {
         let mut instance = Self::new();
