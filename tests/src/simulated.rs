@@ -45,8 +45,8 @@ impl Simulated {
         let socket = instance.writer_socket();
         let thread = thread::spawn(move || {
             let monitor = Joined(tell);
-            // How it ends is seen by the events that it got.
-            let _ = run(&socket, &mut writer, &Options { stop: Some(&stop), reconnect: false, monitor: &monitor });
+            // It waits for one of its kind that is just leaving. How it ends is seen by the events that it got.
+            let _ = run(&socket, &mut writer, &Options { stop: Some(&stop), reconnect: true, monitor: &monitor });
         });
         told.recv_timeout(JOIN_LIMIT).context("the service does not take the writer")?;
         Ok(Self { handle, stopper: Some(stopper), thread: Some(thread) })

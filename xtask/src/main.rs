@@ -5,6 +5,7 @@
 
 mod bench;
 mod bpf;
+mod conformance;
 mod demo;
 mod fuzz;
 mod house;
@@ -35,6 +36,7 @@ Examples:
   cargo xtask test model guard
   cargo xtask soak postgresql
   cargo xtask test --vm
+  cargo xtask conformance --all
   cargo xtask bench window --sets 50
   cargo xtask bench hold
   cargo xtask fuzz documents --seconds 3600
@@ -48,6 +50,8 @@ enum Task {
     Test(test::Arguments),
     /// Run parts of the tests at their full numbers, which takes longer than every day allows
     Soak(test::SoakArguments),
+    /// Show the contract of VSS row by row, and that the tests of it can fail
+    Conformance(conformance::Arguments),
     /// Back up a program or a database that keeps writing, from a shadow copy and from the live files, and compare
     Demo(demo::Arguments),
     /// Measure
@@ -70,6 +74,9 @@ fn main() -> ExitCode {
         Task::Workload(arguments) => demo::files::workload::run(&arguments).map(|()| true),
         Task::Test(arguments) => Interrupt::catch().and_then(|interrupt| test::run(&arguments, &interrupt)),
         Task::Soak(arguments) => Interrupt::catch().and_then(|interrupt| test::soak(&arguments, &interrupt)),
+        Task::Conformance(arguments) => {
+            Interrupt::catch().and_then(|interrupt| conformance::run(&arguments, &interrupt))
+        }
         Task::Demo(arguments) => Interrupt::catch().and_then(|interrupt| demo::run(&arguments, &interrupt)),
         Task::Bench(arguments) => Interrupt::catch().and_then(|interrupt| bench::run(&arguments, &interrupt)),
         Task::Bpf => Interrupt::catch().and_then(|interrupt| bpf::run(&interrupt)),

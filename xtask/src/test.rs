@@ -3,7 +3,7 @@
 //! All tests are built once, with the faults of `vss-service::fault` compiled in, and run here without cargo: so a part
 //! can have a limit, and what it skips can be found.
 
-mod build;
+pub(crate) mod build;
 mod part;
 pub(crate) mod report;
 mod units;

@@ -178,7 +178,7 @@ rows! {
 }
 
 /// An event that always fails with this code.
-pub fn failing(event: EventKind, code: &str) -> vss_writer::simulated::Failing {
+pub(crate) fn failing(event: EventKind, code: &str) -> vss_writer::simulated::Failing {
     let failing: Value = json!({"event": event, "code": code, "message": "as described", "application_code": 17});
     serde_json::from_value(failing).expect("a failing event")
 }

@@ -9,14 +9,14 @@ use vss_tests::wire::Wire;
 use vss_writer::simulated::Description;
 
 /// A service and a btrfs volume; the turn to create sets is ours.
-pub struct Scene {
-    pub instance: Instance,
-    pub volume: Volume,
+pub(crate) struct Scene {
+    pub(crate) instance: Instance,
+    pub(crate) volume: Volume,
     _turn: CreationTurn,
 }
 
 impl Scene {
-    pub fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let turn = creation_turn();
         let volume = Volume::new()?;
         for file in ["shop/orders/1", "shop/orders/2", "shop/settings/main", "shop/orders/cache.tmp"] {
@@ -27,26 +27,26 @@ impl Scene {
         Ok(Self { instance, volume, _turn: turn })
     }
 
-    pub fn connect(&self) -> anyhow::Result<Wire> {
+    pub(crate) fn connect(&self) -> anyhow::Result<Wire> {
         Wire::connect(&self.instance)
     }
 
     /// A session of a backup.
-    pub fn session(&self) -> anyhow::Result<Wire> {
+    pub(crate) fn session(&self) -> anyhow::Result<Wire> {
         let mut wire = self.connect()?;
         wire.ok("InitializeForBackup", json!({"requester": "conformance"}))?;
         Ok(wire)
     }
 
     /// The same in a context.
-    pub fn in_context(&self, context: &str) -> anyhow::Result<Wire> {
+    pub(crate) fn in_context(&self, context: &str) -> anyhow::Result<Wire> {
         let mut wire = self.session()?;
         wire.ok("SetContext", json!({"context": context}))?;
         Ok(wire)
     }
 
     /// The writer `shop`: components `settings` (mandatory), `orders` (a set) and `orders\old` in it.
-    pub fn description(&self) -> Description {
+    pub(crate) fn description(&self) -> Description {
         let directory = |name: &str| self.volume.path().join("shop").join(name);
         let components = [
             Component::file_group("settings").not_selectable().files_below(directory("settings")),
@@ -57,17 +57,17 @@ impl Scene {
         Description { class_id: Some(WriterClassId::from_u128(7)), ..Description::new("shop", built.into()) }
     }
 
-    pub fn join(&self, description: Description) -> anyhow::Result<Simulated> {
+    pub(crate) fn join(&self, description: Description) -> anyhow::Result<Simulated> {
         Simulated::join(&self.instance, description)
     }
 
     /// The writer as it is.
-    pub fn shop(&self) -> anyhow::Result<Simulated> {
+    pub(crate) fn shop(&self) -> anyhow::Result<Simulated> {
         self.join(self.description())
     }
 
     /// A set of the volume in a context without writers: its id and the copy's.
-    pub fn copy(&self, wire: &mut Wire) -> anyhow::Result<(String, String)> {
+    pub(crate) fn copy(&self, wire: &mut Wire) -> anyhow::Result<(String, String)> {
         let set = wire.ok("StartSnapshotSet", json!({}))?;
         let added = self.add_volume(wire)?;
         wire.done("DoSnapshotSet", json!({}))?;
@@ -75,18 +75,18 @@ impl Scene {
         Ok((text(&set["set_id"]), text(&added["shadow_id"])))
     }
 
-    pub fn add_volume(&self, wire: &mut Wire) -> anyhow::Result<Value> {
+    pub(crate) fn add_volume(&self, wire: &mut Wire) -> anyhow::Result<Value> {
         wire.ok("AddToSnapshotSet", json!({"volume": self.volume.name()}))
     }
 
     /// The parameters of SetBackupState.
-    pub fn state(backup_type: &str) -> Value {
+    pub(crate) fn state(backup_type: &str) -> Value {
         json!({"state": {"select_components": true, "bootable_system_state": false, "backup_type": backup_type,
             "partial_file_support": true}})
     }
 
     /// SetBackupState and GatherWriterMetadata; what shop says of itself.
-    pub fn gather(&self, wire: &mut Wire, backup_type: &str) -> anyhow::Result<Value> {
+    pub(crate) fn gather(&self, wire: &mut Wire, backup_type: &str) -> anyhow::Result<Value> {
         wire.ok("SetBackupState", Self::state(backup_type))?;
         wire.done("GatherWriterMetadata", json!({}))?;
         let metadata = wire.ok("GetWriterMetadata", json!({}))?;
@@ -95,13 +95,13 @@ impl Scene {
     }
 
     /// A component of shop, as calls name it.
-    pub fn component(shop: &Value, logical_path: &str, name: &str) -> Value {
+    pub(crate) fn component(shop: &Value, logical_path: &str, name: &str) -> Value {
         json!({"instance_id": shop["instance_id"], "class_id": shop["class_id"], "type": "file_group",
             "logical_path": logical_path, "name": name})
     }
 
     /// Adds settings and orders.
-    pub fn add_components(wire: &mut Wire, shop: &Value) -> anyhow::Result<()> {
+    pub(crate) fn add_components(wire: &mut Wire, shop: &Value) -> anyhow::Result<()> {
         for name in ["settings", "orders"] {
             wire.ok("AddComponent", Self::component(shop, "", name))?;
         }
@@ -109,7 +109,7 @@ impl Scene {
     }
 
     /// To the end of PrepareForBackup, with settings and orders and the volume; what shop says of itself.
-    pub fn prepared(&self, wire: &mut Wire, backup_type: &str) -> anyhow::Result<Value> {
+    pub(crate) fn prepared(&self, wire: &mut Wire, backup_type: &str) -> anyhow::Result<Value> {
         let shop = self.gather(wire, backup_type)?;
         Self::add_components(wire, &shop)?;
         wire.ok("StartSnapshotSet", json!({}))?;
@@ -119,21 +119,21 @@ impl Scene {
     }
 
     /// To the end of DoSnapshotSet.
-    pub fn made(&self, wire: &mut Wire, backup_type: &str) -> anyhow::Result<Value> {
+    pub(crate) fn made(&self, wire: &mut Wire, backup_type: &str) -> anyhow::Result<Value> {
         let shop = self.prepared(wire, backup_type)?;
         wire.done("DoSnapshotSet", json!({}))?;
         Ok(shop)
     }
 
     /// What the backup knows of one component of shop.
-    pub fn kept(wire: &mut Wire, shop: &Value, name: &str) -> anyhow::Result<Value> {
+    pub(crate) fn kept(wire: &mut Wire, shop: &Value, name: &str) -> anyhow::Result<Value> {
         let all = wire.ok("GetWriterComponents", json!({"instance_id": shop["instance_id"]}))?;
         let found = all["components"].as_array().into_iter().flatten().find(|one| one["name"] == name);
         found.cloned().ok_or_else(|| anyhow::anyhow!("no component {name}: {all}"))
     }
 
     /// The copy of the session's set, exposed: a directory to look into.
-    pub fn look(&self, wire: &mut Wire) -> anyhow::Result<std::path::PathBuf> {
+    pub(crate) fn look(&self, wire: &mut Wire) -> anyhow::Result<std::path::PathBuf> {
         let set = wire.ok("GetSnapshotSet", json!({}))?;
         let shown = wire.ok("ExposeSnapshot", json!({"shadow_id": set["set"]["shadows"][0]["id"]}))?;
         Ok(shown["path"].as_str().unwrap_or_default().into())
