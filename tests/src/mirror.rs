@@ -18,6 +18,7 @@ use rustix::process::{Pid, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 use vss_lab::postgresql::{Cluster, load};
+use vss_linux::child::bind_to_parent;
 use vss_linux::process::{PidFd, Signal};
 use vss_linux::{fiemap, freeze};
 use vss_trace::Bitmap;
@@ -54,7 +55,7 @@ pub struct Volume {
 #[derive(Debug)]
 enum Holder {
     Whole(LoopFs),
-    Partition { node: PathBuf, point: TempDir, _disk: RawLoop },
+    Device { node: PathBuf, point: TempDir, _disk: Option<RawLoop> },
 }
 
 impl Volume {
@@ -78,11 +79,25 @@ impl Volume {
     /// As [`RawLoop::new`].
     pub fn partition(kind: Kind, mib: u32) -> anyhow::Result<Self> {
         let disk = RawLoop::new(u64::from(mib) + 8, &[(2051, mib * 2048 - 3)])?;
-        let (node, point) = (disk.partition(1)?, TempDir::with_prefix("vss-partition-")?);
-        run(Command::new(format!("mkfs.{}", kind.name())).arg("-q").arg(&node))?;
+        let node = disk.partition(1)?;
+        Self::made(kind, node, Some(disk))
+    }
+
+    /// On a block device, whatever is on it.
+    ///
+    /// # Errors
+    /// It cannot be made or mounted.
+    pub fn on(kind: Kind, node: &Path) -> anyhow::Result<Self> {
+        Self::made(kind, node.to_owned(), None)
+    }
+
+    fn made(kind: Kind, node: PathBuf, disk: Option<RawLoop>) -> anyhow::Result<Self> {
+        let force = if kind == Kind::Ext4 { "-F" } else { "-f" };
+        run(Command::new(format!("mkfs.{}", kind.name())).args(["-q", force]).arg(&node))?;
+        let point = TempDir::with_prefix("vss-mirrored-")?;
         fs::set_permissions(point.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         mount(&node, point.path(), kind.name(), MountFlags::empty(), None)?;
-        Ok(Self { kind, holder: Holder::Partition { node, point, _disk: disk } })
+        Ok(Self { kind, holder: Holder::Device { node, point, _disk: disk } })
     }
 
     /// Where it is mounted.
@@ -90,7 +105,7 @@ impl Volume {
     pub fn path(&self) -> &Path {
         match &self.holder {
             Holder::Whole(whole) => whole.path(),
-            Holder::Partition { point, .. } => point.path(),
+            Holder::Device { point, .. } => point.path(),
         }
     }
 
@@ -99,14 +114,14 @@ impl Volume {
     pub fn device(&self) -> &Path {
         match &self.holder {
             Holder::Whole(whole) => whole.device(),
-            Holder::Partition { node, .. } => node,
+            Holder::Device { node, .. } => node,
         }
     }
 }
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        if let Holder::Partition { point, .. } = &self.holder {
+        if let Holder::Device { point, .. } = &self.holder {
             let _ = File::open(point.path()).map(freeze::thaw);
             let _ = unmount(point.path(), UnmountFlags::DETACH);
         }
@@ -171,6 +186,7 @@ impl Loads {
 
     fn spawn(&mut self, command: &mut Command) -> anyhow::Result<()> {
         // A group of its own: some have children.
+        bind_to_parent(command, Signal::TERM);
         let command = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.children.push(command.spawn().with_context(|| format!("{command:?}"))?);
         Ok(())
@@ -300,16 +316,21 @@ impl Scene {
         }
         let pid = self.instance.service_pid().context("vssd does not run")?;
         let turn = creation_turn();
+        // One of a creation that was broken off.
+        for stale in fs::read_dir(self.instance.path().join("references"))? {
+            fs::remove_file(stale?.path())?;
+        }
         let mut create = self.instance.start_vss(self.create())?;
         let mut has_ended = false;
         let is_decided = wait_until(LIMIT, || {
             has_ended = create.has_ended();
             has_ended || is_stopped(pid)
         });
+        let stopped = Stopped(pid);
         if has_ended || !is_decided {
+            drop(stopped);
             bail!("no mirror: {:?}\n{}", create.finish(), self.instance.log());
         }
-        let stopped = Stopped(pid);
         let judged = self.judge();
         drop(stopped);
         let set = create.finish()?.json()?;
@@ -399,10 +420,23 @@ fn in_use(kind: Kind, image: &Path) -> anyhow::Result<Bitmap> {
         Kind::Btrfs => bail!("btrfs is not mirrored"),
     };
     ensure!(!free.is_empty(), "nothing is free: the bitmaps were not understood");
-    for run in free {
+    for run in merged(free) {
         used.clear(run.start.div_ceil(CHUNK)..run.end / CHUNK);
     }
     Ok(used)
+}
+
+/// Neighbours made one: a chunk may lie in two groups.
+fn merged(mut runs: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    runs.sort_by_key(|run| run.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match merged.last_mut() {
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ => merged.push(run),
+        }
+    }
+    merged
 }
 
 /// Runs of bytes.

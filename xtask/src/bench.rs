@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 enum Bench {
     /// First FIFREEZE to last FITHAW of 1, 8 and 32 busy members, beside fsfreeze(8) in a loop
     Hold(hold::Arguments),
-    /// What the mirror costs: writes with the tracer on, beside the same with it off
+    /// What the mirror costs: writes with the tracer on, holds under load, first and second copies
     Mirror(mirror::Arguments),
     /// Freeze to thaw with idle writers on btrfs, beside the bare snapshot ioctl
     Window(window::Arguments),

@@ -26,6 +26,8 @@ pub(crate) const RESTIC: Package = Package { name: "restic", program: "restic" }
 pub(crate) const FIO: Package = Package { name: "fio", program: "fio" };
 /// What judges whether a restored tree is equal to the one that was backed up.
 pub(crate) const RSYNC: Package = Package { name: "rsync", program: "rsync" };
+/// The same.
+pub(crate) const STRESS: Package = Package { name: "stress-ng", program: "stress-ng" };
 /// For the writer in Python.
 pub(crate) const PYTHON: Package = Package { name: "python3", program: "python3" };
 /// For `fsfreeze`.

@@ -1,4 +1,7 @@
-//! On a kernel with device-mapper: the guard on a device-mapper volume, LVM's snapshots, and btrfs as it is in that kernel.
+//! On a kernel with device-mapper: the guard on a device-mapper volume, LVM's snapshots, btrfs as it is in that kernel, and
+//! mirrors (`lane/mirror.rs`).
+
+mod mirror;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

@@ -77,6 +77,11 @@ impl Service {
         self.runtime_directory().join("writer")
     }
 
+    /// For the requester's library.
+    pub(super) fn instance(&self) -> vss_requester::Instance {
+        vss_requester::Instance::new(self.runtime_directory(), self.state_directory())
+    }
+
     /// A `vss` command on this service.
     pub(super) fn vss(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join("vss"));

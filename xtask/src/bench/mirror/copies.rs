@@ -1,0 +1,130 @@
+//! First copies beside dd(1) on the same device, how much of it they read, and second copies after 1 % was changed.
+
+use super::scene::{STILL_MIB, Scene};
+use super::word;
+use crate::bench::statistics::Summary;
+use crate::interrupt::Interrupt;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Issue: of dd's rate.
+const WANTED_RATE: f64 = 0.85;
+/// Issue: of a first copy's time.
+const WANTED_SECOND: f64 = 0.05;
+/// What dd reads, in MiB.
+const DD_MIB: u64 = 1024;
+/// One hundredth of the volume, in MiB.
+const CHANGED_MIB: u64 = 41;
+
+/// Where dd writes to.
+#[derive(Clone, Copy)]
+enum To {
+    Nowhere,
+    Storage,
+}
+
+/// Measures, and prints the table.
+pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(bool, Value)> {
+    let (mut rates, mut copied, mut read) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut beyond, mut firsts, mut seconds, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for pair in 0..pairs {
+        scene.forget(interrupt)?;
+        let by_dd = || anyhow::Ok((dd(scene, To::Storage, interrupt)?, dd(scene, To::Nowhere, interrupt)?));
+        let before = if pair % 2 == 0 { Some(by_dd()?) } else { None };
+        scene.volume().settle()?;
+        let (in_use, counted) = (in_use(scene)?, scene.sectors(2)?);
+        let first = scene.copy(interrupt)?;
+        beyond.push((scene.sectors(2)? - counted) as f64 * 512.0 / in_use as f64 - 1.0);
+        let rate = first.first_round.and_then(|round| round.copy_rate).context("the first round said no rate")? as f64;
+        let (both, reading) = match before {
+            Some(rates) => rates,
+            None => by_dd()?,
+        };
+        rates.push(rate / both);
+        copied.push(rate);
+        read.push(rate / reading);
+        change(scene, interrupt)?;
+        let second = scene.copy(interrupt)?;
+        ratios.push(second.took.as_secs_f64() / first.took.as_secs_f64());
+        firsts.push(first.took);
+        seconds.push(second.took);
+    }
+    let [rates, read, beyond, ratios] = [rates, read, beyond, ratios].map(Spread::of);
+    println!("{:<44}{:>9}{:>9}{:>9}   {pairs} pairs", "", "p50", "least", "most");
+    println!("{:<44}{}", "round one, MB/s", Spread::of(copied.iter().map(|rate| rate / 1e6).collect()).text(0));
+    println!("{:<44}{}", "of dd iflag=direct oflag=direct to the place", rates.text(3));
+    println!("{:<44}{}", "of dd iflag=direct of=/dev/null", read.text(3));
+    println!("{:<44}{}", "read beyond what is in use, of it", beyond.text(4));
+    for (name, series) in [("first copy, ms", &firsts), ("after 1 % was changed, ms", &seconds)] {
+        let Summary { p50, least, most, .. } = Summary::of(series);
+        println!("{name:<44}{}", Spread { middle: p50, least, most }.text(0));
+    }
+    println!("{:<44}{}", "second of first", ratios.text(4));
+    let (is_fast, is_short) = (rates.middle >= WANTED_RATE, ratios.middle < WANTED_SECOND);
+    println!("round one: {:.3} of dd; wanted at least {WANTED_RATE}: {}", rates.middle, word(is_fast));
+    println!("second copy: {:.4} of the first; wanted less than {WANTED_SECOND}: {}", ratios.middle, word(is_short));
+    let milliseconds = |series: &[Duration]| Summary::of(series);
+    let row = json!({"rate_of_dd": rates.json(), "rate_of_dd_to_null": read.json(), "beyond": beyond.json(),
+        "first_ms": milliseconds(&firsts), "second_ms": milliseconds(&seconds), "second_of_first": ratios.json()});
+    Ok((is_fast && is_short, row))
+}
+
+/// Everything that the file system does not call free, its own tables included.
+fn in_use(scene: &Scene) -> Result<u64> {
+    let space = rustix::fs::statfs(scene.volume().path())?;
+    let size: u64 = fs::read_to_string(scene.size_file()?)?.trim().parse::<u64>()? * 512;
+    Ok(size - space.f_bfree * u64::try_from(space.f_bsize)?)
+}
+
+/// Bytes a second that dd copies.
+fn dd(scene: &Scene, to: To, interrupt: &Interrupt) -> Result<f64> {
+    let mut command = Command::new("dd");
+    command.args(["bs=1M", "iflag=direct", "status=none"]).arg(format!("count={DD_MIB}"));
+    command.arg(format!("if={}", scene.volume().device().display()));
+    let file = scene.storage().path().join("dd");
+    match to {
+        To::Nowhere => command.arg("of=/dev/null"),
+        To::Storage => command.arg(format!("of={}", file.display())).arg("oflag=direct"),
+    };
+    let began = Instant::now();
+    interrupt.check(&mut command)?;
+    let took = began.elapsed();
+    if matches!(to, To::Storage) {
+        fs::remove_file(file)?;
+    }
+    Ok((DD_MIB << 20) as f64 / took.as_secs_f64())
+}
+
+/// Writes one hundredth of the volume again, in blocks of 4 KiB.
+fn change(scene: &Scene, interrupt: &Interrupt) -> Result<()> {
+    let mut fio = Scene::fio(&scene.volume().path().join("still"), STILL_MIB);
+    fio.args(["--rw=randwrite", "--bs=4k", "--ioengine=libaio", "--iodepth=16"]);
+    interrupt.check(fio.arg(format!("--io_size={CHANGED_MIB}M")).stdout(Stdio::null()))?;
+    scene.volume().settle()
+}
+
+/// Middle and ends of a series.
+struct Spread {
+    middle: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(mut series: Vec<f64>) -> Self {
+        series.sort_by(f64::total_cmp);
+        let at = |place: usize| series.get(place).copied().unwrap_or_default();
+        Self { middle: at(series.len() / 2), least: at(0), most: at(series.len().saturating_sub(1)) }
+    }
+
+    fn text(&self, digits: usize) -> String {
+        format!("{:>9.digits$}{:>9.digits$}{:>9.digits$}", self.middle, self.least, self.most)
+    }
+
+    fn json(&self) -> Value {
+        json!({"p50": self.middle, "least": self.least, "most": self.most})
+    }
+}
