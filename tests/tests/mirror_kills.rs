@@ -9,7 +9,7 @@ use vss_service::sagas::create_set::TABLE;
 use vss_tests::instance::{creation_turn, wait_until};
 use vss_tests::load::Load;
 use vss_tests::loopfs::Kind;
-use vss_tests::mirror::{Scene, Storage, Volume};
+use vss_tests::mirror::{Loads, Scene, Storage, Volume};
 use vss_tests::scale::rounds;
 use vss_tests::tracing;
 
@@ -37,6 +37,9 @@ const PLACES: [&str; 18] = [
     "sealed",
     "undoing",
 ];
+
+/// So many of them, the first, do not know how images lie.
+const COMMON: usize = 9;
 
 /// One kill.
 #[derive(Debug, Clone)]
@@ -72,39 +75,46 @@ fn is_met(place: &str, shares: bool, is_first: bool) -> bool {
     }
 }
 
+/// All of them in a soak. Every day each place where it matters how images lie, half of the others for each way, and each on
+/// the way to a first copy or to a later one.
 fn cases(shares: bool) -> Vec<Case> {
     let is_soak = rounds(0, 1) == 1;
     let mut cases = Vec::new();
     for is_first in [true, false] {
-        let met = PLACES.into_iter().filter(|place| is_met(place, shares, is_first));
-        // Every day each place once, either on the way to a first copy or to a later one.
-        cases.extend(met.enumerate().filter_map(|(number, place)| {
-            let is_its_turn = place == "traced" || (number % 2 == 0) == is_first;
-            (is_soak || is_its_turn).then(|| Case::place(place, is_first))
-        }));
+        for (number, place) in PLACES.into_iter().enumerate() {
+            let is_common = number < COMMON;
+            let is_its_turn = !is_common || (number % 2 == 0) == shares;
+            let is_its_way = is_met(place, shares, !is_first) == is_met(place, shares, is_first);
+            let is_today = is_its_turn && (!is_its_way || (number / 2 % 2 == 0) == is_first);
+            if is_met(place, shares, is_first) && (is_soak || is_today) {
+                cases.push(Case::place(place, is_first));
+            }
+        }
     }
     // By the provider's places each phase of it is met already.
-    let daily = ["record_intent", "pre_commit", "hold", "release", "record"];
-    cases.extend(
-        TABLE
-            .iter()
-            .filter(|row| is_soak || daily.contains(&row.name))
-            .map(|row| Case::fault(row.name, "kill-service")),
-    );
-    cases.extend(["commit", "release"].map(|row| Case::fault(row, "kill-both")));
+    let daily: &[&str] = if shares { &["record_intent", "hold"] } else { &["pre_commit", "release", "record"] };
+    let rows = TABLE.iter().filter(|row| is_soak || daily.contains(&row.name));
+    cases.extend(rows.map(|row| Case::fault(row.name, "kill-service")));
+    cases.extend(["commit", "release"].into_iter().filter(|row| is_soak || (*row == "commit") == shares).map(|row| {
+        // Nobody is left who could thaw before the next start.
+        Case::fault(row, "kill-both")
+    }));
     cases
 }
 
 /// A volume under load, and the service that is killed.
 struct Killed {
     load: Load,
+    /// So much that a slow round leaves another one to be done.
+    more: Loads,
     scene: Scene,
 }
 
 impl Killed {
     fn new(storage: Storage) -> anyhow::Result<Self> {
         let scene = Scene::new(Volume::whole(Kind::Ext4, 128)?, storage)?;
-        Ok(Self { load: Load::start(scene.volume().path())?, scene })
+        let path = scene.volume().path();
+        Ok(Self { load: Load::start(path)?, more: Loads::buffered(&path.join("more"), 24, 8)?, scene })
     }
 
     fn writes_flow(&self) -> anyhow::Result<()> {
@@ -128,10 +138,14 @@ impl Killed {
         }
         if let Some(place) = case.place {
             self.scene.instance.set("VSS_MIRROR_FAULT", place);
+            if place.contains("later_round") {
+                self.scene.wishes = vec!["--max-rate", "6M"];
+            }
         }
         self.scene.instance.start()?;
         let turn = creation_turn();
         let outcome = self.scene.instance.vss(self.scene.create())?;
+        self.scene.wishes.clear();
         let is_gone = wait_until(Duration::from_secs(1), || self.scene.instance.service_pid().is_none());
         ensure!(is_gone && !outcome.is_success(), "vssd lives: the fault did not happen: {outcome:?}");
         if !case.fault.as_ref().is_some_and(|fault| fault.ends_with("kill-both")) {
@@ -169,6 +183,7 @@ impl Killed {
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
+        drop(self.more);
         self.load.stop()?;
         self.scene.instance.unset("VSS_FAULT");
         self.scene.end()
@@ -176,7 +191,7 @@ impl Killed {
 }
 
 fn skips(test: &str) -> bool {
-    tracing::skips(test, &[Kind::Ext4, Kind::Xfs])
+    tracing::skips(test, &[Kind::Ext4, Kind::Xfs]) || tracing::lacks(test, "fio")
 }
 
 fn matrix(name: &str, storage: Storage) -> anyhow::Result<()> {
