@@ -24,10 +24,10 @@ pub(crate) const EXT4: Package = Package { name: "e2fsprogs", program: "mkfs.ext
 pub(crate) const RESTIC: Package = Package { name: "restic", program: "restic" };
 /// The loads of tests and benches of the mirror.
 pub(crate) const FIO: Package = Package { name: "fio", program: "fio" };
-/// What judges whether a restored tree is equal to the one that was backed up.
-pub(crate) const RSYNC: Package = Package { name: "rsync", program: "rsync" };
 /// The same.
 pub(crate) const STRESS: Package = Package { name: "stress-ng", program: "stress-ng" };
+/// What judges whether a restored tree is equal to the one that was backed up.
+pub(crate) const RSYNC: Package = Package { name: "rsync", program: "rsync" };
 /// For the writer in Python.
 pub(crate) const PYTHON: Package = Package { name: "python3", program: "python3" };
 /// For `fsfreeze`.

@@ -44,7 +44,7 @@ struct Heard(Option<Progress>);
 impl Monitor for Heard {
     fn copying(&mut self, copying: &CopyProgress) {
         if copying.progress.round == 1 {
-            self.0 = Some(copying.progress.clone());
+            self.0 = Some(copying.progress);
         }
     }
 }
