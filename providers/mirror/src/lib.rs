@@ -24,7 +24,7 @@
 //! |---|---|
 //! | `provider.rs` | the contract: phases, mount, delete |
 //! | `creation.rs` | one set in creation: rounds over all its volumes |
-//! | `member.rs` | one volume of it: what is marked, owed, read |
+//! | `member.rs`, `cut.rs`, `mending.rs` | one volume of it: what is marked, owed, read; its cut; what comes after |
 //! | `rounds.rs` | when to hold |
 //! | `copier.rs` | reading and writing while applications work |
 //! | `hold.rs` | reading while writes are held |
@@ -44,9 +44,11 @@ mod changes;
 mod copier;
 mod creation;
 mod fault;
+mod cut;
 mod hold;
 mod kept;
 mod member;
+mod mending;
 mod mirror;
 mod place;
 mod provider;

@@ -6,10 +6,7 @@
 #[cfg(feature = "fault-injection")]
 use crate::reference::Reference;
 use crate::{
-    changes::{self, About, Changes},
-    copier::{Copied, From, Pace, Round, Way, full},
-    fault,
-    hold::{Hold, Unread},
+    changes::{self, About, Changes}, copier::{Copied, From, Pace, Round, Way, full}, fault, hold::{Hold, Unread}, hold::Hold,
     kept::{Kept, Registry},
     mirror::Mirror,
     place::{Place, PlaceName},
@@ -23,7 +20,6 @@ use rustix::fs::OFlags;
 use std::{
     fs::File,
     ops::Range,
-    os::unix::fs::MetadataExt,
     path::Path,
     sync::{
         Arc,
@@ -33,26 +29,18 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 use uuid::Uuid;
-use vss_linux::{block_device, clock, fsmap::FreeSpace, mount, reflink};
+use vss_linux::{block_device, clock, fsmap::FreeSpace, mount};
 use vss_model::{CreationOptions, Instant, ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
-    CommittedCopy,
     failure::failed,
-    image_copy::{self, Attached, Part, Writable},
+    image_copy::{self, Writable},
     progress::Work,
     store,
 };
-use vss_trace::{Bitmap, Counters, Distrust, Pins, Target, Tracer};
+use vss_trace::{Bitmap, Counters, Pins, Target, Tracer};
 
 /// Largest number of chunks: beyond 8 TiB they become larger than 4 KiB.
 const CHUNKS: u64 = 1 << 31;
-
-/// Least memory for the last part: four times what is held for in any case.
-const LEAST_PART: u64 = 4 * rounds::LITTLE;
-/// Most memory for the last part of one volume.
-const MOST_PART: u64 = 256 << 20;
-/// Most pieces of the last part.
-const MOST_PIECES: usize = 1 << 17;
 
 /// So much is written to the image between two looks at the space.
 const LOOK_EVERY: u64 = 64 << 20;
@@ -99,42 +87,42 @@ impl House {
 #[derive(Debug)]
 pub(crate) struct Making {
     pub(crate) member: Member,
-    house: House,
-    hold: Option<Hold>,
-    writable: Option<Writable>,
+    pub(crate) house: House,
+    pub(crate) hold: Option<Hold>,
+    pub(crate) writable: Option<Writable>,
     /// Traces what is mended.
-    mending: Option<Tracer>,
-    mending_unknown: Option<String>,
-    tracer: Option<Tracer>,
-    trust: Trust,
-    source: Arc<Source>,
-    chunk: u64,
+    pub(crate) mending: Option<Tracer>,
+    pub(crate) mending_unknown: Option<String>,
+    pub(crate) tracer: Option<Tracer>,
+    pub(crate) trust: Trust,
+    pub(crate) source: Arc<Source>,
+    pub(crate) chunk: u64,
     /// What was taken and is not in the image yet.
-    owed: Bitmap,
+    pub(crate) owed: Bitmap,
     /// All that was taken since the cut before.
-    taken: Bitmap,
+    pub(crate) taken: Bitmap,
     /// What was free when the file system was asked last, after the last taking.
-    free: Bitmap,
-    excluded: Bitmap,
+    pub(crate) free: Bitmap,
+    pub(crate) excluded: Bitmap,
     /// What the next reading is.
-    todo: Bitmap,
+    pub(crate) todo: Bitmap,
     /// Of the hold.
-    fresh: Bitmap,
-    map: FreeSpace,
+    pub(crate) fresh: Bitmap,
+    pub(crate) map: FreeSpace,
     pub(crate) pace: Pace,
     /// Bytes a second of single blocks.
     pub(crate) rate: Option<u64>,
     /// The counts when the first round began: what was under way at the attach had ended, or is known.
-    since: Counters,
+    pub(crate) since: Counters,
     /// Images of the store on the volume itself, but for the mirror.
-    images: Vec<File>,
-    cut_at: Option<Instant>,
+    pub(crate) images: Vec<File>,
+    pub(crate) cut_at: Option<Instant>,
     #[cfg(feature = "fault-injection")]
-    reference: Option<Reference>,
+    pub(crate) reference: Option<Reference>,
     /// The copy is in the store under its name.
-    is_there: bool,
-    target: Option<File>,
-    mirror: Mirror,
+    pub(crate) is_there: bool,
+    pub(crate) target: Option<File>,
+    pub(crate) mirror: Mirror,
 }
 
 impl Making {
@@ -758,19 +746,8 @@ fn attach(pins: &Pins, target: &Target) -> Result<Tracer, vss_trace::TraceError>
 }
 
 fn remove_tracer(pins: &Pins, volume: &Volume) -> Result<(), VssError> {
+pub(crate) fn remove_tracer(pins: &Pins, volume: &Volume) -> Result<(), VssError> {
     Tracer::remove(pins).map(|_| ()).map_err(|error| refused(volume, &error))
-}
-
-/// Why the marks up to these counts, taken in a hold, may lack something.
-fn distrust(tracer: &Tracer, counters: &Counters, since: &Counters) -> Option<Distrust> {
-    match tracer.balanced_at() {
-        Some(base) => counters.distrust_at_rest(&base),
-        // Writes that were under way at the attach were completed without having been queued.
-        None => {
-            let balance = counters.balance(&Counters::default());
-            counters.distrust(since).or((balance > 0).then_some(Distrust::Unbalanced(balance)))
-        }
-    }
 }
 
 /// The images of the store, but for the mirror.
@@ -804,7 +781,7 @@ fn unreachable(place: &PlaceName) -> VssError {
     .with_hint("Mount it and try again")
 }
 
-fn not_ready() -> VssError {
+pub(crate) fn not_ready() -> VssError {
     VssError::new(VssCode::BadState, "The cut was not prepared")
 }
 

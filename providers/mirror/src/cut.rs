@@ -1,0 +1,170 @@
+//! The cut of one volume: what is made for it before, what is read in the hold, and why it may not be trusted.
+
+#[cfg(feature = "fault-injection")]
+use crate::reference::Reference;
+use crate::{
+    copier::From,
+    hold::{Hold, Unread},
+    member::{Making, bytes, not_ready},
+    rounds, used,
+};
+use std::time::Duration;
+use vss_linux::block_device;
+use vss_model::{Instant, VssCode, VssError};
+use vss_provider::failure::failed;
+use vss_trace::{Counters, Distrust, Tracer};
+
+/// Least memory for the last part: four times what is held for in any case.
+const LEAST_PART: u64 = 4 * rounds::LITTLE;
+/// Most memory for the last part of one volume.
+const MOST_PART: u64 = 256 << 20;
+/// Most pieces of the last part.
+const MOST_PIECES: usize = 1 << 17;
+
+impl Making {
+    /// Makes everything that the hold needs.
+    pub(crate) fn make_ready(&mut self, longest: Duration) -> Result<(), VssError> {
+        let (compared, capacity, pieces) = if self.tracer.is_some() {
+            let promised = self.dirty().max(rounds::LITTLE);
+            let in_time = self.rate.map_or(u64::MAX, |rate| {
+                u64::try_from(u128::from(rate) * longest.as_millis() / 1000).unwrap_or(u64::MAX)
+            });
+            // Four times what is foreseen. Where a completion was not traced, all that was written since the last moment of
+            // rest is read again, in larger pieces: what the hold has time for shall fit.
+            let in_use = (self.free.chunks() - self.free.count()) * self.chunk;
+            let capacity = (4 * promised).max(in_time).min(in_use).clamp(LEAST_PART, MOST_PART);
+            let pieces = usize::try_from(capacity / self.chunk).unwrap_or(MOST_PIECES).clamp(1024, MOST_PIECES);
+            (None, capacity, pieces)
+        } else {
+            let image = self.mirror.image.try_clone().map_err(|error| failed("The image cannot be opened", &error))?;
+            let pieces =
+                self.todo.runs().count() * 2 + usize::try_from(self.dirty() >> 18).unwrap_or(MOST_PIECES) + 1024;
+            (Some(image), LEAST_PART * 4, pieces)
+        };
+        let least = pieces.min(4 * self.todo.runs().count() + 512);
+        // Making it takes a while, which EndPrepare has and PreCommit has not.
+        if self.hold.as_ref().is_none_or(|hold| !hold.fits(capacity.min(4 * self.dirty()), least)) {
+            self.hold = None;
+            self.hold = Some(Hold::new(&self.source, compared, capacity, pieces)?);
+        }
+        Ok(())
+    }
+
+    /// Begins to read the last part. In the hold: allocates nothing unless it fails.
+    pub(crate) fn begin_cut(&mut self) -> Result<(), VssError> {
+        let size = block_device::size(&self.source.device)
+            .map_err(|error| failed("The size of the device cannot be read in the hold", &error))?;
+        if size != self.source.size {
+            return Err(self.failed_in_hold("its device changed its size".to_owned(), "Make the set again"));
+        }
+        self.fresh.clear_all();
+        if let Some(tracer) = &self.tracer {
+            let counters = tracer.counters();
+            tracer.take(&mut self.fresh);
+            self.taken.union(&self.fresh);
+            self.owed.union(&self.fresh);
+            if let Some(distrust) = distrust(tracer, &counters, &self.since) {
+                let Distrust::Unbalanced(_) = distrust else {
+                    return Err(
+                        self.failed_in_hold(distrust.to_string(), "Make the set again: everything is compared then")
+                    );
+                };
+                // Whatever was queued since all was known is read once more: nothing is under way now.
+                tracer.queued_since_balance(&mut self.fresh);
+                self.taken.union(&self.fresh);
+                self.owed.union(&self.fresh);
+                // If that is too much now, it is marked again, and the next set begins with it.
+                tracer.set_balanced(&counters);
+            }
+            self.todo.clone_from(&self.owed);
+            self.todo.subtract(&self.free);
+            // What was written after the question is in use, whatever the answer was.
+            self.todo.union(&self.fresh);
+            self.todo.subtract(&self.excluded);
+        } else {
+            used::free_now(&self.source, &mut self.map, self.chunk, &mut self.free)?;
+            self.todo.set(0..self.todo.chunks());
+            self.todo.subtract(&self.free);
+            self.todo.subtract(&self.excluded);
+        }
+        let hold = self.hold.as_ref().ok_or_else(not_ready)?;
+        if self.tracer.is_some() && self.todo.count() * self.chunk > hold.capacity() {
+            // Discards mark what is free; only now it is worth the question.
+            used::free_now(&self.source, &mut self.map, self.chunk, &mut self.free)?;
+            self.todo.subtract(&self.free);
+            if self.todo.count() * self.chunk > hold.capacity() {
+                return Err(self.too_much());
+            }
+        }
+        let (chunk, size) = (self.chunk, self.source.size);
+        hold.begin(self.todo.runs().map(|run| bytes(run, chunk, size))).map_err(|unread| self.unread(unread))
+    }
+
+    /// Waits for the reading, and looks whether anything was written meanwhile. In the hold.
+    pub(crate) fn end_cut(&mut self) -> Result<(), VssError> {
+        let hold = self.hold.as_ref().ok_or_else(not_ready)?;
+        hold.wait().map_err(|unread| self.unread(unread))?;
+        #[cfg(feature = "fault-injection")]
+        if self.house.reference.is_some() {
+            let chunks = self.todo.chunks();
+            self.reference = Some(Reference::read(&self.source, &mut self.map, self.chunk, chunks)?);
+        }
+        if let Some(tracer) = &self.tracer {
+            let counters = tracer.counters();
+            // Late ones are taken for the copy after this, and no part of what was written up to this one.
+            self.fresh.clear_all();
+            tracer.take(&mut self.fresh);
+            tracer.mark(&self.fresh);
+            self.fresh.subtract(&self.excluded);
+            if !self.fresh.is_empty() {
+                let count = self.fresh.count();
+                return Err(self.failed_in_hold(
+                    format!("{count} blocks were written while it was held"),
+                    "Something writes to the device past the file system: a program on the device itself, or swap space",
+                ));
+            }
+            tracer.set_balanced(&counters);
+        }
+        self.cut_at = Some(Instant::now());
+        Ok(())
+    }
+
+    fn unread(&self, unread: Unread) -> VssError {
+        match unread {
+            Unread::TooMuch => self.too_much(),
+            Unread::Failed(offset, number) => {
+                self.source.unreadable(offset, &std::io::Error::from_raw_os_error(number))
+            }
+        }
+    }
+
+    fn too_much(&self) -> VssError {
+        self.failed_in_hold(
+            format!(
+                "{} MiB were to be read in the hold, more than four times what was foreseen",
+                (self.todo.count() * self.chunk) >> 20
+            ),
+            "Try again when less is written to the volume, or allow a longer hold (--max-hold)",
+        )
+    }
+
+    fn failed_in_hold(&self, why: String, hint: &str) -> VssError {
+        VssError::new(
+            VssCode::ProviderVeto,
+            format!("The mirror of {} cannot be trusted: {why}", self.member.volume.mount_point.display()),
+        )
+        .with_hint(hint)
+    }
+}
+
+/// Why the marks up to these counts, taken in a hold, may lack something.
+fn distrust(tracer: &Tracer, counters: &Counters, since: &Counters) -> Option<Distrust> {
+    match tracer.balanced_at() {
+        Some(base) => counters.distrust_at_rest(&base),
+        // Writes that were under way at the attach were completed without having been queued.
+        None => {
+            let balance = counters.balance(&Counters::default());
+            counters.distrust(since).or((balance > 0).then_some(Distrust::Unbalanced(balance)))
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What comes after the cut of one volume: the copy is made, mended and sealed, or everything is undone.
+
+use crate::{
+    changes::{self, About, Changes},
+    member::{Making, not_ready, remove_tracer},
+    trust::Trust,
+};
+use rustix::fs::OFlags;
+use std::{fs::File, os::unix::fs::MetadataExt, path::Path};
+use vss_linux::{mount, reflink};
+use vss_model::VssError;
+use vss_provider::{
+    CommittedCopy,
+    failure::failed,
+    image_copy::{self, Attached, Part, Writable},
+};
+use vss_trace::{Bitmap, Counters, Target, Tracer};
+
+impl Making {
+    /// Writes the last part out and makes the copy.
+    pub(crate) fn finish_cut(&mut self) -> Result<CommittedCopy, VssError> {
+        let hold = self.hold.take().ok_or_else(not_ready)?;
+        #[cfg(feature = "fault-injection")]
+        if let (Some(reference), Some(directory)) = (self.reference.take(), &self.house.reference) {
+            reference.write(directory, self.member.shadow_id, self.source.size)?;
+        }
+        hold.write_out(&self.mirror.image)?;
+        self.owed.subtract(&self.todo);
+        self.mirror.flush()?;
+        if let Some(tracer) = &self.tracer {
+            tracer.forget_older();
+            // What was written, and is free or excluded, and so was not read.
+            self.owed.intersect(&self.taken);
+            tracer.mark(&self.owed);
+        }
+        let shadow_id = self.member.shadow_id;
+        self.mirror.state.generation += 1;
+        self.changes().save(&self.mirror.store, shadow_id)?;
+        self.is_there = true;
+        match &self.target {
+            Some(target) => {
+                reflink::clone(&self.mirror.image, target).map_err(|error| {
+                    failed(format!("The image of shadow copy {shadow_id} cannot be cloned"), &error)
+                })?;
+                self.mirror.state.is_clean = self.tracer.is_some();
+                self.mirror.save()?;
+            }
+            None => {
+                self.mirror.lend(shadow_id)?;
+                let name = image_copy::file_name(shadow_id);
+                let file = mount::open_beneath(&self.mirror.store, Path::new(&name), OFlags::RDWR | OFlags::NOFOLLOW);
+                self.target =
+                    Some(File::from(file.map_err(|error| failed(format!("{name} cannot be opened"), &error))?));
+            }
+        }
+        Ok(CommittedCopy {
+            shadow_id,
+            cut_at: self.cut_at.ok_or_else(not_ready)?,
+            nested: Vec::new(),
+            device: None,
+            data: self.member.data.clone(),
+        })
+    }
+
+    fn changes(&self) -> Changes {
+        let mut in_use = Bitmap::new(self.owed.chunks());
+        in_use.set(0..self.owed.chunks());
+        in_use.subtract(&self.free);
+        in_use.union(&self.todo);
+        in_use.subtract(&self.excluded);
+        let unknown = match &self.trust {
+            Trust::Whole => None,
+            Trust::New => Some("there is no copy before it".to_owned()),
+            Trust::Compare(why) => Some(why.clone()),
+        };
+        Changes {
+            about: About {
+                format: 1,
+                lineage: self.mirror.state.lineage,
+                generation: self.mirror.state.generation,
+                volume_bytes: self.source.size,
+                chunk: self.chunk,
+                unknown,
+                mended_unknown: Some("the copy was never finished".to_owned()),
+            },
+            used: in_use,
+            written: self.taken.clone(),
+            mended: Bitmap::new(self.owed.chunks()),
+        }
+    }
+
+    /// Mounts the copy writable. What is written to it from here on is traced.
+    pub(crate) fn open_for_mending(&mut self) -> Result<(), VssError> {
+        let (shadow_id, volume) = (self.member.shadow_id, &self.member.volume);
+        let target = self.target.as_ref().ok_or_else(not_ready)?;
+        let attached = Attached::new(target, shadow_id, Part::default())?;
+        match self.trace_mending(attached.device()) {
+            Ok(tracer) => self.mending = tracer,
+            Err(why) => self.mending_unknown = Some(why),
+        }
+        let below = self.member.place.below_in(volume);
+        self.writable = Some(Writable::open(attached, shadow_id, &volume.fs_type, below)?);
+        Ok(())
+    }
+
+    /// A tracer of the copy's own device; the reason when there is none.
+    fn trace_mending(&self, device: &Path) -> Result<Option<Tracer>, String> {
+        if self.tracer.is_none() {
+            return Err("nothing was traced".to_owned());
+        }
+        let pins = self.house.pins(&self.member.shadow_id.to_string());
+        let number = std::fs::metadata(device).map_err(|error| error.to_string())?.rdev();
+        let attach = || {
+            Tracer::remove(&pins)?;
+            Tracer::attach(&pins, &Target::of(number)?)
+        };
+        attach().map(Some).map_err(|error| format!("what was mended could not be traced: {error}"))
+    }
+
+    /// Ends the writing to the copy for good.
+    pub(crate) fn end_mending(&mut self) -> Result<(), VssError> {
+        self.writable.as_ref().map_or(Ok(()), Writable::close)?;
+        self.writable = None;
+        let mut changes = self.changes();
+        changes.about.mended_unknown = self.take_mended(&mut changes.mended);
+        changes.used.union(&changes.mended);
+        let target = self.target.as_ref().ok_or_else(not_ready)?;
+        image_copy::seal(target)?;
+        changes.save(&self.mirror.store, self.member.shadow_id)?;
+        if self.mirror.state.lent.is_some() {
+            // The mirror itself was mended: it lacks these blocks of the volume.
+            if let (Some(tracer), None) = (&self.tracer, &changes.about.mended_unknown) {
+                tracer.mark(&changes.mended);
+                self.mirror.state.is_clean = true;
+            }
+            self.mirror.save()?;
+        }
+        changes::prune(&self.mirror.store)?;
+        self.mirror.place.commit()
+    }
+
+    /// What was mended since the copy was cut; the reason when that is not known.
+    fn take_mended(&mut self, mended: &mut Bitmap) -> Option<String> {
+        let tracer = self.mending.take()?;
+        let counters = tracer.counters();
+        let pins = self.house.pins(&self.member.shadow_id.to_string());
+        let fits = tracer.chunks() == mended.chunks() && tracer.chunk_bytes() == self.chunk;
+        if fits {
+            tracer.take(mended);
+        }
+        drop(tracer);
+        let removed = Tracer::remove(&pins);
+        if let Err(error) = removed {
+            return Some(error.to_string());
+        }
+        if !fits {
+            return Some("the copy's device has another size than the volume".to_owned());
+        }
+        // Nothing was taken before, so each write was marked when it was queued; its completion has not to be seen.
+        counters.distrust(&Counters::default()).map(|distrust| distrust.to_string())
+    }
+
+    /// Undoes what was made: the copy is deleted, and what was taken from the tracer is marked again.
+    pub(crate) fn undo(mut self) -> Result<(), VssError> {
+        self.hold = None;
+        let was_mended = self.writable.take().is_some() || self.mending.is_some();
+        self.target = None;
+        let mut result = Ok(());
+        if self.mending.take().is_some() {
+            let pins = self.house.pins(&self.member.shadow_id.to_string());
+            result = result.and(remove_tracer(&pins, &self.member.volume));
+        }
+        if self.mirror.state.generation == 0 {
+            // It was never whole, and nobody has to wait for its rest.
+            self.tracer = None;
+            let pins = self.house.pins(&self.member.key);
+            result = result.and(remove_tracer(&pins, &self.member.volume));
+            if self.is_there {
+                result = result.and(image_copy::delete(&self.mirror.store, self.member.shadow_id).map(|_| ()));
+            }
+            return result.and(self.mirror.remove());
+        }
+        if let Some(tracer) = &self.tracer {
+            self.taken.union(&self.owed);
+            tracer.mark(&self.taken);
+        }
+        if self.mirror.state.lent.is_some() {
+            result = result.and(self.mirror.take_back());
+        } else if self.is_there {
+            result = result.and(image_copy::delete(&self.mirror.store, self.member.shadow_id).map(|_| ()));
+        }
+        // What was written to the mirror while it was lent is not marked.
+        self.mirror.state.is_clean = self.tracer.is_some() && (self.mirror.place.shares || !was_mended);
+        result.and(self.mirror.save()).and(changes::prune(&self.mirror.store)).and(self.mirror.place.commit())
+    }
+
+    /// One more mount of the copy while it is mended.
+    pub(crate) fn mount(&self, writable: bool) -> Option<Result<std::os::fd::OwnedFd, VssError>> {
+        Some(self.writable.as_ref()?.mount(writable))
+    }
+}
