@@ -4,6 +4,7 @@
 use crate::reference::Reference;
 use crate::{
     copier::From,
+    fault,
     hold::{Hold, Unread},
     member::{Making, bytes, not_ready},
     rounds, used,
@@ -97,6 +98,7 @@ impl Making {
             }
         }
         let (chunk, size) = (self.chunk, self.source.size);
+        fault::at("taken_in_hold");
         hold.begin(self.todo.runs().map(|run| bytes(run, chunk, size))).map_err(|unread| self.unread(unread))
     }
 
@@ -125,6 +127,7 @@ impl Making {
             }
             tracer.set_balanced(&counters);
         }
+        fault::at("read_in_hold");
         self.cut_at = Some(Instant::now());
         Ok(())
     }

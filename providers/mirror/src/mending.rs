@@ -2,6 +2,7 @@
 
 use crate::{
     changes::{self, About, Changes},
+    fault,
     member::{Making, not_ready, remove_tracer},
     trust::Trust,
 };
@@ -24,7 +25,9 @@ impl Making {
         if let (Some(reference), Some(directory)) = (self.reference.take(), &self.house.reference) {
             reference.write(directory, self.member.shadow_id, self.source.size)?;
         }
+        fault::at("before_write_out");
         hold.write_out(&self.mirror.image)?;
+        fault::at("written_out");
         self.owed.subtract(&self.todo);
         self.mirror.flush()?;
         if let Some(tracer) = &self.tracer {
@@ -36,17 +39,20 @@ impl Making {
         let shadow_id = self.member.shadow_id;
         self.mirror.state.generation += 1;
         self.changes().save(&self.mirror.store, shadow_id)?;
+        fault::at("changes_saved");
         self.is_there = true;
         match &self.target {
             Some(target) => {
                 reflink::clone(&self.mirror.image, target).map_err(|error| {
                     failed(format!("The image of shadow copy {shadow_id} cannot be cloned"), &error)
                 })?;
+                fault::at("shared");
                 self.mirror.state.is_clean = self.tracer.is_some();
                 self.mirror.save()?;
             }
             None => {
                 self.mirror.lend(shadow_id)?;
+                fault::at("lent");
                 let name = image_copy::file_name(shadow_id);
                 let file = mount::open_beneath(&self.mirror.store, Path::new(&name), OFlags::RDWR | OFlags::NOFOLLOW);
                 self.target =
@@ -99,6 +105,7 @@ impl Making {
             Err(why) => self.mending_unknown = Some(why),
         }
         let below = self.member.place.below_in(volume);
+        fault::at("mending");
         self.writable = Some(Writable::open(attached, shadow_id, &volume.fs_type, below)?);
         Ok(())
     }
@@ -125,7 +132,9 @@ impl Making {
         changes.about.mended_unknown = self.take_mended(&mut changes.mended);
         changes.used.union(&changes.mended);
         let target = self.target.as_ref().ok_or_else(not_ready)?;
+        fault::at("mended");
         image_copy::seal(target)?;
+        fault::at("sealed");
         changes.save(&self.mirror.store, self.member.shadow_id)?;
         if self.mirror.state.lent.is_some() {
             // The mirror itself was mended: it lacks these blocks of the volume.
@@ -184,6 +193,7 @@ impl Making {
             self.taken.union(&self.owed);
             tracer.mark(&self.taken);
         }
+        fault::at("undoing");
         if self.mirror.state.lent.is_some() {
             result = result.and(self.mirror.take_back());
         } else if self.is_there {
