@@ -1,11 +1,12 @@
 //! The interface: three Varlink interfaces, their messages, the connection loop and a blocking client (design 2.4).
 //!
-//! Here live the messages as Rust types ([`requester`], [`writer`], [`management`] with [`blocks`]), their IDL with the meaning and the
+//! Here live the messages as Rust types ([`requester`], [`writer`], [`management`] with [`blocks`] and [`documents`]), their IDL with the meaning and the
 //! errors of every method ([`interface`]), our own connection loop with its bounds ([`server`]) and a blocking client
 //! ([`client`]). What a call means is not here: the conductor (`vss-service`) answers, and knows no transport.
 
 pub mod blocks;
 pub mod client;
+pub mod documents;
 pub mod error;
 pub mod event;
 mod frames;

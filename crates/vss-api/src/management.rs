@@ -1,7 +1,7 @@
 //! Messages of `org.linuxvss.Management`: what the service is doing, what it keeps, and its limits.
 
-use crate::blocks;
 use crate::event::Event;
+use crate::{blocks, documents};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{
@@ -31,6 +31,12 @@ pub enum Call {
     /// The record of one set.
     #[serde(rename = "org.linuxvss.Management.GetSet")]
     GetSet(GetSet),
+    /// The documents that are kept with a set.
+    #[serde(rename = "org.linuxvss.Management.ListDocuments")]
+    ListDocuments(documents::ListDocuments),
+    /// One of them.
+    #[serde(rename = "org.linuxvss.Management.GetDocument")]
+    GetDocument(documents::GetDocument),
     /// The registered writers.
     #[serde(rename = "org.linuxvss.Management.ListWriters")]
     ListWriters,

@@ -4,7 +4,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use vss_api::{
-    ErrorParameters, blocks as b, interface, management as m, objects as o, requester as r, server::Face, writer as w,
+    ErrorParameters, blocks as b, documents as d, interface, management as m, objects as o, requester as r,
+    server::Face, writer as w,
 };
 use vss_model as model;
 use zlink::idl::{CustomType, Interface, Type};
@@ -80,6 +81,7 @@ fn values_are_those_of_the_types() {
         ("WriterState", variants::<model::WriterState>(json!("?"))),
         ("Work", variants::<model::Work>(json!("?"))),
         ("OperationState", variants::<r::OperationState>(json!("?"))),
+        ("DocumentKind", variants::<d::DocumentKind>(json!("?"))),
         ("RevertState", variants::<b::RevertState>(json!("?"))),
         ("ObjectType", variants::<model::ObjectType>(json!("?"))),
         ("SnapshotProperty", variants::<model::SnapshotProperty>(json!("?"))),
@@ -789,7 +791,22 @@ fn block_samples() -> Vec<(Value, Value)> {
     };
     let question = b::ChangedBlocks { shadow_id, since_shadow_id: Some(shadow_id), from: 1 };
     let query = b::QueryRevertStatus { volume_id, seen_progress: 1, timeout_ms: 1 };
+    let documents = d::DocumentList {
+        documents: vec![d::DocumentEntry {
+            kind: d::DocumentKind::WriterMetadata,
+            writer: Some("x".to_owned()),
+            class_id: Some(model::WriterClassId::random()),
+            instance_id: Some(model::WriterInstanceId::random()),
+            bytes: 1,
+            failure: Some(failure()),
+        }],
+    };
+    let set_id = model::SetId::random();
+    let of = d::GetDocument { set_id, instance_id: Some(model::WriterInstanceId::random()) };
+    let text = d::DocumentText { bytes: 1, text: Some("x".to_owned()), file: Some(0) };
     vec![
+        sample(&m::Call::ListDocuments(d::ListDocuments { set_id }), &documents),
+        sample(&m::Call::GetDocument(of), &text),
         sample(&m::Call::ChangedBlocks(question), &list),
         sample(&m::Call::OpenImage(b::OpenImage { shadow_id }), &image),
         sample(&m::Call::RevertToSnapshot(b::RevertToSnapshot { shadow_id, give_up: true }), &status),

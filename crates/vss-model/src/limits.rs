@@ -20,6 +20,8 @@ pub const BACKUP_METADATA: usize = 1 << 20;
 pub const BACKUP_FILES: usize = 10_000;
 /// What all components of one writer may have kept with a backup, in bytes: one message has 4 MiB.
 pub const BACKUP_DATA_PER_WRITER: usize = 3 << 20;
+/// What the documents of one set may have in all, in bytes. Windows' largest, that of its System Writer, has 2 MiB.
+pub const DOCUMENTS_PER_SET: usize = 64 << 20;
 /// Nested btrfs subvolumes copied with their parent (design 5).
 pub const NESTED_SUBVOLUMES: usize = 4096;
 /// Writers registered at once, in all.

@@ -3,6 +3,7 @@
 use crate::{Instance, failure, launch};
 use serde::de::DeserializeOwned;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 use vss_api::Empty;
@@ -10,12 +11,15 @@ use vss_api::blocks::{
     BlockList, ChangedBlocks, ImageOpened, OpenImage, QueryRevertStatus, RevertStatus, RevertToSnapshot,
 };
 use vss_api::client::{Client, Follower};
+use vss_api::documents::{DocumentEntry, DocumentList, DocumentText, GetDocument, ListDocuments};
 use vss_api::management::{
     Call, Check, Deleted, EventList, GetSet, Limits, ListEvents, ProviderEntry, Providers, RegisteredWriter,
     RemoveStorage, Selection, SetForecast, SetLimits, SetRecord, Shadows, Status, StorageEntry, StorageList,
     VolumeEntry, Volumes, Writers,
 };
-use vss_model::{Extent, SetId, ShadowCopy, ShadowCopySet, ShadowId, VolumeId, VssCode, VssError};
+use vss_model::{
+    Extent, SetId, ShadowCopy, ShadowCopySet, ShadowId, VolumeId, VssCode, VssError, WriterInstanceId, limits,
+};
 
 /// A connection for questions about the service and for what it keeps. It opens no session.
 ///
@@ -86,6 +90,35 @@ impl Management {
     fn get_set(&mut self, question: GetSet) -> Result<ShadowCopySet, VssError> {
         let reply: SetRecord = self.call(&Call::GetSet(question))?;
         Ok(reply.set)
+    }
+
+    /// The documents that are kept with a set, the Backup Components Document first.
+    ///
+    /// # Errors
+    /// `VSS_E_OBJECT_NOT_FOUND`; `E_ACCESSDENIED` for a set of somebody else.
+    pub fn documents(&mut self, set_id: SetId) -> Result<Vec<DocumentEntry>, VssError> {
+        let reply: DocumentList = self.call(&Call::ListDocuments(ListDocuments { set_id }))?;
+        Ok(reply.documents)
+    }
+
+    /// The text of one of them: the Writer Metadata Document of this writer, or the Backup Components Document.
+    ///
+    /// # Errors
+    /// Those of [`Management::documents`], and why the document is not kept.
+    pub fn document(&mut self, set_id: SetId, of: Option<WriterInstanceId>) -> Result<Vec<u8>, VssError> {
+        let call = Call::GetDocument(GetDocument { set_id, instance_id: of });
+        let (reply, fds) = self.client.call_management_with_fds::<DocumentText>(&call).map_err(failure::of_call)?;
+        let file = match (reply.text, reply.file) {
+            (Some(text), _) => return Ok(text.into_bytes()),
+            (None, file) => file.and_then(|file| fds.into_iter().nth(file as usize)),
+        };
+        let file = file
+            .ok_or_else(|| VssError::new(VssCode::Unexpected, "The service sent neither text nor file descriptor"))?;
+        let mut bytes = Vec::new();
+        // No more than there can be, whatever we were given.
+        let read = File::from(file).take(limits::DOCUMENTS_PER_SET as u64).read_to_end(&mut bytes);
+        read.map_err(|error| VssError::new(VssCode::Unexpected, format!("A document cannot be read: {error}")))?;
+        Ok(bytes)
     }
 
     /// The registered writers.

@@ -9,12 +9,15 @@
 //! | exposures | shadow id | [`Exposure`]: the directory where a copy is shown |
 //! | reverts | volume id | [`PendingRevert`]: a revert that has begun to write and is not ended |
 //!
+//! The documents of a set are files beside it ([`crate::documents`]); its entry lists them.
+//!
 //! The finished sets are also kept in memory, so that lists are answered without touching the disk: the state directory may
 //! lie on a volume that is held. Every function that changes something is one transaction and returns when it is on
 //! disk (redb's immediate durability), so a crash between two calls loses neither. A creation writes its pending entry
 //! before any provider makes anything, and `finish` turns it into a set in one transaction; so at every start the pending
 //! entries name all leftovers there can be.
 
+use crate::documents::{Documents, KeptDocument};
 use crate::exposure::Exposure;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -57,6 +60,9 @@ pub struct SetEntry {
     pub copies: Vec<KeptCopy>,
     /// The boot that it was made in (`/proc/sys/kernel/random/boot_id`); copies "until reboot" end with it.
     pub boot_id: String,
+    /// Its documents; none of a set of a release that kept none.
+    #[serde(default)]
+    pub documents: Vec<KeptDocument>,
 }
 
 impl SetEntry {
@@ -99,6 +105,7 @@ pub struct PendingRevert {
 #[derive(Debug)]
 pub struct Catalogue {
     database: Database,
+    documents: Documents,
     sets: Mutex<BTreeMap<SetId, SetEntry>>,
 }
 
@@ -113,7 +120,7 @@ impl Catalogue {
             VssError::new(VssCode::Unexpected, format!("Cannot open the catalogue {}: {error}", path.display()))
                 .with_hint("Is another vssd running with the same --state-dir?")
         })?;
-        let catalogue = Self { database, sets: Mutex::default() };
+        let catalogue = Self { database, documents: Documents::new(state_directory), sets: Mutex::default() };
         // First of all, and alone: the tables of another format may be of other types.
         let found = catalogue.read(|transaction| match transaction.open_table(META) {
             Ok(meta) => Ok(meta.get("format_version")?.map(|version| version.value())),
@@ -197,11 +204,13 @@ impl Catalogue {
             };
             Ok(())
         })?;
-        let mut kept = self.kept();
         match rest {
-            Some(rest) => kept.insert(set_id, rest),
-            None => kept.remove(&set_id),
-        };
+            Some(rest) => drop(self.kept().insert(set_id, rest)),
+            None => {
+                self.kept().remove(&set_id);
+                self.documents.remove(set_id);
+            }
+        }
         Ok(())
     }
 
@@ -215,6 +224,12 @@ impl Catalogue {
             machine.clone_into(&mut shadow.service_machine);
         }
         self.finish(&entry)
+    }
+
+    /// The files of the sets' documents.
+    #[must_use]
+    pub const fn documents(&self) -> &Documents {
+        &self.documents
     }
 
     /// Every finished set, newest first, from memory.
@@ -442,7 +457,7 @@ mod tests {
             "created_at": Instant::now(), "backup_state": vss_model::BackupState::default(),
         });
         let set = serde_json::from_value(set).unwrap();
-        SetEntry { set, copies: pending.copies.clone(), boot_id: "this boot".to_owned() }
+        SetEntry { set, copies: pending.copies.clone(), boot_id: "this boot".to_owned(), documents: Vec::new() }
     }
 
     #[test]
@@ -467,11 +482,12 @@ mod tests {
     }
 
     #[test]
-    fn a_set_of_a_release_that_kept_no_proof_is_read() {
+    fn a_set_of_a_release_that_kept_no_proof_and_no_documents_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let entry = finished(&pending(), "nas_rollback");
         let mut value = serde_json::to_value(&entry).unwrap();
         assert!(value["set"].as_object_mut().unwrap().remove("proof").is_some());
+        assert!(value.as_object_mut().unwrap().remove("documents").is_some());
         let catalogue = Catalogue::open(directory.path()).unwrap();
         let key = *entry.set.set_id.as_bytes();
         let kept = serde_json::to_vec(&value).unwrap();

@@ -7,7 +7,7 @@ use crate::environment::Environment;
 use crate::operation::Operation;
 use crate::sagas::create_set::{self, CreateSet, Member, Plan};
 use crate::writers::{EventFacts, RegisteredWriter, SessionWriters};
-use crate::{blocking, fault, providers, removal, reverts, sagas, volumes, writers};
+use crate::{blocking, documents, fault, providers, removal, reverts, sagas, volumes, writers};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,18 +153,29 @@ pub async fn create_set(
     OperationOutcome { finished: Finished::DoSnapshotSet(ended(&operation, result)), writers: saga.writers, empty_set }
 }
 
+/// Keeps with the set what the session has said of its components by now. What fails is logged: the writers' part in the
+/// backup does not hang on it, and the document as it was stays.
+async fn renew_document(environment: &Arc<Environment>, set_id: SetId, writers: &SessionWriters) {
+    let Some(entry) = environment.catalogue.set(set_id).filter(|entry| !entry.documents.is_empty()) else { return };
+    let said = documents::backup_components(set_id, entry.set.backup_state, writers);
+    let environment = Arc::clone(environment);
+    let work = move || environment.catalogue.documents().renew(set_id, &said);
+    if let Err(error) = blocking::run("Writing a document", limits::PROVIDER_OUTSIDE, work).await {
+        tracing::warn!(%set_id, %error, "the Backup Components Document is kept as it was");
+    }
+}
+
 /// BackupComplete.
 pub async fn complete_backup(
+    environment: Arc<Environment>,
     operation: Operation,
     mut writers: SessionWriters,
     facts: EventFacts,
-    backed_up: Vec<(ComponentReference, bool)>,
 ) -> OperationOutcome {
     operation.step("telling writers that the backup is done");
-    for writer in writers.iter_mut() {
-        let instance = writer.metadata.instance_id;
-        let of_it = backed_up.iter().filter(|(component, _)| component.instance_id == instance);
-        writer.backed_up = of_it.map(|(component, succeeded)| (component.name.clone(), *succeeded)).collect();
+    // Before the writers hear of it: what they then throw away is in a backup whose document says so.
+    if let Some(set_id) = facts.set_id {
+        renew_document(&environment, set_id, &writers).await;
     }
     let result = operation.unless_cancelled(writers.tell(EventKind::BackupComplete, &facts)).await;
     OperationOutcome::new(Finished::BackupComplete(ended(&operation, result)), writers)
@@ -298,6 +309,10 @@ pub async fn epilogue(
             }
             Effect::ReleaseCreationLock => epilogue.lock = None,
             Effect::ShutdownWriters { set_id } => {
+                // A session that ends without BackupComplete has said something of its components too.
+                if let Some(set_id) = set_id {
+                    renew_document(&environment, set_id, &epilogue.writers).await;
+                }
                 let facts = EventFacts { set_id, ..facts.clone() };
                 epilogue.writers.shut_down(&facts).await;
             }

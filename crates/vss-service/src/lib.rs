@@ -11,6 +11,7 @@ pub mod check;
 pub mod config;
 pub mod coordinator;
 pub mod creation_lock;
+pub mod documents;
 pub mod environment;
 pub mod events;
 pub mod exposure;

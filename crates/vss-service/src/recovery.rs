@@ -2,7 +2,7 @@
 //! what it did (design 2.1; issue "catalogue").
 //!
 //! In this order: thaw what a dead guard left frozen; undo creations that were under way; delete what does not outlive its
-//! session or its boot; forget what is gone; take away stray mounts; show persistent exposures again.
+//! session or its boot; forget what is gone; remove documents without a set; take away stray mounts; show persistent exposures again.
 
 use crate::catalogue::{KeptCopy, SetEntry};
 use crate::environment::Environment;
@@ -32,6 +32,13 @@ pub fn recover(environment: &Environment) -> Vec<String> {
     }
     let kept: BTreeSet<ShadowId> =
         environment.catalogue.sets().iter().flat_map(|entry| &entry.copies).map(|copy| copy.stored.shadow_id).collect();
+    let sets = environment.catalogue.sets().iter().map(|entry| entry.set.set_id).collect();
+    match environment.catalogue.documents().clear(&sets) {
+        Ok(0) => {}
+        Ok(1) => report.push("Removed the documents of 1 set that is not there".to_owned()),
+        Ok(count) => report.push(format!("Removed the documents of {count} sets that are not there")),
+        Err(error) => report.push(format!("Documents of sets that are not there were left: {error}")),
+    }
     match environment.exposures.clear(&kept) {
         Ok(0) => {}
         Ok(1) => report.push("Unmounted 1 mount of an earlier run".to_owned()),

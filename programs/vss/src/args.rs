@@ -480,12 +480,13 @@ pub(crate) struct DocumentArguments {
 
 const DOCUMENT_HELP: &str = "\
 Reads Writer Metadata Documents, Backup Components Documents and the Manifest.xml
-of a cabinet, made here or by Windows, in UTF-8 and UTF-16. The service is not
-asked.
+of a cabinet, made here or by Windows, in UTF-8 and UTF-16, and those that are kept
+with every shadow copy set. The service is asked for the latter alone.
 
 Examples:
   vss document check BCDocument.xml
-  vss document show WM0.xml --files";
+  vss document show WM0.xml --files
+  vss document list b5946137-7b9f-4925-af80-51abd60b20d5";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DocumentCommand {
@@ -495,7 +496,31 @@ pub(crate) enum DocumentCommand {
     /// Show what a document says
     #[command(after_help = DOCUMENT_SHOW_HELP)]
     Show(DocumentShowArguments),
+    /// List the documents that are kept with a set
+    #[command(after_help = DOCUMENT_LIST_HELP)]
+    List(DocumentListArguments),
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct DocumentListArguments {
+    /// A shadow copy set, or a shadow copy of it
+    #[arg(value_name = "ID", value_parser = id)]
+    pub(crate) set: Id,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const DOCUMENT_LIST_HELP: &str = "\
+Of each set there is a Backup Components Document, and a Writer Metadata Document
+of each writer of its session; a set of an earlier release has none. They are
+deleted with the set.
+
+--json prints an object with set_id and documents: [kind, writer, class_id,
+instance_id, bytes, failure], where failure says why one is not kept.
+
+Example:
+  vss document list b5946137-7b9f-4925-af80-51abd60b20d5 --json";
 
 #[derive(Debug, Args)]
 pub(crate) struct DocumentCheckArguments {
@@ -528,8 +553,17 @@ Exit status: 0 valid, 1 not valid or not there, 2 wrong usage.";
 #[derive(Debug, Args)]
 pub(crate) struct DocumentShowArguments {
     /// The document
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "set", conflicts_with = "set")]
+    pub(crate) file: Option<PathBuf>,
+    /// The Backup Components Document that is kept with this set, or with the set of this copy
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub(crate) set: Option<Id>,
+    /// Of the set, the Writer Metadata Document of this writer, by its name or instance id
+    #[arg(long, value_name = "WRITER", requires = "set")]
+    pub(crate) writer: Option<String>,
+    /// Print the document as it is
+    #[arg(long, conflicts_with_all = ["files", "json"])]
+    pub(crate) xml: bool,
     /// Show every file set, however many there are
     #[arg(long)]
     pub(crate) files: bool,
@@ -548,7 +582,9 @@ Keys whose value is the default are left out of metadata and session.
 
 Examples:
   vss document show BCDocument.xml
-  vss document show WM3.xml --json";
+  vss document show WM3.xml --json
+  vss document show --set b5946137-7b9f-4925-af80-51abd60b20d5 --writer postgresql
+  vss document show --set b5946137-7b9f-4925-af80-51abd60b20d5 --xml > bc.xml";
 
 #[derive(Debug, Args)]
 #[command(after_help = BACKUP_HELP)]
@@ -796,6 +832,10 @@ mod tests {
             ("vss document", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("vss document check", ErrorKind::MissingRequiredArgument),
             ("vss document check a b", ErrorKind::UnknownArgument),
+            ("vss document show", ErrorKind::MissingRequiredArgument),
+            ("vss document show /f --writer w", ErrorKind::MissingRequiredArgument),
+            ("vss document show /f --xml --json", ErrorKind::ArgumentConflict),
+            ("vss document list /f", ErrorKind::ValueValidation),
             ("vss frobnicate", ErrorKind::InvalidSubcommand),
         ] {
             let error = parse(line).unwrap_err();

@@ -3,6 +3,7 @@
 use crate::document_text;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use vss_api::documents::DocumentEntry;
 use vss_api::management::{CheckedVolume, CheckedWriter};
 use vss_documents::{AnyDocument, DocumentError, Manifest};
 use vss_model::{
@@ -260,6 +261,13 @@ impl<'a> DocumentCheck<'a> {
             }
         }
     }
+}
+
+/// `vss document list --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DocumentsListed<'a> {
+    pub(crate) set_id: SetId,
+    pub(crate) documents: &'a [DocumentEntry],
 }
 
 /// `vss document show --json`.

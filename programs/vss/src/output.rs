@@ -94,6 +94,13 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", printable(text))
 }
 
+/// Writes these bytes to stdout, as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
 /// Writes one JSON document to stdout.
 pub(crate) fn json(document: &impl serde::Serialize) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

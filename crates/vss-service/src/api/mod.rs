@@ -2,6 +2,7 @@
 
 mod blocks;
 mod check;
+pub mod documents;
 pub mod door;
 mod management;
 mod objects;

@@ -21,7 +21,7 @@ use vss_api::requester::{
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::error::status;
 use vss_model::{ComponentName, CreationOptions, VssCode, VssError, WriterInstanceId, limits};
-use vss_session::{Call as Step, Chosen, Effect, Event, Finished, Kind, State};
+use vss_session::{Call as Step, Effect, Event, Finished, Kind, State};
 
 /// Longest name of a requester, in bytes.
 const LONGEST_REQUESTER: usize = 256;
@@ -79,7 +79,7 @@ impl Coordinator {
             Call::UnexposeSnapshot(parameters) => self.unexpose(id, parameters, replier),
             Call::SetBackupSucceeded(parameters) => {
                 let component = reference(parameters.component);
-                replier.result(self.step(id, Event::SetBackupSucceeded { component, succeeded: parameters.succeeded }));
+                replier.result(self.set_backup_succeeded(id, component, parameters.succeeded));
             }
             Call::BackupComplete => replier.result(self.begin(id, Event::BackupComplete)),
             Call::AbortBackup => match self.session(id).and_then(|session| session.state.apply(Event::AbortBackup)) {
@@ -220,13 +220,7 @@ impl Coordinator {
                 self.run_operation(id, vss_session::Operation::DoSnapshotSet, work);
             }
             Effect::CompleteBackup => {
-                let chosen = session.state.draft().map(|draft| {
-                    let said = |(component, chosen): (&vss_session::ComponentReference, &Chosen)| {
-                        Some((component.clone(), chosen.succeeded?))
-                    };
-                    draft.components().filter_map(said).collect()
-                });
-                let work = jobs::complete_backup(operation, of_session, facts, chosen.unwrap_or_default());
+                let work = jobs::complete_backup(environment, operation, of_session, facts);
                 self.run_operation(id, vss_session::Operation::BackupComplete, work);
             }
             // Status is kept up to date with every event; there is nothing to gather.
@@ -292,6 +286,21 @@ impl Coordinator {
             }
         });
         Ok(WriterComponents { components: components.collect() })
+    }
+
+    /// The machine judges it; the writer and the document that is kept hear it with the end of the backup.
+    fn set_backup_succeeded(
+        &mut self,
+        id: ConnectionId,
+        component: vss_session::ComponentReference,
+        succeeded: bool,
+    ) -> Result<vss_api::Empty, VssError> {
+        self.step(id, Event::SetBackupSucceeded { component: component.clone(), succeeded })?;
+        let writers = self.session(id)?.writers.iter_mut().flat_map(SessionWriters::iter_mut);
+        for writer in writers.filter(|writer| writer.metadata.instance_id == component.instance_id) {
+            writer.backed_up.insert(component.name.clone(), succeeded);
+        }
+        Ok(vss_api::Empty {})
     }
 
     fn statuses(&mut self, id: ConnectionId) -> Result<Statuses, VssError> {

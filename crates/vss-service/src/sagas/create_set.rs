@@ -15,7 +15,7 @@
 //! | pre_final | providers | copies become writable | (abort above) |
 //! | post_snapshot | writers | mend the copies; what they exclude is deleted | staging unmounted |
 //! | post_final | providers | copies become read-only | (abort above) |
-//! | record | catalogue | the finished set, in place of the intent | - |
+//! | record | catalogue | the documents, then the finished set in place of the intent | - |
 //!
 //! What the rows of the window may not do stands in `freeze_window.rs`.
 
@@ -31,7 +31,7 @@ use crate::operation::{Operation, cancelled};
 use crate::providers::by_contract;
 use crate::writers::registry::milliseconds;
 use crate::writers::{EventFacts, SessionWriters};
-use crate::{blocking, fault};
+use crate::{blocking, documents, fault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -566,15 +566,21 @@ fn post_final(saga: &mut CreateSet) -> StepFuture<'_> {
 
 fn record(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
-        let entry = saga.entry();
+        let mut entry = saga.entry();
         let environment = Arc::clone(&saga.environment);
         let set = entry.set.clone();
+        let said = documents::backup_components(set.set_id, set.backup_state, &saga.writers);
+        // Those that the backup concerns first: should there be no room for all, they are worth most.
+        let (involved, others): (Vec<_>, Vec<_>) = saga.writers.iter().partition(|writer| writer.is_involved());
+        let writers: Vec<_> = involved.into_iter().chain(others).map(|writer| writer.metadata.clone()).collect();
         let work = move || {
+            let (set_id, catalogue) = (entry.set.set_id, &environment.catalogue);
             // Nobody could delete a set without a copy: there is nothing to keep of it.
             if entry.copies.is_empty() {
-                return environment.catalogue.forget_pending(entry.set.set_id);
+                return catalogue.forget_pending(set_id);
             }
-            environment.catalogue.finish(&entry)
+            entry.documents = catalogue.documents().write(set_id, &said, &writers)?;
+            catalogue.finish(&entry).inspect_err(|_| catalogue.documents().remove(set_id))
         };
         blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, work).await?;
         saga.set = Some(set);

@@ -69,6 +69,7 @@ impl CreateSet {
                 proof,
             },
             boot_id: self.environment.boot_id.clone(),
+            documents: Vec::new(),
         }
     }
 

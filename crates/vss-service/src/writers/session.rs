@@ -142,8 +142,9 @@ impl SessionWriters {
         }
         let left = self.freeze_deadline().map_or(limits::WRITER_FREEZE, |deadline| deadline - now);
         // Each is told its own limit: what it may rely on once it is frozen.
-        let call =
-            |&index: &usize| (index, self.event(index, facts, self.writers[index].freeze_limit), Vec::new(), left);
+        let call = |&index: &usize| {
+            (index, self.event(index, EventKind::Freeze, facts, self.writers[index].freeze_limit), Vec::new(), left)
+        };
         let calls = chosen.iter().map(call).collect();
         self.run(EventKind::Freeze, facts, calls).await;
     }
@@ -183,7 +184,7 @@ impl SessionWriters {
         let chosen = self.chosen(|writer| writer.state == WriterState::WaitingForPostSnapshot);
         let mut calls = Vec::new();
         for &index in &chosen {
-            let mut event = self.event(index, facts, limits::WRITER_FINISH);
+            let mut event = self.event(index, EventKind::PostSnapshot, facts, limits::WRITER_FINISH);
             let mut fds = Vec::new();
             for (volume, directory) in directories {
                 event.volumes[*volume].directory = u32::try_from(fds.len()).ok();
@@ -258,19 +259,20 @@ impl SessionWriters {
             .iter()
             .map(|&index| {
                 let limit = limit(&self.writers[index]);
-                (index, self.event(index, facts, limit), Vec::new(), limit)
+                (index, self.event(index, kind, facts, limit), Vec::new(), limit)
             })
             .collect();
         self.run(kind, facts, calls).await;
     }
 
-    fn event(&self, index: usize, facts: &EventFacts, limit: Duration) -> Event {
+    fn event(&self, index: usize, kind: EventKind, facts: &EventFacts, limit: Duration) -> Event {
         let writer = &self.writers[index];
+        let is_complete = kind == EventKind::BackupComplete;
         let component = |name: &ComponentName| EventComponent {
             name: name.clone(),
             backup_options: writer.words.get(name).and_then(|words| told(&words.backup_options)),
             previous_backup_stamp: writer.words.get(name).and_then(|words| told(&words.previous_backup_stamp)),
-            backup_succeeded: writer.backed_up.get(name).copied(),
+            backup_succeeded: writer.backed_up.get(name).copied().filter(|_| is_complete),
         };
         Event {
             session_id: facts.session_id,

@@ -68,7 +68,7 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
         Command::Import(import) => import::import(&import),
         Command::Revert(revert) => revert::revert(&instance, &revert),
         Command::Events(events) => events::events(&instance, &events),
-        Command::Document(document) => document::document(&document),
+        Command::Document(document) => document::document(&instance, &document),
         Command::Backup(backup) => backup::backup(&instance, &backup),
         Command::Verify(verify) => verify::verify(&verify),
         Command::Restore(restore) => restore::restore(&restore),

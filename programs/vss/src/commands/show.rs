@@ -22,7 +22,7 @@ pub(super) fn show(instance: &Instance, arguments: &ShowArguments) -> Result<(),
 }
 
 /// The set with this id, or the one of the shadow copy with this id; true for the former.
-fn find(management: &mut Management, id: Id) -> Result<(ShadowCopySet, bool), VssError> {
+pub(super) fn find(management: &mut Management, id: Id) -> Result<(ShadowCopySet, bool), VssError> {
     match management.set(id.set) {
         Ok(set) => return Ok((set, true)),
         Err(error) if error.code == VssCode::ObjectNotFound => {}
