@@ -78,12 +78,20 @@ impl Chain {
         }
     }
 
+    /// What counts of the entries of one path, oldest first: nothing where the newest backup does not list it, and nothing
+    /// from before it was gone for a while.
+    pub(crate) fn of_newest(&self, mut entries: Vec<(usize, Entry)>) -> Vec<(usize, Entry)> {
+        let counting = (0..self.0.len()).rev().zip(entries.iter().rev()).take_while(|(wanted, (at, _))| wanted == at);
+        let first = entries.len() - counting.count();
+        entries.split_off(first)
+    }
+
     /// Reads the entries of all that count.
     pub(crate) fn entries(&self) -> Result<Entries, VssError> {
         let newest = self.0.len().saturating_sub(1);
-        // A backup of whole trees lists all that was there; one of components only what it took.
-        let lists_all = self.0.get(newest).is_some_and(|one| one.completion.beginning.request.components.is_empty());
-        let first = if lists_all { newest } else { 0 };
+        // Of whole trees nothing but whole files is held, each entry says by whom; parts lie over what was before.
+        let is_of_trees = self.0.get(newest).is_some_and(|one| one.completion.beginning.request.components.is_empty());
+        let first = if is_of_trees { newest } else { 0 };
         let mut readers = Vec::new();
         for (at, one) in self.0.iter().enumerate().skip(first) {
             let path = one.directory.manifest();

@@ -2,12 +2,13 @@
 
 use crate::entry::{Parts, Range, Time};
 use crate::pattern::Pattern;
-use crate::selection::{Exclusion, FileSet, PartialFile, Selection, Take};
+use crate::selection::{Carried, Exclusion, FileSet, PartialFile, Selection, Take};
 use std::path::PathBuf;
 use vss_model::partial_file::Ranges;
 use vss_model::selection::{included, taken_files};
 use vss_model::{
-    BackupType, ComponentName, FileSet as ModelFileSet, FileTime, SessionComponent, VssCode, VssError, WriterMetadata,
+    BackupType, ComponentName, DifferencedFiles, FileSet as ModelFileSet, FileTime, SessionComponent, VssCode,
+    VssError, WriterMetadata,
 };
 
 /// A writer and its components that were chosen explicitly, with what it said of them in this session.
@@ -42,33 +43,53 @@ pub fn select(writers: &[ChosenWriter], backup_type: BackupType, selection: &mut
                 .iter()
                 .position(|one| one.name == component.name || one.name.contains(&component.name));
             let Some(holder) = holder else { continue };
-            let differenced = &writer.components[holder].differenced_files;
-            for taken in taken_files(component, of_writer) {
+            let number = number + holder;
+            let differenced = differenced(&writer.components[holder], of_writer);
+            let taken = taken_files(component, of_writer);
+            for taken in &taken {
                 let set = taken.files.file_set();
                 // The writer's word on changed files counts more than the mask (spec R 4.2).
                 if differenced.iter().all(|one| one.files != set) {
-                    selection.sets.push(file_set(
-                        &set,
-                        taken.files.alternate_path.clone(),
-                        Take::Whole,
-                        number + holder,
-                    ));
+                    selection.sets.push(file_set(&set, taken.files.alternate_path.clone(), Take::Whole, number));
                 }
             }
             for changed in differenced {
                 let own = component.all_files().find(|files| files.file_set() == changed.files);
                 if let Some(own) = own {
                     let take = changed_after(changed.last_modified);
-                    selection.sets.push(file_set(&changed.files, own.alternate_path.clone(), take, number + holder));
+                    selection.sets.push(file_set(&changed.files, own.alternate_path.clone(), take, number));
+                }
+            }
+            for own in component.all_files() {
+                let files = own.file_set();
+                let changed = differenced.iter().any(|one| one.files == files);
+                // Files that were not put to the alternate path have not changed.
+                let only_what_is_there = changed && own.alternate_path.is_some();
+                let says_nothing = !changed && taken.iter().all(|taken| taken.files.file_set() != files);
+                if only_what_is_there || says_nothing {
+                    let component = u32::try_from(number).unwrap_or(u32::MAX);
+                    selection.carried.push(Carried { files, only_what_is_there, component });
                 }
             }
         }
-        for (at, component) in writer.components.iter().enumerate() {
-            add_new(writer, component, number + at, selection)?;
+        if builds_on_another(of_writer) {
+            for (at, component) in writer.components.iter().enumerate() {
+                add_new(writer, component, number + at, selection)?;
+            }
         }
         number += writer.components.len();
     }
     Ok(())
+}
+
+/// Changed files and parts count in these backups alone.
+fn builds_on_another(backup_type: BackupType) -> bool {
+    matches!(backup_type, BackupType::Incremental | BackupType::Differential)
+}
+
+/// The changed files that count in a backup of this type.
+fn differenced(component: &SessionComponent, backup_type: BackupType) -> &[DifferencedFiles] {
+    if builds_on_another(backup_type) { &component.differenced_files } else { &[] }
 }
 
 /// What the writer named in this session and no file set of its components has.
@@ -128,7 +149,6 @@ fn changed_after(time: FileTime) -> Take {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vss_model::DifferencedFiles;
 
     fn writer() -> ChosenWriter {
         let text = r#"{"class_id": "00000000-0000-0000-0000-000000000001", "name": "test",

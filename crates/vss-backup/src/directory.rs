@@ -155,12 +155,13 @@ pub struct BackupDirectory {
 }
 
 impl BackupDirectory {
-    /// Begins a backup in a new or empty directory, or goes on with a half-made one of the same request.
+    /// Begins a backup in a new or empty directory, or goes on with a half-made one of the same request. `began_at` is before
+    /// the copies were made.
     ///
     /// # Errors
     /// `VSS_E_OBJECT_ALREADY_EXISTS` for a whole backup, a half-made one of something else, and a directory with other
     /// things in it; `VSS_E_BAD_STATE` when somebody works on it; what the system says.
-    pub fn begin(path: &Path, request: Request) -> Result<(Self, Beginning), VssError> {
+    pub fn begin(path: &Path, request: Request, began_at: Instant) -> Result<(Self, Beginning), VssError> {
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(writing(path, &error)),
             _ => {}
@@ -194,7 +195,7 @@ impl BackupDirectory {
                 "Name a new or an empty directory",
             );
         }
-        let beginning = Beginning { format: FORMAT, id: Uuid::new_v4(), began_at: Instant::now(), request };
+        let beginning = Beginning { format: FORMAT, id: Uuid::new_v4(), began_at, request };
         this.write_record(UNFINISHED, &beginning)?;
         Ok((this, beginning))
     }

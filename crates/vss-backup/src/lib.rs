@@ -4,6 +4,7 @@
 //! the service: a caller says where each volume's shadow copy can be read. The layout is told in `docs/backup-directory.md`.
 
 mod attributes;
+pub mod base;
 pub mod chain;
 pub mod components;
 mod data;

@@ -1,6 +1,7 @@
 //! Making a backup: everything that is selected is copied into the data tree, and written down.
 
 use crate::attributes::{self, Inode, Losses, Stat};
+use crate::base::{BaseBackup, looks_same};
 use crate::data::{Copier, CopyError};
 use crate::digest::Digest;
 use crate::dir_chain::DirChain;
@@ -43,30 +44,6 @@ pub struct Outcome {
     pub losses: Vec<String>,
 }
 
-/// A whole backup that this one builds on.
-#[derive(Debug)]
-pub struct BaseBackup {
-    id: Uuid,
-    manifest: Reader<BufReader<File>>,
-    path: PathBuf,
-}
-
-impl BaseBackup {
-    /// Opens the manifest of a backup.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn open(directory: &BackupDirectory, completion: &Completion) -> Result<Self, VssError> {
-        let path = directory.manifest();
-        let manifest = Reader::open(&path).map_err(|error| reading(&path, &error))?;
-        Ok(Self { id: completion.beginning.id, manifest, path })
-    }
-
-    fn at(&mut self, path: &Path) -> Result<Option<Entry>, VssError> {
-        self.manifest.at(path).map_err(|error| reading(&self.path, &error))
-    }
-}
-
 /// Copies what is selected into the directory.
 ///
 /// # Errors
@@ -86,6 +63,7 @@ pub fn copy(
     let data = directory.data().map_err(failed)?;
     let mut making = Making {
         selection,
+        trees,
         at: directory.path(),
         data: DirChain::new(data, true),
         journal: Writer::create(&directory.journal()).map_err(failed)?,
@@ -102,7 +80,7 @@ pub fn copy(
         more_failures: 0,
         progress,
     };
-    let walked = Walk::new(selection, trees).run(&mut making);
+    let walked = Walk::new(selection, trees).run(&mut making).and_then(|()| making.in_base(Path::new("/")).map(|_| ()));
     // What is done is done, whatever came after it.
     let flushed = making.journal.flush();
     walked?;
@@ -153,6 +131,7 @@ struct FirstLink {
 
 struct Making<'a> {
     selection: &'a Selection,
+    trees: &'a [Tree],
     at: &'a Path,
     data: DirChain,
     journal: Writer,
@@ -246,10 +225,7 @@ impl Making<'_> {
             Some(old) => old.at(found.path).map_err(|error| Failed::All(reading(self.at, &error)))?,
             None => None,
         };
-        let base = match &mut self.base {
-            Some(base) => base.at(found.path).map_err(Failed::All)?,
-            None => None,
-        };
+        let base = self.in_base(found.path).map_err(Failed::All)?;
         if found.stat.kind != Kind::File {
             let attributes = attributes::read(named, &found.stat).map_err(Failed::One)?;
             let mut entry = blank(&found.stat, attributes, components);
@@ -266,7 +242,8 @@ impl Making<'_> {
         let whole = takes.contains(&Take::Whole) && found.partial.is_none();
         let later = |take: &Take| matches!(take, Take::ModifiedAfter(time) if stat.modified > *time);
         let changed = takes.contains(&Take::Changed);
-        if !whole && found.partial.is_none() && !changed && !takes.iter().any(later) {
+        let wanted = whole || found.partial.is_some() || changed || takes.iter().any(later);
+        if !wanted && self.base.is_none() {
             return Ok(Done::Unwanted);
         }
         let attributes = attributes::read(opened, &stat).map_err(Failed::One)?;
@@ -278,10 +255,13 @@ impl Making<'_> {
         if stat.links > 1 && self.link(found.path, &stat, &mut entry)? {
             return Ok(Done::Written(Box::new(entry)));
         }
-        let same = base.filter(|base| !whole && changed && base.parts.is_none() && entry.is_same_version(base));
+        let by_version = !whole && changed;
+        let same = match base.filter(|base| looks_same(&entry, base)) {
+            Some(base) if self.is_unchanged(&entry, &base, wanted, by_version, &source)? => Some(base),
+            _ => None,
+        };
         if let (Some(same), Some(base)) = (same, &self.base) {
-            entry.digest = same.digest;
-            entry.held_by = same.held_by.or(Some(base.id));
+            base.hold(&mut entry, &same);
             self.totals.unchanged += 1;
         } else if let Some(digest) = old.and_then(|old| self.kept(&old, &entry)) {
             entry.digest = Some(digest);
@@ -296,6 +276,47 @@ impl Making<'_> {
             self.links.insert(stat.identity(), first);
         }
         Ok(Done::Written(Box::new(entry)))
+    }
+
+    /// What the backup before has at `path`; what it has before that and the selection says nothing of is noted as held by it.
+    fn in_base(&mut self, path: &Path) -> Result<Option<Entry>, VssError> {
+        let Some(mut base) = self.base.take() else { return Ok(None) };
+        while let Some(mut entry) = base.before(path)? {
+            let components = self.selection.carriers(&entry, self.trees);
+            if components.is_empty() {
+                continue;
+            }
+            entry.held_by = Some(base.holder(&entry));
+            entry.components = components;
+            self.totals.unchanged += u64::from(entry.kind != Kind::Directory);
+            self.write_down(&entry)?;
+        }
+        let found = base.at(path)?;
+        self.base = Some(base);
+        Ok(found)
+    }
+
+    /// True when the backup before has these contents: by the writer's word, by the inode, or by the contents themselves.
+    fn is_unchanged(
+        &mut self,
+        entry: &Entry,
+        of_base: &Entry,
+        wanted: bool,
+        by_version: bool,
+        source: &File,
+    ) -> Result<bool, Failed> {
+        let Some(base) = &self.base else { return Ok(false) };
+        if !wanted || (by_version && base.has_version(entry, of_base)) {
+            return Ok(true);
+        }
+        // Of parts there is no checksum of the whole.
+        if of_base.parts.is_some() || of_base.digest.is_none() {
+            return Ok(false);
+        }
+        match self.copier.digest(source, entry.size.unwrap_or_default(), self.progress) {
+            Ok(digest) => Ok(Some(digest) == of_base.digest),
+            Err(error) => Err(self.copy_error(&entry.path, error)),
+        }
     }
 
     /// The checksum of what a run before has copied, when that is the same version and undamaged.
@@ -445,6 +466,7 @@ impl Making<'_> {
     }
 
     fn finish_directory(&mut self, left: &Left<'_>) -> Result<Entry, Failed> {
+        self.in_base(left.path).map_err(Failed::All)?;
         let attributes = match left.directory.map(|fd| (fd, Stat::of(Inode::Open(fd)))) {
             Some((fd, Ok(stat))) => (attributes::read(Inode::Open(fd), &stat).map_err(Failed::One)?, stat.version),
             Some((_, Err(error))) => return Err(Failed::One(error)),

@@ -88,7 +88,7 @@ pub fn restore(
         if of_path.is_empty() {
             break;
         }
-        restoring.put_back(of_path)?;
+        restoring.put_back(chain.of_newest(of_path))?;
     }
     restoring.finish()
 }

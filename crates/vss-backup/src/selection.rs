@@ -1,9 +1,12 @@
 //! What a backup takes, and where it can be read: file sets of components or whole trees, by the paths of the live system.
 
-use crate::entry::{Parts, Time};
+use crate::attributes::{Inode, Stat};
+use crate::entry::{Entry, Kind, Parts, Time};
 use crate::pattern::Pattern;
+use crate::tree::Tree;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 /// Which versions of the files of a set are taken.
@@ -56,6 +59,28 @@ pub struct PartialFile {
     pub component: Option<u32>,
 }
 
+/// Files of which this backup says nothing, as the writer wants it: what the backup before has of them counts on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// Which.
+    pub files: vss_model::FileSet,
+    /// True: those alone that are still at their own place in the copy.
+    pub only_what_is_there: bool,
+    /// The component they belong to.
+    pub component: u32,
+}
+
+impl Carried {
+    /// True for its files, and for the directories that they are in.
+    fn names(&self, entry: &Entry) -> bool {
+        let own = &self.files.path;
+        if entry.kind != Kind::Directory {
+            return self.files.covers(&entry.path);
+        }
+        own.starts_with(&entry.path) || (self.files.recursive && entry.path.starts_with(own))
+    }
+}
+
 /// Where a directory of the live system, and what is below it, can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -76,6 +101,8 @@ pub struct Selection {
     pub exclusions: Vec<Exclusion>,
     /// Files of which parts are taken, whatever the sets say.
     pub partial_files: Vec<PartialFile>,
+    /// What the backup before has and this one says nothing of.
+    pub carried: Vec<Carried>,
     /// Where to read; the deepest place above a path counts.
     pub places: Vec<Place>,
     /// Paths that are left out with all that is below them.
@@ -83,6 +110,18 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// The components by which an entry of the backup before counts on; empty: it does not.
+    pub(crate) fn carriers(&self, entry: &Entry, trees: &[Tree]) -> Vec<u32> {
+        let is_there = || {
+            let Some((tree, inner)) = self.place_of(&entry.path) else { return false };
+            let (parent, name) = (inner.parent().unwrap_or(Path::new("")), inner.file_name().unwrap_or_default());
+            trees[tree].directory(parent).is_ok_and(|directory| Stat::of(Inode::Named(directory.as_fd(), name)).is_ok())
+        };
+        let named = self.carried.iter().filter(|one| one.names(entry));
+        let carrying = named.filter(|one| !one.only_what_is_there || is_there()).map(|one| one.component);
+        carrying.collect::<BTreeSet<u32>>().into_iter().collect()
+    }
+
     /// Where `path` can be read: the tree and the directory in it.
     pub(crate) fn place_of(&self, path: &Path) -> Option<(usize, PathBuf)> {
         let above = self.places.iter().filter(|place| path.starts_with(&place.at));

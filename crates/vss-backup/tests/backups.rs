@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use vss_backup::Tree;
+use vss_backup::base::BaseBackup;
 use vss_backup::chain::Chain;
 use vss_backup::directory::{BackupDirectory, Totals};
 use vss_backup::entry::{Parts, Range, Time};
@@ -16,9 +17,9 @@ use vss_backup::make;
 use vss_backup::pattern::Pattern;
 use vss_backup::progress::{Progress, Quiet};
 use vss_backup::restore::restore;
-use vss_backup::selection::{FileSet, PartialFile, Take};
+use vss_backup::selection::{Carried, FileSet, PartialFile, Take};
 use vss_backup::verify::Wrong;
-use vss_model::{BackupType, VssCode};
+use vss_model::{BackupType, Instant, VssCode};
 
 /// Stops after so many questions whether to stop.
 struct StopAfter(u32);
@@ -134,10 +135,10 @@ fn a_directory_that_is_not_its_own_is_refused() {
     assert_eq!(code(back_up(&tree, &place.path().join("no/such"), &mut Quiet)), VssCode::Unexpected);
     assert_eq!(code(back_up(&tree, &tree, &mut Quiet)), VssCode::ObjectAlreadyExists);
     assert!(back_up(&tree, &directory, &mut StopAfter(5)).is_err());
-    let other = BackupDirectory::begin(&directory, request(BackupType::Copy, None)).err().unwrap();
+    let other = BackupDirectory::begin(&directory, request(BackupType::Copy, None), Instant::now()).err().unwrap();
     assert_eq!(other.code, VssCode::ObjectAlreadyExists);
     assert!(other.to_string().contains("half-made backup of something else"), "{other}");
-    let held = BackupDirectory::begin(&directory, request(BackupType::Full, None)).unwrap();
+    let held = BackupDirectory::begin(&directory, request(BackupType::Full, None), Instant::now()).unwrap();
     assert_eq!(code(back_up(&tree, &directory, &mut Quiet)), VssCode::BadState);
     assert_eq!(code(BackupDirectory::open(&directory)), VssCode::BadState);
     drop(held);
@@ -310,6 +311,9 @@ fn parts_and_changed_files_of_components_are_put_over_the_full_backup() {
     fs::write(at("tree/old"), "old").unwrap();
     File::open(at("tree/old")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     fs::write(at("tree/log"), "one").unwrap();
+    fs::write(at("tree/removed"), "removed").unwrap();
+    fs::create_dir_all(at("tree/only full/inner")).unwrap();
+    fs::write(at("tree/only full/inner/file"), "as it was").unwrap();
     let named = |backup_type, base| {
         let component = |name: &str| vss_backup::directory::ComponentOf {
             writer: "test".to_owned(),
@@ -323,37 +327,65 @@ fn parts_and_changed_files_of_components_are_put_over_the_full_backup() {
     };
     let trees = [Tree::open(&at("tree")).unwrap()];
     let mut selection = whole(Take::Whole);
-    selection.sets = vec![component("*", Take::Whole, 0), component("gone", Take::Whole, 1)];
-    let (directory, beginning) = BackupDirectory::begin(&at("full"), named(BackupType::Full, None)).unwrap();
+    let only_full = FileSet { path: "/tree/only full".into(), recursive: true, ..component("*", Take::Whole, 1) };
+    selection.sets = vec![component("*", Take::Whole, 0), component("gone", Take::Whole, 1), only_full];
+    let (directory, beginning) =
+        BackupDirectory::begin(&at("full"), named(BackupType::Full, None), Instant::now()).unwrap();
     let base = vss_backup::directory::Base { id: beginning.id, directory: directory.path().to_owned() };
     let outcome = make::copy(&directory, &selection, &trees, None, &mut Quiet).unwrap();
     // One component lacks its file; the other is whole.
     assert_eq!(outcome.failed_components, [1].into());
     assert_eq!(outcome.failures[0].path, Path::new("/tree/gone"));
-    outcome.complete(&directory, beginning, None, None).unwrap();
+    let completion = outcome.complete(&directory, beginning, None, None).unwrap();
+    let full = BaseBackup::open(&directory, &completion).unwrap();
     drop(directory);
 
+    fs::remove_file(at("tree/removed")).unwrap();
+    // Renamed, and so as old as it was.
+    fs::write(at("tree/renamed"), "renamed").unwrap();
+    File::open(at("tree/renamed")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::rename(at("tree/only full"), at("elsewhere")).unwrap();
     File::options().write(true).open(at("tree/db")).unwrap().write_all_at(b"ABCD", 5_000).unwrap();
     File::options().write(true).open(at("tree/db")).unwrap().write_all_at(b"end", 10_000).unwrap();
     fs::write(at("tree/log"), "one, two").unwrap();
     let ranges = vec![Range { offset: 10_000, length: 3 }, Range { offset: 5_000, length: 4 }];
     let parts = Parts { ranges, metadata: "lsn 7".to_owned() };
     selection.sets = vec![component("*", Take::ModifiedAfter(Time(1000, 0)), 0)];
+    let files = vss_model::FileSet { path: "/tree/only full".into(), pattern: "*".to_owned(), recursive: true };
+    selection.carried = vec![Carried { files, only_what_is_there: false, component: 1 }];
     selection.partial_files = vec![PartialFile { path: "/tree/db".into(), parts, component: Some(0) }];
     let (directory, beginning) =
-        BackupDirectory::begin(&at("more"), named(BackupType::Incremental, Some(base))).unwrap();
-    let outcome = make::copy(&directory, &selection, &trees, None, &mut Quiet).unwrap();
+        BackupDirectory::begin(&at("more"), named(BackupType::Incremental, Some(base)), Instant::now()).unwrap();
+    let outcome = make::copy(&directory, &selection, &trees, Some(full), &mut Quiet).unwrap();
     assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
-    assert_eq!(outcome.totals.files, 2, "the old file is not in it");
-    outcome.complete(&directory, beginning, None, None).unwrap();
+    assert_eq!(outcome.totals.unchanged, 2, "the old file, and that of which nothing is said");
+    let completion = outcome.complete(&directory, beginning, None, None).unwrap();
+    let base = vss_backup::directory::Base { id: completion.beginning.id, directory: directory.path().to_owned() };
+    let more = BaseBackup::open(&directory, &completion).unwrap();
     drop(directory);
     assert_eq!(check(&at("more")).problems, []);
+    fs::rename(at("elsewhere"), at("tree/only full")).unwrap();
     assert_eq!(fs::read_to_string(at("more/data/tree/db")).unwrap(), "endABCD");
     for _ in 0..2 {
         let restored = put_back(&[at("full"), at("more")], &at("other"));
         assert!(restored.failures.is_empty(), "{:?}", restored.failures);
         assert_eq!(differences(&at("tree"), &at("other/tree")), "");
     }
+
+    // Nothing has changed but a name: the next one holds that file alone, and what it is restored from lies in three.
+    fs::rename(at("tree/log"), at("tree/log 2")).unwrap();
+    selection.partial_files = Vec::new();
+    selection.sets = vec![component("*", Take::Changed, 0)];
+    let (directory, beginning) =
+        BackupDirectory::begin(&at("last"), named(BackupType::Incremental, Some(base)), Instant::now()).unwrap();
+    let outcome = make::copy(&directory, &selection, &trees, Some(more), &mut Quiet).unwrap();
+    assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+    outcome.complete(&directory, beginning, None, None).unwrap();
+    drop(directory);
+    assert_eq!(check(&at("last")).problems, []);
+    let restored = put_back(&[at("last")], &at("third"));
+    assert!(restored.failures.is_empty(), "{:?}", restored.failures);
+    assert_eq!(differences(&at("tree"), &at("third/tree")), "");
 }
 
 #[test]

@@ -15,6 +15,12 @@ impl Instant {
         Self(jiff::Timestamp::now())
     }
 
+    /// Whole seconds since 1970.
+    #[must_use]
+    pub fn unix_seconds(self) -> i64 {
+        self.0.as_second()
+    }
+
     /// The instant so many microseconds later, or earlier for a negative number; this one where that is out of range
     /// (years -9999 to 9999).
     #[must_use]

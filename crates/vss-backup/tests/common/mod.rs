@@ -5,15 +5,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vss_backup::Tree;
+use vss_backup::base::BaseBackup;
 use vss_backup::chain::Chain;
 use vss_backup::directory::{BackupDirectory, Base, Completion, Request};
-use vss_backup::make::{self, BaseBackup};
+use vss_backup::make;
 use vss_backup::pattern::Pattern;
 use vss_backup::progress::{Progress, Quiet};
 use vss_backup::restore::{Restored, restore};
 use vss_backup::selection::{FileSet, Place, Selection, Take};
 use vss_backup::verify::{Report, verify};
-use vss_model::{BackupType, VssError};
+use vss_model::{BackupType, Instant, VssError};
 
 /// True when the test `name` cannot run here, because it makes devices and files of others; says so in one line.
 pub(crate) fn skips(name: &str) -> bool {
@@ -48,7 +49,7 @@ pub(crate) fn request(backup_type: BackupType, base: Option<Base>) -> Request {
 
 /// Makes, or goes on with, a full backup of `tree` in `directory`.
 pub(crate) fn back_up(tree: &Path, directory: &Path, progress: &mut dyn Progress) -> Result<Completion, VssError> {
-    let (directory, beginning) = BackupDirectory::begin(directory, request(BackupType::Full, None))?;
+    let (directory, beginning) = BackupDirectory::begin(directory, request(BackupType::Full, None), Instant::now())?;
     let trees = [Tree::open(tree).unwrap()];
     let outcome = make::copy(&directory, &whole(Take::Whole), &trees, None, progress)?;
     outcome.complete(&directory, beginning, None, None)
@@ -59,7 +60,7 @@ pub(crate) fn back_up_changes(tree: &Path, directory: &Path, base: &Path) -> Com
     let (base_directory, completion) = BackupDirectory::open(base).unwrap();
     let base = Base { id: completion.beginning.id, directory: base_directory.path().to_owned() };
     let (directory, beginning) =
-        BackupDirectory::begin(directory, request(BackupType::Incremental, Some(base))).unwrap();
+        BackupDirectory::begin(directory, request(BackupType::Incremental, Some(base)), Instant::now()).unwrap();
     let trees = [Tree::open(tree).unwrap()];
     let base = BaseBackup::open(&base_directory, &completion).unwrap();
     let outcome = make::copy(&directory, &whole(Take::Changed), &trees, Some(base), &mut Quiet).unwrap();

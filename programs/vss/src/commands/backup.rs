@@ -14,13 +14,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use vss_backup::Tree;
+use vss_backup::base::BaseBackup;
 use vss_backup::components::{self, ChosenWriter};
 use vss_backup::directory::{BackupDirectory, Base, Beginning, Completion, ComponentOf, Request, Totals};
 use vss_backup::documents;
-use vss_backup::make::{self, BaseBackup, Outcome};
+use vss_backup::make::{self, Outcome};
 use vss_backup::pattern::Pattern;
 use vss_backup::selection::{FileSet, Place, Selection, Take};
-use vss_model::{BackupType, ComponentName, Consistency, SessionComponent, SetId, VssCode, VssError};
+use vss_model::{BackupType, ComponentName, Consistency, Instant, SessionComponent, SetId, VssCode, VssError};
 use vss_requester::volumes::{self, Mount, Selected};
 use vss_requester::{Backup, Instance, Lifetime, Requester, WriterComponents};
 
@@ -66,7 +67,9 @@ pub(super) fn backup(instance: &Instance, arguments: &DirectoryBackupArguments) 
     };
     let to = absolute(&arguments.to);
     // What is named is known before the set is made; of components the writers tell more.
-    let early = if arguments.component.is_empty() { Some(BackupDirectory::begin(&to, wanted.clone())?) } else { None };
+    let began_at = Instant::now();
+    let early =
+        arguments.component.is_empty().then(|| BackupDirectory::begin(&to, wanted.clone(), began_at)).transpose()?;
     let requester = Requester::connect(instance)?;
     let signals = Signals::catch(FAILED)?;
     let mut progress = Progress::new(signals.clone(), instance);
@@ -76,7 +79,7 @@ pub(super) fn backup(instance: &Instance, arguments: &DirectoryBackupArguments) 
     for (mount, why) in backup.not_copied() {
         warn(&format!("{} is in no copy and not backed up: {why}", mount.display()));
     }
-    let job = Job { selected, base, wanted, to, signals: signals.clone() };
+    let job = Job { selected, base, wanted, to, began_at, signals: signals.clone() };
     let done = job.copy(&mut backup, early);
     let is_whole = done.as_ref().is_ok_and(|(_, completion)| {
         completion.failures.is_empty() || !completion.beginning.request.components.is_empty()
@@ -163,6 +166,8 @@ struct Job {
     base: Option<Earlier>,
     wanted: Request,
     to: PathBuf,
+    /// Before the copies were made.
+    began_at: Instant,
     signals: Signals,
 }
 
@@ -183,7 +188,7 @@ impl Job {
                     writer.explicit.iter().map(of)
                 });
                 let wanted = Request { components: components.collect(), ..self.wanted.clone() };
-                BackupDirectory::begin(&self.to, wanted)?
+                BackupDirectory::begin(&self.to, wanted, self.began_at)?
             }
         };
         let (selection, trees) = self.selection(backup, &directory)?;
