@@ -17,6 +17,7 @@ pub mod stalling;
 pub mod systemd;
 pub mod traces;
 pub mod tracing;
+pub mod trees;
 pub mod varlink;
 pub mod volume;
 pub mod wire;

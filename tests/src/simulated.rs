@@ -5,8 +5,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
+use vss_api::writer::{Identify, Identity, Register};
+use vss_model::{VssCode, VssError};
 use vss_writer::simulated::{Description, Handle, SimulatedWriter};
-use vss_writer::{Monitor, Notice, Options, Stop, Stopper, run};
+use vss_writer::{Answer, Call, Monitor, Notice, Options, Stop, Stopper, Writer, run};
 
 use crate::instance::Instance;
 
@@ -19,6 +21,55 @@ pub struct Simulated {
     handle: Handle,
     stopper: Option<Stopper>,
     thread: Option<JoinHandle<()>>,
+}
+
+struct Looking<F> {
+    writer: SimulatedWriter,
+    look: F,
+}
+
+impl<F: FnMut(&Call<'_>) -> anyhow::Result<()> + Send> Writer for Looking<F> {
+    fn registration(&self) -> Register {
+        self.writer.registration()
+    }
+
+    fn identify(&mut self, identify: &Identify) -> Result<Identity, VssError> {
+        self.writer.identify(identify)
+    }
+
+    fn prepare_backup(&mut self, call: &Call<'_>) -> Answer {
+        self.writer.prepare_backup(call)
+    }
+
+    fn prepare_snapshot(&mut self, call: &Call<'_>) -> Answer {
+        self.writer.prepare_snapshot(call)
+    }
+
+    fn freeze(&mut self, call: &Call<'_>) -> Answer {
+        self.writer.freeze(call)
+    }
+
+    fn thaw(&mut self, call: &Call<'_>) -> Answer {
+        self.writer.thaw(call)
+    }
+
+    fn post_snapshot(&mut self, call: &Call<'_>) -> Answer {
+        self.writer.post_snapshot(call)
+    }
+
+    fn abort(&mut self, call: &Call<'_>) -> Answer {
+        self.writer.abort(call)
+    }
+
+    fn backup_complete(&mut self, call: &Call<'_>) -> Answer {
+        (self.look)(call)
+            .map_err(|error| VssError::new(VssCode::WriterErrorNonRetryable, format!("cannot look: {error:#}")))?;
+        self.writer.backup_complete(call)
+    }
+
+    fn backup_shutdown(&mut self, call: &Call<'_>) -> Answer {
+        self.writer.backup_shutdown(call)
+    }
 }
 
 struct Joined(mpsc::Sender<()>);
@@ -38,8 +89,21 @@ impl Simulated {
     /// # Errors
     /// The description is wrong, or the service does not take it.
     pub fn join(instance: &Instance, description: Description) -> anyhow::Result<Self> {
-        let mut writer = SimulatedWriter::new(description)?;
+        Self::join_and_look(instance, description, |_| Ok(()))
+    }
+
+    /// The same, and `look` is called in each BackupComplete: nothing changes in the copies any more, and they are still shown.
+    ///
+    /// # Errors
+    /// As [`Self::join`]. What `look` cannot do, the writer fails with.
+    pub fn join_and_look(
+        instance: &Instance,
+        description: Description,
+        look: impl FnMut(&Call<'_>) -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let writer = SimulatedWriter::new(description)?;
         let handle = writer.handle();
+        let mut writer = Looking { writer, look };
         let (stopper, stop) = Stop::new()?;
         let (tell, told) = mpsc::channel();
         let socket = instance.writer_socket();

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use vss_linux::process::Signal;
 use vss_tests::instance::{Instance, Outcome, creation_turn};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
+use vss_tests::trees::differences;
 use vss_tests::volume::Volume;
 use vss_tests::writers::ScriptWriter;
 
@@ -71,18 +71,6 @@ impl Scene {
         ensure!(outcome.is_success() && outcome.stdout.contains("undamaged"), "{outcome:?}");
         Ok(())
     }
-}
-
-/// What rsync would do to make `copy` equal to `tree`.
-fn differences(tree: &Path, copy: &Path) -> anyhow::Result<String> {
-    let output = Command::new("rsync")
-        .args(["-aHAXSn", "--checksum", "--delete", "--itemize-changes"])
-        .arg(format!("{}/", tree.display()))
-        .arg(format!("{}/", copy.display()))
-        .output()
-        .context("rsync")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn fails(outcome: &Outcome, code: &str) -> anyhow::Result<()> {

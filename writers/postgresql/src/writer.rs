@@ -11,7 +11,9 @@ use std::io;
 use std::sync::Arc;
 use vss_api::writer::{ComponentReply, Event, EventReply, Identify, Identity, Register};
 use vss_linux::mountinfo::{self, MountEntry};
-use vss_model::{AppLevel, Component, ComponentName, SessionId, Usage, VssCode, VssError, WriterClassId};
+use vss_model::{
+    AppLevel, BackupSchema, Component, ComponentName, Declaration, SessionId, Usage, VssCode, VssError, WriterClassId,
+};
 use vss_writer::{Answer, Call, Writer, done};
 
 /// The user that owns PostgreSQL's clusters on most systems.
@@ -178,7 +180,10 @@ impl Writer for PostgresqlWriter {
                 components.push(component(&cluster, place)?);
             }
         }
-        Ok(Identity { components, ..Identity::default() })
+        // Nothing of a cluster depends on who backed it up when, so a copy is one. What has changed since an earlier backup only
+        // a reader of the files can tell safely: servers write behind the writer's back, and whole clusters are replaced.
+        let declaration = Declaration { backup_schema: BackupSchema::COPY, ..Declaration::default() };
+        Ok(Identity { declaration, components, ..Identity::default() })
     }
 
     fn prepare_snapshot(&mut self, call: &Call<'_>) -> Answer {

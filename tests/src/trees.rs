@@ -1,0 +1,33 @@
+//! Trees of files as rsync compares and copies them: contents, links, owners, times, ACLs, attributes, holes.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+fn rsync(words: &[&str], from: &Path, to: &Path) -> anyhow::Result<String> {
+    let output = Command::new("rsync")
+        .args(words)
+        .arg(format!("{}/", from.display()))
+        .arg(format!("{}/", to.display()))
+        .output()
+        .context("rsync")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What rsync would do to make `copy` equal to `tree`: nothing when they are.
+///
+/// # Errors
+/// What rsync says.
+pub fn differences(tree: &Path, copy: &Path) -> anyhow::Result<String> {
+    rsync(&["-aHAXSn", "--checksum", "--delete", "--itemize-changes"], tree, copy)
+}
+
+/// Makes `copy` what `tree` is.
+///
+/// # Errors
+/// What rsync says.
+pub fn copy(tree: &Path, copy: &Path) -> anyhow::Result<()> {
+    rsync(&["-aHAXS", "--delete"], tree, copy).map(drop)
+}
