@@ -40,10 +40,8 @@ impl BaseBackup {
 
     /// The next entry before `path`, which is asked for next.
     pub(crate) fn before(&mut self, path: &Path) -> Result<Option<Entry>, VssError> {
-        let next = self.manifest.peek().and_then(|next| match next {
-            Some(next) if compare(&next.path, path) == Ordering::Less => Ok(true),
-            _ => Ok(false),
-        });
+        let next =
+            self.manifest.peek().map(|next| next.is_some_and(|next| compare(&next.path, path) == Ordering::Less));
         let entry = next.and_then(|is_before| if is_before { self.manifest.next() } else { Ok(None) });
         entry.map_err(|error| reading(&self.path, &error))
     }

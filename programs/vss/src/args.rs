@@ -1,15 +1,27 @@
 //! The command line as it was typed. What it comes to on this machine is decided in [`crate::commands`].
 
 mod blocks;
+mod directory;
+mod document;
+mod storage;
+mod writer;
 
 pub(crate) use blocks::{DiffArguments, ExportArguments, ImportArguments, RevertArguments};
+pub(crate) use directory::{DirectoryBackupArguments, RestoreArguments, VerifyArguments};
+pub(crate) use document::{
+    DocumentArguments, DocumentCheckArguments, DocumentCommand, DocumentListArguments, DocumentShowArguments,
+};
+pub(crate) use storage::{RemoveStorageArguments, StorageArguments, StorageCommand};
+#[cfg(test)]
+pub(crate) use writer::SIMULATE_HELP;
+pub(crate) use writer::{SimulateArguments, WriterArguments, WriterCommand};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use vss_model::creation::{LEAST_RATE, LONGEST_HOLD_MS};
 use vss_model::{BackupType, Consistency, SetId, ShadowId};
-use vss_requester::{ComponentChoice, Instance};
+use vss_requester::Instance;
 
 /// Shadow copies of volumes, consistent while applications keep writing.
 #[derive(Debug, Parser)]
@@ -82,56 +94,6 @@ pub(crate) struct InstanceArguments {
     #[arg(long, global = true, value_name = "DIR", default_value = Instance::RUNTIME_DIR, hide_short_help = true)]
     pub(crate) runtime_dir: PathBuf,
 }
-
-#[derive(Debug, Args)]
-pub(crate) struct WriterArguments {
-    #[command(subcommand)]
-    pub(crate) command: WriterCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum WriterCommand {
-    /// Run a writer that does what a file says, until a signal ends it
-    #[command(after_help = SIMULATE_HELP)]
-    Simulate(SimulateArguments),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SimulateArguments {
-    /// The description (TOML)
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-}
-
-pub(crate) const SIMULATE_HELP: &str = "\
-Prints one line of JSON for each event that the writer was told; nothing while it is frozen.
-
-Example of a description:
-  name = \"shop\"
-  stamps = true                      # each backup is stamped: 1, 2, ...
-  spit = true                        # files go to their alternate_path in PrepareSnapshot
-  deeds = [\"delete_files\"]         # after the cut; also delete_partial_files, delete_differenced_files
-  backup_schema = 0x62               # incremental, stamps, differenced files
-  [[components]]
-  name = \"orders\"
-  [[components.files]]
-  path = \"/srv/shop/orders\"
-  recursive = true
-  [[exclude_files_from_snapshot]]
-  path = \"/srv/shop/orders\"
-  pattern = \"*.tmp\"
-  [[fail]]                           # an event, how often, and with what
-  event = \"freeze\"
-  times = 1
-  code = \"VSS_E_WRITERERROR_RETRYABLE\"
-  [[sleep]]
-  event = \"prepare_snapshot\"
-  ms = 2000
-  [[say]]                            # of a component, in the answer to an event
-  event = \"post_snapshot\"
-  backup_types = [\"incremental\"]
-  component = { name = \"orders\" }
-  differenced_files = [{ path = \"/srv/shop/orders\", pattern = \"*\", recursive = true }]";
 
 /// How a set is made: the same for `run`, `create` and `backup`.
 #[derive(Debug, Args)]
@@ -381,50 +343,6 @@ pub(crate) struct DeleteArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = STORAGE_HELP)]
-pub(crate) struct StorageArguments {
-    #[command(subcommand)]
-    pub(crate) command: StorageCommand,
-}
-
-const STORAGE_HELP: &str = "\
-A provider that copies blocks keeps its image of a volume, so that the next copy
-reads only what changed. It goes by itself when it was not used for 7 days, and
-when it crowds its file system.
-
-`list --json` prints {\"storage\": [provider, volume_id, volume, place, used_bytes,
-volume_bytes, shadows, last_used, full_compare]}; full_compare says why the next
-copy will compare everything, and is null when it will not.
-
-Examples:
-  vss storage list
-  vss storage remove /srv
-  vss storage remove --all";
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StorageCommand {
-    /// List what is kept, for which volume and where
-    List {
-        /// Print one JSON document
-        #[arg(long)]
-        json: bool,
-    },
-    /// Remove what is kept for volumes; their next copies are first ones again
-    Remove(RemoveStorageArguments),
-}
-
-#[derive(Debug, Args)]
-#[group(id = "kept", required = true, multiple = false)]
-pub(crate) struct RemoveStorageArguments {
-    /// A path on the volume, where it was mounted, or its lasting name (TYPE:UUID)
-    #[arg(value_name = "VOLUME", group = "kept")]
-    pub(crate) volume: Vec<OsString>,
-    /// Of all volumes
-    #[arg(long, group = "kept")]
-    pub(crate) all: bool,
-}
-
-#[derive(Debug, Args)]
 #[command(after_help = EVENTS_HELP)]
 pub(crate) struct EventsArguments {
     /// Tell what happens from now on, until the service ends
@@ -470,230 +388,6 @@ Examples:
   vss events --follow --json
 
 Exit status: 0 the service has ended in order, 1 the connection was lost.";
-
-#[derive(Debug, Args)]
-#[command(after_help = DOCUMENT_HELP)]
-pub(crate) struct DocumentArguments {
-    #[command(subcommand)]
-    pub(crate) command: DocumentCommand,
-}
-
-const DOCUMENT_HELP: &str = "\
-Reads Writer Metadata Documents, Backup Components Documents and the Manifest.xml
-of a cabinet, made here or by Windows, in UTF-8 and UTF-16, and those that are kept
-with every shadow copy set. The service is asked for the latter alone.
-
-Examples:
-  vss document check BCDocument.xml
-  vss document show WM0.xml --files
-  vss document list b5946137-7b9f-4925-af80-51abd60b20d5";
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DocumentCommand {
-    /// Tell whether a document is valid, or where it is not
-    #[command(after_help = DOCUMENT_CHECK_HELP)]
-    Check(DocumentCheckArguments),
-    /// Show what a document says
-    #[command(after_help = DOCUMENT_SHOW_HELP)]
-    Show(DocumentShowArguments),
-    /// List the documents that are kept with a set
-    #[command(after_help = DOCUMENT_LIST_HELP)]
-    List(DocumentListArguments),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DocumentListArguments {
-    /// A shadow copy set, or a shadow copy of it
-    #[arg(value_name = "ID", value_parser = id)]
-    pub(crate) set: Id,
-    /// Print one JSON document
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-const DOCUMENT_LIST_HELP: &str = "\
-Of each set there is a Backup Components Document, and a Writer Metadata Document
-of each writer of its session; a set of an earlier release has none. They are
-deleted with the set.
-
---json prints an object with set_id and documents: [kind, writer, class_id,
-instance_id, bytes, failure], where failure says why one is not kept.
-
-Example:
-  vss document list b5946137-7b9f-4925-af80-51abd60b20d5 --json";
-
-#[derive(Debug, Args)]
-pub(crate) struct DocumentCheckArguments {
-    /// The document
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Print one JSON document
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-const DOCUMENT_CHECK_HELP: &str = "\
-Words, attributes and elements that are not known here are told and are no fault:
-they are kept when the document is changed.
-
---json prints an object with these keys:
-  file      the name
-  valid     true or false
-  kind      writer_metadata, backup_components, manifest; null when not valid
-  encoding  UTF-8, UTF-16LE or UTF-16BE; null when not valid
-  error     null, or [code, line, column, message]
-  remarks   [line, column, message] of what is not known, at most 100
-  remarks_left_out   how many more there are
-
-Example:
-  vss document check WM3.xml --json
-
-Exit status: 0 valid, 1 not valid or not there, 2 wrong usage.";
-
-#[derive(Debug, Args)]
-pub(crate) struct DocumentShowArguments {
-    /// The document
-    #[arg(value_name = "FILE", required_unless_present = "set", conflicts_with = "set")]
-    pub(crate) file: Option<PathBuf>,
-    /// The Backup Components Document that is kept with this set, or with the set of this copy
-    #[arg(long, value_name = "ID", value_parser = id)]
-    pub(crate) set: Option<Id>,
-    /// Of the set, the Writer Metadata Document of this writer, by its name or instance id
-    #[arg(long, value_name = "WRITER", requires = "set")]
-    pub(crate) writer: Option<String>,
-    /// Print the document as it is
-    #[arg(long, conflicts_with_all = ["files", "json"])]
-    pub(crate) xml: bool,
-    /// Show every file set, however many there are
-    #[arg(long)]
-    pub(crate) files: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-const DOCUMENT_SHOW_HELP: &str = "\
---json prints an object with kind and, by kind,
-  metadata  what GetWriterMetadata of org.linuxvss.Requester says of a writer
-  session   state, restore_type, set_id, writers: [class_id, instance_id, name,
-            backup_schema, components]
-  manifest  set_id, machine, shadows, backup_components, aliases, writers
-Keys whose value is the default are left out of metadata and session.
-
-Examples:
-  vss document show BCDocument.xml
-  vss document show WM3.xml --json
-  vss document show --set b5946137-7b9f-4925-af80-51abd60b20d5 --writer postgresql
-  vss document show --set b5946137-7b9f-4925-af80-51abd60b20d5 --xml > bc.xml";
-
-#[derive(Debug, Args)]
-#[command(after_help = BACKUP_HELP)]
-#[group(id = "what", required = true, multiple = true)]
-pub(crate) struct DirectoryBackupArguments {
-    /// A new or empty directory, or the one of an interrupted run
-    #[arg(long, value_name = "DIR", required = true)]
-    pub(crate) to: PathBuf,
-    /// A directory to back up with all below it on its volume
-    #[arg(long, value_name = "PATH", group = "what", conflicts_with = "component")]
-    pub(crate) volume: Vec<PathBuf>,
-    /// A component of a writer to back up, or a writer with all that it has
-    #[arg(long, value_name = "WRITER[/COMPONENT]", group = "what", conflicts_with = "no_writers")]
-    pub(crate) component: Vec<ComponentChoice>,
-    /// The backup that an incremental, differential or log backup builds on
-    #[arg(long, value_name = "DIR")]
-    pub(crate) base: Option<PathBuf>,
-    /// Print one JSON document
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) backup: BackupArguments,
-}
-
-const BACKUP_HELP: &str = "\
-DIR gets the files at their original paths below `data`, a manifest with a
-checksum for each, and the documents of the backup. Until all of it is on the disk
-DIR is no backup: `vss verify` and `vss restore` refuse it. An interrupted run is
-gone on with by the same command; what is there and unchanged is kept. A whole
-backup is never written to again: the next one gets a directory of its own.
-
-With --volume an incremental backup has what changed since --base, and a
-differential one what changed since a full --base; both find everything else there
-when they are restored. With --component the writers say what such a backup needs.
-
-Files that cannot be read are named; the rest is kept, and their components are
-reported to their writers as failed.
-
---json prints an object with these keys: directory, id, set_id, consistency,
-totals (files, directories, bytes, kept, unchanged), components (writer,
-logical_path, name, succeeded), failures (path, message, components),
-more_failures.
-
-Examples:
-  vss backup --volume /srv --to /backup/monday
-  vss backup --volume /srv --to /backup/tuesday --backup-type incremental \\
-      --base /backup/monday
-  vss backup --component postgresql --to /backup/databases
-
-Exit status: 0 everything is in the backup, 1 not; 2 wrong usage.";
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Reads everything again and names what is damaged, missing or does not belong
-there. What an earlier backup holds is checked there.
-
---json prints an object with these keys: directory, id, files, bytes, elsewhere,
-problems (path, wrong: damaged, missing or extra, message), more_problems.
-
-Example:
-  vss verify /backup/monday
-
-Exit status: 0 nothing is wrong, 1 something is; 2 wrong usage.")]
-pub(crate) struct VerifyArguments {
-    /// The directory of a backup
-    #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
-    /// Print one JSON document
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = RESTORE_HELP)]
-pub(crate) struct RestoreArguments {
-    /// The directory of a backup; what it builds on is found by itself, or named too
-    #[arg(long, value_name = "DIR", required = true)]
-    pub(crate) from: Vec<PathBuf>,
-    /// Put files back, and talk to no writer
-    #[arg(long, required = true)]
-    pub(crate) files_only: bool,
-    /// The directory below which every file gets its original path
-    #[arg(long, value_name = "OTHER")]
-    pub(crate) to: PathBuf,
-    /// Replace files that are there already
-    #[arg(long)]
-    pub(crate) overwrite: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-const RESTORE_HELP: &str = "\
-/srv/shop/data of the backup becomes OTHER/srv/shop/data. A file appears there
-whole, with its checksum compared, or not at all. A file that is there already and
-right is left alone; any other one is an error, unless --overwrite replaces it. An
-interrupted run is gone on with by the same command.
-
-Of a backup that builds on others, all are needed: those before it are looked for
-where they were when it was made, and beside it; --from names them otherwise.
-
---json prints an object with these keys: directories, to, totals (files,
-directories, bytes, kept), failures (path, message), more_failures.
-
-Examples:
-  vss restore --from /backup/monday --files-only --to /mnt/restored
-  vss restore --from /old/monday --from /backup/tuesday --files-only --to /mnt/x
-
-Exit status: 0 everything was put back, 1 not; 2 wrong usage.";
 
 /// What `vss list` lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
