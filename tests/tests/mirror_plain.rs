@@ -98,7 +98,7 @@ fn without_bpf_it_is_refused_and_can_be_compared() -> anyhow::Result<()> {
         scene.instance.start_by(&["python3", "-c", WITHOUT_BPF])?;
         let refused = scene.instance.vss(scene.create())?;
         println!("{}", refused.stderr);
-        let words = ["cannot be traced", "bpf", "Operation not permitted", "--full-compare"];
+        let words = ["cannot be traced", "bpf(2)", "seccomp", "Operation not permitted", "--full-compare"];
         let is_clear = words.iter().all(|word| refused.stderr.contains(word));
         ensure!(refused.code == Some(1) && is_clear, "{refused:?}");
         ensure!(scene.stored().is_none(), "{:?}", scene.stored());

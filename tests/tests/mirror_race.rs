@@ -28,7 +28,7 @@ fn skips(test: &str) -> bool {
     missing.is_some() || tracing::skips(test, &[Kind::Ext4, Kind::Xfs]) || tracing::lacks(test, "fio")
 }
 
-/// How many blocks of each image are wrong.
+/// How many blocks of each image are wrong, up to the first of which some are.
 fn wrong_blocks(trials: u32, fault: Option<&str>) -> anyhow::Result<Vec<usize>> {
     let disk = StallingDisk::new(MIB)?;
     let volume = LoopFs::new_on(&disk.image(), Kind::Ext4)?;
@@ -52,6 +52,9 @@ fn wrong_blocks(trials: u32, fault: Option<&str>) -> anyhow::Result<Vec<usize>> 
         disk.set_slow(false)?;
         println!("{} of {} blocks are wrong, held for {} ms", judged.wrong.len(), judged.used, judged.hold_ms);
         wrong.push(judged.wrong.len());
+        if !judged.wrong.is_empty() {
+            break;
+        }
     }
     scene.end()?;
     Ok(wrong)
@@ -72,7 +75,8 @@ fn without_marks_at_the_completion_late_writes_are_lost() -> anyhow::Result<()> 
     if skips("without_marks_at_the_completion_late_writes_are_lost") {
         return Ok(());
     }
-    let wrong = wrong_blocks(4, Some("without-completions"))?;
+    // Nearly every second one.
+    let wrong = wrong_blocks(12, Some("without-completions"))?;
     ensure!(wrong.iter().any(|wrong| *wrong > 0), "the race is not met, so that the other test shows nothing");
     Ok(())
 }

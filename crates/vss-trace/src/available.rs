@@ -47,6 +47,12 @@ fn missing() -> Option<String> {
     if !kernel::has_capability(&[CAP_SYS_ADMIN]) {
         return Some("tracing writes needs CAP_SYS_ADMIN, which this process does not have".to_owned());
     }
+    if let Err(error) = kernel::may_call_bpf() {
+        return Some(format!(
+            "tracing writes needs bpf(2), which is kept from this process by its container, a seccomp filter \
+             (SystemCallFilter= of its unit) or the kernel's configuration ({error})"
+        ));
+    }
     pins::missing_bpffs()
 }
 

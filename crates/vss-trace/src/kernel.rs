@@ -45,6 +45,18 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether bpf(2) can be called at all.
+///
+/// # Errors
+/// `EPERM` from a filter (seccomp(2)); `ENOSYS` from a kernel without it.
+pub(crate) fn may_call_bpf() -> io::Result<()> {
+    // What is pinned nowhere is not found by whom the kernel lets ask.
+    match open_pin(Path::new("/proc/self/no-such-pin")) {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
 /// What the kernel says of a program, map or link; `T` is the struct of its kind. No allocation.
 ///
 /// # Safety
