@@ -4,6 +4,7 @@
 use anyhow::ensure;
 use vss_tests::loopfs::Kind;
 use vss_tests::mirror::{Loads, Scene, Storage, Volume};
+use vss_tests::postgresql::load_turn;
 use vss_tests::scale::rounds;
 use vss_tests::tracing;
 
@@ -19,6 +20,8 @@ fn skips(test: &str, kinds: &[Kind]) -> bool {
 
 /// Makes mirrors of the volume under all the loads.
 fn under_load(volume: Volume, storage: Storage) -> anyhow::Result<()> {
+    // Two processors are not enough for all the loads of all the tests.
+    let _turn = load_turn();
     let mut scene = Scene::new(volume, storage)?;
     let mut loads = Loads::start(scene.volume().path(), LOAD_MIB, true)?;
     // The five tests together: 10 every day, 200 in a soak.

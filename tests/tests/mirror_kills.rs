@@ -10,6 +10,7 @@ use vss_tests::instance::{creation_turn, wait_until};
 use vss_tests::load::Load;
 use vss_tests::loopfs::Kind;
 use vss_tests::mirror::{Loads, Scene, Storage, Volume};
+use vss_tests::postgresql::load_turn;
 use vss_tests::scale::rounds;
 use vss_tests::tracing;
 
@@ -195,6 +196,7 @@ fn skips(test: &str) -> bool {
 }
 
 fn matrix(name: &str, storage: Storage) -> anyhow::Result<()> {
+    let _turn = load_turn();
     let mut killed = Killed::new(storage)?;
     let only = std::env::var("VSS_CASE").ok();
     let mut failures = Vec::new();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::mirror::{Loads, Scene, Storage, Volume};
+use vss_tests::postgresql::load_turn;
 use vss_tests::scale::rounds;
 use vss_tests::stalling::StallingDisk;
 use vss_tests::tracing::{self, run, set_direct};
@@ -30,6 +31,7 @@ fn skips(test: &str) -> bool {
 
 /// How many blocks of each image are wrong, up to the first of which some are.
 fn wrong_blocks(trials: u32, fault: Option<&str>) -> anyhow::Result<Vec<usize>> {
+    let _turn = load_turn();
     let disk = StallingDisk::new(MIB)?;
     let volume = LoopFs::new_on(&disk.image(), Kind::Ext4)?;
     set_direct(volume.device())?;
