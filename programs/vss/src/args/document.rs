@@ -12,9 +12,9 @@ pub(crate) struct DocumentArguments {
 }
 
 const DOCUMENT_HELP: &str = "\
-Reads Writer Metadata Documents, Backup Components Documents and the Manifest.xml
-of a cabinet, made here or by Windows, in UTF-8 and UTF-16, and those that are kept
-with every shadow copy set. The service is asked for the latter alone.
+Reads Writer Metadata Documents, Backup Components Documents and the
+Manifest.xml of a cabinet, made here or by Windows, in UTF-8 and UTF-16; and those
+that are kept with every shadow copy set, for which alone the service is asked.
 
 Examples:
   vss document check BCDocument.xml
@@ -92,7 +92,7 @@ pub(crate) struct DocumentShowArguments {
     #[arg(long, value_name = "ID", value_parser = id)]
     pub(crate) set: Option<Id>,
     /// Of the set, the Writer Metadata Document of this writer, by its name or instance id
-    #[arg(long, value_name = "WRITER", requires = "set")]
+    #[arg(long, value_name = "WRITER", requires = "set", conflicts_with = "file")]
     pub(crate) writer: Option<String>,
     /// Print the document as it is
     #[arg(long, conflicts_with_all = ["files", "json"])]

@@ -4,6 +4,9 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  vss writer simulate shop.toml")]
 pub(crate) struct WriterArguments {
     #[command(subcommand)]
     pub(crate) command: WriterCommand,
