@@ -2,13 +2,15 @@
 
 use crate::entry::{Parts, Range, Time};
 use crate::pattern::Pattern;
+use crate::ranges_file;
 use crate::selection::{Carried, Exclusion, FileSet, PartialFile, Selection, Take};
+use crate::tree::Tree;
 use std::path::PathBuf;
 use vss_model::partial_file::Ranges;
 use vss_model::selection::{included, taken_files};
 use vss_model::{
-    BackupType, ComponentName, DifferencedFiles, FileSet as ModelFileSet, FileTime, SessionComponent, VssCode,
-    VssError, WriterMetadata,
+    BackupType, ComponentName, DifferencedFiles, FileSet as ModelFileSet, FileTime, SessionComponent, VssError,
+    WriterMetadata,
 };
 
 /// A writer and its components that were chosen explicitly, with what it said of them in this session.
@@ -24,8 +26,14 @@ pub struct ChosenWriter {
 /// in by another one belongs to that one: the explicit components of all writers are numbered in their order.
 ///
 /// # Errors
-/// `VSS_E_NOT_SUPPORTED` for parts of a file that are named in a ranges file: the writer's own file is not read.
-pub fn select(writers: &[ChosenWriter], backup_type: BackupType, selection: &mut Selection) -> Result<(), VssError> {
+/// `E_INVALIDARG` for a ranges file that cannot be read or is none. It is looked for in `trees` too, by the places of
+/// `selection`.
+pub fn select(
+    writers: &[ChosenWriter],
+    backup_type: BackupType,
+    selection: &mut Selection,
+    trees: &[Tree],
+) -> Result<(), VssError> {
     let mut number = 0;
     for writer in writers {
         let declaration = &writer.metadata.declaration;
@@ -74,7 +82,7 @@ pub fn select(writers: &[ChosenWriter], backup_type: BackupType, selection: &mut
         }
         if builds_on_another(of_writer) {
             for (at, component) in writer.components.iter().enumerate() {
-                add_new(writer, component, number + at, selection)?;
+                add_new(writer, component, number + at, selection, trees)?;
             }
         }
         number += writer.components.len();
@@ -98,6 +106,7 @@ fn add_new(
     component: &SessionComponent,
     number: usize,
     selection: &mut Selection,
+    trees: &[Tree],
 ) -> Result<(), VssError> {
     for changed in &component.differenced_files {
         let is_known =
@@ -112,10 +121,12 @@ fn add_new(
         if component.differenced_files.iter().any(|changed| changed.files.covers(&path)) {
             continue;
         }
-        let Ranges::List(ranges) = &partial.ranges else {
-            let message = format!("Writer {} names the parts of {} in a file", writer.metadata.name, path.display());
-            return Err(VssError::new(VssCode::NotSupported, message)
-                .with_hint("Let the writer name the ranges themselves, or make a full backup"));
+        let ranges = match &partial.ranges {
+            Ranges::List(ranges) => ranges.clone(),
+            Ranges::File(file) => ranges_file::read(file, selection, trees).map_err(|error| {
+                let message = format!("Writer {}, parts of {}: {error}", writer.metadata.name, path.display());
+                VssError::new(error.code, message).with_hint("Make a full backup, which needs no parts")
+            })?,
         };
         let ranges = ranges.iter().map(|one| Range { offset: one.offset, length: one.length }).collect();
         let parts = Parts { ranges, metadata: partial.metadata.clone() };
@@ -149,6 +160,7 @@ fn changed_after(time: FileTime) -> Take {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vss_model::VssCode;
 
     fn writer() -> ChosenWriter {
         let text = r#"{"class_id": "00000000-0000-0000-0000-000000000001", "name": "test",
@@ -173,7 +185,7 @@ mod tests {
     #[test]
     fn what_a_chosen_component_brings_in_belongs_to_it_and_the_mask_decides() {
         let mut selection = Selection::default();
-        select(&[writer(), writer()], BackupType::Full, &mut selection).unwrap();
+        select(&[writer(), writer()], BackupType::Full, &mut selection, &[]).unwrap();
         let first = [
             ("/srv/db", Take::Whole, Some(0)),
             ("/srv/spit", Take::Whole, Some(0)),
@@ -184,7 +196,7 @@ mod tests {
         assert_eq!(selection.sets[1].alternate.as_deref(), Some(std::path::Path::new("/srv/spat")));
         assert_eq!(selection.exclusions[0].path, std::path::Path::new("/srv/tmp"));
         let mut selection = Selection::default();
-        select(&[writer()], BackupType::Incremental, &mut selection).unwrap();
+        select(&[writer()], BackupType::Incremental, &mut selection, &[]).unwrap();
         assert_eq!(paths(&selection)[0].0, "/srv/spit", "the mask of *.db is of full backups");
     }
 
@@ -205,14 +217,15 @@ mod tests {
         )
         .unwrap();
         let mut selection = Selection::default();
-        select(&[writer.clone()], BackupType::Incremental, &mut selection).unwrap();
+        select(&[writer.clone()], BackupType::Incremental, &mut selection, &[]).unwrap();
         let taken = paths(&selection);
         assert_eq!(taken[1], ("/srv/inner", Take::ModifiedAfter(Time(1000, 500)), Some(0)));
         assert_eq!(taken[2], ("/srv/new", Take::Changed, Some(0)));
         assert_eq!(selection.partial_files.len(), 1, "the changed file wins");
         assert_eq!(selection.partial_files[0].path, std::path::Path::new("/srv/db/a.db"));
         writer.components[0].partial_files[0].ranges = Ranges::File("/srv/ranges".into());
-        let refused = select(&[writer], BackupType::Incremental, &mut Selection::default()).unwrap_err();
-        assert_eq!(refused.code, VssCode::NotSupported);
+        let refused = select(&[writer], BackupType::Incremental, &mut Selection::default(), &[]).unwrap_err();
+        assert_eq!(refused.code, VssCode::InvalidArgument);
+        assert!(refused.message.contains("/srv/db/a.db: The ranges file /srv/ranges"), "{}", refused.message);
     }
 }

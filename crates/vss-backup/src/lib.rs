@@ -19,6 +19,7 @@ mod manifest;
 pub mod order;
 pub mod pattern;
 pub mod progress;
+mod ranges_file;
 pub mod restore;
 pub mod selection;
 mod target;

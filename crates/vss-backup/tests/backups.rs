@@ -364,7 +364,9 @@ fn parts_and_changed_files_of_components_are_put_over_the_full_backup() {
     let more = BaseBackup::open(&directory, &completion).unwrap();
     drop(directory);
     assert_eq!(check(&at("more")).problems, []);
+    let modified = fs::metadata(at("tree")).unwrap().modified().unwrap();
     fs::rename(at("elsewhere"), at("tree/only full")).unwrap();
+    File::open(at("tree")).unwrap().set_modified(modified).unwrap();
     assert_eq!(fs::read_to_string(at("more/data/tree/db")).unwrap(), "endABCD");
     for _ in 0..2 {
         let restored = put_back(&[at("full"), at("more")], &at("other"));

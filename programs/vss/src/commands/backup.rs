@@ -242,7 +242,6 @@ impl Job {
                 components: writer.explicit.iter().map(|name| of(writer, name)).collect(),
             })
             .collect();
-        components::select(&writers, self.wanted.backup_type, &mut selection)?;
         let mounts = volumes::mounts()?;
         let mut trees = Vec::new();
         let members: Vec<_> = backup.members().iter().map(|member| (member.shadow_id, member.volume.clone())).collect();
@@ -252,6 +251,7 @@ impl Job {
             trees.push(opened.map_err(|error| system_error(format!("Cannot read {}", shown.display()), &error))?);
             selection.places.extend(self.places(tree, &volume, &mounts));
         }
+        components::select(&writers, self.wanted.backup_type, &mut selection, &trees)?;
         Ok((selection, trees))
     }
 
