@@ -30,8 +30,7 @@ impl Making {
             let in_time = self.rate.map_or(u64::MAX, |rate| {
                 u64::try_from(u128::from(rate) * longest.as_millis() / 1000).unwrap_or(u64::MAX)
             });
-            // Four times what is foreseen. Where a completion was not traced, all that was written since the last moment of
-            // rest is read again, in larger pieces: what the hold has time for shall fit.
+            // Four times what is foreseen: where a completion was not traced, what is unsettled is read again.
             let in_use = (self.free.chunks() - self.free.count()) * self.chunk;
             let capacity = (4 * promised).max(in_time).min(in_use).clamp(LEAST_PART, MOST_PART);
             let pieces = usize::try_from(capacity / self.chunk).unwrap_or(MOST_PIECES).clamp(1024, MOST_PIECES);
@@ -58,24 +57,20 @@ impl Making {
         if size != self.source.size {
             return Err(self.failed_in_hold("its device changed its size".to_owned(), "Make the set again"));
         }
-        self.fresh.clear_all();
-        if let Some(tracer) = &self.tracer {
-            let counters = tracer.counters();
-            tracer.take(&mut self.fresh);
-            self.taken.union(&self.fresh);
-            self.owed.union(&self.fresh);
+        if let Some(counters) = self.tracer.as_ref().map(Tracer::counters) {
+            self.take();
+            let tracer = self.tracer.as_ref().ok_or_else(not_ready)?;
             if let Some(distrust) = distrust(tracer, &counters, &self.since) {
                 let Distrust::Unbalanced(_) = distrust else {
                     return Err(
                         self.failed_in_hold(distrust.to_string(), "Make the set again: everything is compared then")
                     );
                 };
-                // Whatever was queued since all was known is read once more: nothing is under way now.
-                tracer.queued_since_balance(&mut self.fresh);
-                self.taken.union(&self.fresh);
-                self.owed.union(&self.fresh);
                 // If that is too much now, it is marked again, and the next set begins with it.
-                tracer.set_balanced(&counters);
+                self.owe_unsettled();
+                if let Some(tracer) = &self.tracer {
+                    tracer.set_balanced(&counters);
+                }
             }
             self.todo.clone_from(&self.owed);
             self.todo.subtract(&self.free);

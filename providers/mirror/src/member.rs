@@ -108,8 +108,12 @@ pub(crate) struct Making {
     pub(crate) excluded: Bitmap,
     /// What the next reading is.
     pub(crate) todo: Bitmap,
-    /// Of the hold.
+    /// What was taken last.
     pub(crate) fresh: Bitmap,
+    /// What was taken since the last moment of rest, and may have been read before a write to it ended that is not traced.
+    pub(crate) unsettled: Bitmap,
+    /// What was queued since then.
+    pub(crate) recent: Bitmap,
     pub(crate) map: FreeSpace,
     pub(crate) pace: Pace,
     /// Bytes a second of single blocks.
@@ -171,6 +175,8 @@ impl Making {
             excluded: empty(),
             todo: empty(),
             fresh: empty(),
+            unsettled: empty(),
+            recent: empty(),
             map: FreeSpace::default(),
             pace: Pace::new(member.options.max_rate),
             rate: mirror.state.later_rate,
@@ -194,9 +200,18 @@ impl Making {
     }
 
     /// Looks for a moment at which no write is under way, so that the tracer's counts can be checked: where a completion was
-    /// not traced, what was queued since the moment before is marked again. Without such a moment that is done in the hold.
+    /// not traced, what was taken since the moment before is read again. What is taken and not yet read at such a moment is
+    /// safe: its writes have ended. Without such a moment all of it is unsettled, and that is done in the hold.
     fn settle(&mut self) {
-        let Some(tracer) = &self.tracer else { return };
+        if self.find_rest() {
+            self.unsettled.clear_all();
+        } else {
+            self.unsettled.union(&self.fresh);
+        }
+    }
+
+    fn find_rest(&mut self) -> bool {
+        let Some(tracer) = &self.tracer else { return false };
         let is_at_rest = || {
             let writes = || block_device::under_way(self.source.device_number).map(|under_way| under_way.writes);
             let counters = tracer.counters();
@@ -210,36 +225,54 @@ impl Making {
         let counters = loop {
             match is_at_rest() {
                 Some(counters) => break counters,
-                None if Clock::now() >= deadline => return,
+                None if Clock::now() >= deadline => return false,
                 None => thread::sleep(SETTLED),
             }
         };
         let base = tracer.balanced_at();
         // A reason for distrust stays one.
         if counters.distrust(base.as_ref().unwrap_or(&self.since)).is_some() {
-            return;
+            return false;
         }
         if base.is_some_and(|base| counters.balance(&base) != 0) {
-            self.fresh.clear_all();
-            tracer.queued_since_balance(&mut self.fresh);
-            tracer.mark(&self.fresh);
+            self.owe_unsettled();
         }
+        let Some(tracer) = &self.tracer else { return false };
         tracer.set_balanced(&counters);
         // What was queued meanwhile must not be dropped with the rest.
         if tracer.counters().queued == counters.queued {
             tracer.forget_older();
         }
+        true
+    }
+
+    /// What is unsettled is to be read once more.
+    pub(crate) fn owe_unsettled(&mut self) {
+        let Some(tracer) = &self.tracer else { return };
+        self.recent.clear_all();
+        tracer.queued_since_balance(&mut self.recent);
+        self.recent.intersect(&self.unsettled);
+        self.owed.union(&self.recent);
+    }
+
+    /// Takes what was written.
+    pub(crate) fn take(&mut self) {
+        let Some(tracer) = &self.tracer else { return };
+        self.fresh.clear_all();
+        tracer.take(&mut self.fresh);
+        self.taken.union(&self.fresh);
+        self.owed.union(&self.fresh);
     }
 
     /// Flushes, takes what was written, and asks what is free. From then on `todo` is what a round would read.
     pub(crate) fn gather(&mut self) -> Result<(), VssError> {
         self.source.flush()?;
-        self.settle();
-        if let Some(tracer) = &self.tracer {
-            self.fresh.clear_all();
-            tracer.take(&mut self.fresh);
-            self.taken.union(&self.fresh);
-            self.owed.union(&self.fresh);
+        if self.tracer.is_some() {
+            self.take();
+            self.settle();
+            // Few blocks, so that few are unsettled while they are read.
+            self.take();
+            self.unsettled.union(&self.fresh);
         } else {
             // Any of it may have been written.
             self.owed.set(0..self.owed.chunks());
