@@ -4,7 +4,8 @@
 //! With it, the variable `VSS_FAULT` names one fault as `ROW:DEED`, for example `commit:kill-guard`; `commit:kill-4711`
 //! kills a process that is none of ours, such as the server whose files are copied. `hold:kill-guard+350` kills 350 us after
 //! the row has begun, wherever the set is then, and says on standard error which row that was. `hold:skip` leaves the hold
-//! out, so that a test sees what it is for.
+//! out, so that a test sees what it is for. `documents` and `recorded` are no rows: within `record`, before and after the
+//! catalogue has the set.
 //!
 //! `VSS_OFF` names one thing that the service then does not do ([`is_off`]): `cargo xtask conformance` shows that the test of
 //! its row fails without it.

@@ -156,7 +156,11 @@ pub async fn create_set(
 /// Keeps with the set what the session has said of its components by now. What fails is logged: the writers' part in the
 /// backup does not hang on it, and the document as it was stays.
 async fn renew_document(environment: &Arc<Environment>, set_id: SetId, writers: &SessionWriters) {
-    let Some(entry) = environment.catalogue.set(set_id).filter(|entry| !entry.documents.is_empty()) else { return };
+    // Without writers there is nothing new; of an operation that broke off they are lost, and what is kept says more.
+    let is_said = writers.iter().next().is_some();
+    let Some(entry) = environment.catalogue.set(set_id).filter(|entry| is_said && !entry.documents.is_empty()) else {
+        return;
+    };
     let said = documents::backup_components(set_id, entry.set.backup_state, writers);
     let environment = Arc::clone(environment);
     let work = move || environment.catalogue.documents().renew(set_id, &said);

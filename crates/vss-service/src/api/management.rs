@@ -39,8 +39,8 @@ impl Coordinator {
                 });
                 replier.result(set.await);
             }),
-            Call::ListDocuments(question) => self.list_documents(peer, question, replier),
-            Call::GetDocument(question) => self.get_document(peer, question, replier),
+            Call::ListDocuments(question) => self.list_documents(&peer, question, replier),
+            Call::GetDocument(question) => self.get_document(&peer, question, replier),
             Call::ListVolumes => self.answer(async move {
                 let work = move || Ok(Volumes { volumes: list_volumes(&environment)? });
                 replier.result(blocking::run("Examining the volumes", limits::PROVIDER_OUTSIDE, work).await);

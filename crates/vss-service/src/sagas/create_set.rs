@@ -580,9 +580,12 @@ fn record(saga: &mut CreateSet) -> StepFuture<'_> {
                 return catalogue.forget_pending(set_id);
             }
             entry.documents = catalogue.documents().write(set_id, &said, &writers)?;
-            catalogue.finish(&entry).inspect_err(|_| catalogue.documents().remove(set_id))
+            fault::at("documents", fault::Victims::default())
+                .and_then(|()| catalogue.finish(&entry))
+                .inspect_err(|_| catalogue.documents().remove(set_id))
         };
         blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, work).await?;
+        fault::at("recorded", fault::Victims::default())?;
         saga.set = Some(set);
         Ok(())
     })
