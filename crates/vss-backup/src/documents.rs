@@ -2,36 +2,30 @@
 
 use crate::directory::BackupDirectory;
 use crate::failure::{reading, writing};
+use std::collections::BTreeMap;
 use std::io;
-use vss_documents::{BackupComponentsDocument, DocumentError, WriterMetadataDocument};
-use vss_model::{BackupComponents, VssCode, VssError, WriterMetadata};
+use vss_documents::BackupComponentsDocument;
+use vss_model::{BackupComponents, VssCode, VssError, WriterInstanceId};
 
 /// The Backup Components Document.
 pub const BACKUP_COMPONENTS: &str = "backup-components.xml";
 
-/// Keeps the documents with a backup that is not whole yet.
+/// Keeps the documents with a backup that is not whole yet: as the service gave them, each by the writer that it is of.
 ///
 /// # Errors
-/// They cannot be written; `VSS_E_INVALID_XML_DOCUMENT` for something that no document can say.
+/// They cannot be written.
 pub fn write(
     directory: &BackupDirectory,
-    components: &BackupComponents,
-    writers: &[WriterMetadata],
+    documents: &BTreeMap<Option<WriterInstanceId>, Vec<u8>>,
 ) -> Result<(), VssError> {
-    let of = |what: &str, error: DocumentError| {
-        VssError::new(VssCode::InvalidXmlDocument, format!("The document of {what} cannot be written: {error}"))
-    };
     // A run before may have had other writers.
     match std::fs::remove_dir_all(directory.documents()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(writing(&directory.documents(), &error)),
         _ => {}
     }
-    let document = BackupComponentsDocument::new(components).map_err(|error| of("the backup", error))?;
-    directory.write_document(BACKUP_COMPONENTS, &document.document().to_bytes())?;
-    for writer in writers {
-        let document =
-            WriterMetadataDocument::new(writer).map_err(|error| of(&format!("writer {}", writer.name), error))?;
-        directory.write_document(&format!("writer-{}.xml", writer.instance_id), &document.document().to_bytes())?;
+    for (writer, text) in documents {
+        let name = writer.map_or_else(|| BACKUP_COMPONENTS.to_owned(), |writer| format!("writer-{writer}.xml"));
+        directory.write_document(&name, text)?;
     }
     Ok(())
 }
@@ -46,8 +40,16 @@ pub fn read(directory: &BackupDirectory) -> Result<Option<BackupComponents>, Vss
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes.map_err(|error| reading(&path, &error))?,
     };
-    let document = BackupComponentsDocument::parse(&bytes).map_err(|error| {
-        VssError::new(VssCode::CorruptXmlDocument, format!("{} is damaged: {error}", path.display()))
+    parse(&bytes).map(Some).map_err(|error| error.while_doing(path.display()))
+}
+
+/// What a Backup Components Document says.
+///
+/// # Errors
+/// `VSS_E_CORRUPT_XML_DOCUMENT` when it is damaged.
+pub fn parse(text: &[u8]) -> Result<BackupComponents, VssError> {
+    let document = BackupComponentsDocument::parse(text).map_err(|error| {
+        VssError::new(VssCode::CorruptXmlDocument, format!("The Backup Components Document is damaged: {error}"))
     })?;
-    Ok(Some(document.components().clone()))
+    Ok(document.components().clone())
 }

@@ -3,15 +3,15 @@
 use crate::components::{self, WriterComponents};
 use crate::volumes::{self, Mount, Selected};
 use crate::{BackupRequest, Management, Monitor, Requester, WriterChoice, requester::interrupted};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vss_api::management::RegisteredWriter;
-use vss_api::requester::{BackupComponent, VolumeAdded, VolumeQuestion};
+use vss_api::requester::{VolumeAdded, VolumeQuestion};
 use vss_model::{
-    BackupComponents, BackupState, ComponentName, Consistency, SessionComponent, ShadowCopySet, ShadowId, VssCode,
-    VssError, WriterClassId, WriterMetadata, WriterState, WriterStatus,
+    BackupState, ComponentName, Consistency, SessionComponent, ShadowCopySet, ShadowId, VssCode, VssError,
+    WriterClassId, WriterInstanceId, WriterMetadata, WriterState, WriterStatus,
 };
 
 /// Time between two tries to begin a set while another one is being created.
@@ -127,25 +127,25 @@ impl Backup {
         Ok(())
     }
 
-    /// What is known of this backup and of its explicit components now: stamps, metadata and files that writers named, and
-    /// what was reported of them. The content of its Backup Components Document.
+    /// The Backup Components Document of this backup as it is now: stamps, metadata and files that writers named, and what
+    /// was reported of them.
     ///
     /// # Errors
     /// What the service answers.
-    pub fn document(&mut self) -> Result<BackupComponents, VssError> {
-        let mut document =
-            BackupComponents { set_id: Some(self.set.set_id), ..BackupComponents::of(self.set.backup_state) };
-        for writer in &self.chosen {
-            let components = self.requester.writer_components(writer.metadata.instance_id)?;
-            document.writers.push(vss_model::backup_components::WriterComponents {
-                instance_id: writer.metadata.instance_id,
-                class_id: writer.metadata.class_id,
-                name: writer.metadata.name.clone(),
-                backup_schema: writer.metadata.declaration.backup_schema,
-                components: components.into_iter().map(session_component).collect(),
-            });
-        }
-        Ok(document)
+    pub fn document(&self) -> Result<Vec<u8>, VssError> {
+        Management::connect(self.requester.instance())?.document(self.set.set_id, None)
+    }
+
+    /// The same, with the Writer Metadata Documents of the writers that have explicit components in the backup: what is to
+    /// be saved beside the files. Each by the writer that it is of.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub fn documents(&self) -> Result<BTreeMap<Option<WriterInstanceId>, Vec<u8>>, VssError> {
+        let mut management = Management::connect(self.requester.instance())?;
+        let of_writers = self.chosen.iter().map(|writer| Some(writer.metadata.instance_id));
+        let all = std::iter::once(None).chain(of_writers);
+        all.map(|of| Ok((of, management.document(self.set.set_id, of)?))).collect()
     }
 
     /// What is less than it could be because a writer failed that the request let pass (`strict: false`): a sentence each.
@@ -260,21 +260,6 @@ fn choose_writers(requester: &mut Requester, choice: &WriterChoice, monitor: &mu
     requester.enable_writer_classes(classes_of(names, &registered)?)?;
     requester.gather_writer_metadata(monitor)?;
     all_answered(names, &requester.writer_metadata()?)
-}
-
-fn session_component(known: BackupComponent) -> SessionComponent {
-    SessionComponent {
-        kind: known.kind,
-        name: known.name,
-        backup_succeeded: known.backup_succeeded,
-        backup_options: known.backup_options.unwrap_or_default(),
-        previous_backup_stamp: known.previous_backup_stamp.unwrap_or_default(),
-        backup_stamp: known.data.backup_stamp.unwrap_or_default(),
-        backup_metadata: known.data.backup_metadata.unwrap_or_default(),
-        partial_files: known.data.partial_files,
-        differenced_files: known.data.differenced_files,
-        ..SessionComponent::default()
-    }
 }
 
 type Choice = (Vec<WriterComponents>, Vec<PathBuf>, Vec<(PathBuf, String)>);

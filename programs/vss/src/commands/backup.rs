@@ -21,7 +21,9 @@ use vss_backup::documents;
 use vss_backup::make::{self, Outcome};
 use vss_backup::pattern::Pattern;
 use vss_backup::selection::{FileSet, Place, Selection, Take};
-use vss_model::{BackupType, ComponentName, Consistency, Instant, SessionComponent, SetId, VssCode, VssError};
+use vss_model::{
+    BackupComponents, BackupType, ComponentName, Consistency, Instant, SessionComponent, SetId, VssCode, VssError,
+};
 use vss_requester::volumes::{self, Mount, Selected};
 use vss_requester::{Backup, Instance, Lifetime, Requester, WriterComponents};
 
@@ -228,7 +230,11 @@ impl Job {
             });
         }
         // In the order in which the request names them, whatever the service lists first.
-        let said = backup.document()?;
+        let said = if backup.components().is_empty() {
+            BackupComponents::default()
+        } else {
+            documents::parse(&backup.document()?)?
+        };
         let of = |writer: &WriterComponents, name: &ComponentName| {
             let known = said.writers.iter().find(|one| one.instance_id == writer.metadata.instance_id);
             let known = known.and_then(|one| one.components.iter().find(|one| one.name == *name)).cloned();
@@ -294,8 +300,7 @@ impl Job {
         let failed = outcome.failed_components.clone();
         backup.report(|number| u32::try_from(number).is_ok_and(|number| !failed.contains(&number)))?;
         if !backup.components().is_empty() {
-            let metadata: Vec<_> = backup.components().iter().map(|writer| writer.metadata.clone()).collect();
-            documents::write(&directory, &backup.document()?, &metadata)?;
+            documents::write(&directory, &backup.documents()?)?;
         }
         let (set_id, consistency) = (backup.set().set_id, backup.set().consistency);
         let completion = outcome.complete(&directory, beginning, Some(set_id), Some(consistency))?;
