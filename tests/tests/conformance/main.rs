@@ -11,6 +11,7 @@ mod r_1_8_order;
 mod r_2_writers;
 mod r_3_components;
 mod r_4_backup_types;
+mod r_5_documents;
 mod scene;
 
 /// A row that is shown by something that is not there yet or not on this system.
