@@ -38,6 +38,14 @@ impl Management {
         Ok(Self { client: launch::connect(instance)? })
     }
 
+    /// The longest time for an answer from now on; none: as long as it takes. Later ones fail.
+    ///
+    /// # Errors
+    /// `VSS_E_UNEXPECTED` for a time of zero.
+    pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<(), VssError> {
+        self.client.set_timeout(timeout).map_err(failure::of_call)
+    }
+
     /// What the service is doing now.
     ///
     /// # Errors

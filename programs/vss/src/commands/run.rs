@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
+use std::time::Duration;
 use vss_api::management::StorageEntry;
 use vss_linux::process::{PidFd, Signal};
 use vss_model::{ShadowId, VssCode, VssError};
@@ -21,6 +22,8 @@ use vss_requester::requester::interrupted;
 use vss_requester::volumes::{self, Selected, one_each};
 use vss_requester::{Backup, Instance, Lifetime, Management, Requester};
 
+/// How long a run that is over waits to hear what stays.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Most mounts that are listed one by one because no copy shows them.
 const LISTED: usize = 20;
 
@@ -206,7 +209,10 @@ impl Run {
             shadows.iter().any(|one| one.volume_id == entry.storage.volume_id && one.provider == entry.provider)
         };
         // What was asked for is done: without an answer there is nothing to say.
-        let kept = Management::connect(&self.instance).and_then(|mut management| management.storage());
+        let kept = Management::connect(&self.instance).and_then(|mut management| {
+            management.set_timeout(Some(PATIENCE))?;
+            management.storage()
+        });
         for entry in kept.unwrap_or_default().iter().filter(|entry| is_of_set(entry)) {
             say(&format!("vss: {}", printable(&stays(entry))));
         }
