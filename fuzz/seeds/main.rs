@@ -123,7 +123,7 @@ fn calls() -> Vec<Vec<u8>> {
         call(r::Call::SetBackupState(r::SetBackupState { state: BackupState::default() })),
         call(r::Call::AddComponent(component)),
         call(r::Call::AddToSnapshotSet(r::VolumeQuestion { volume: "/srv".into(), provider: None })),
-        call(r::Call::StartSnapshotSet),
+        call(r::Call::StartSnapshotSet(vss_model::CreationOptions::default())),
         message(0, &json!({"method": "org.varlink.service.GetInfo"})),
         message(
             0,
