@@ -235,7 +235,8 @@ impl Making {
         if counters.distrust(base.as_ref().unwrap_or(&self.since)).is_some() {
             return false;
         }
-        if base.is_some_and(|base| counters.balance(&base) != 0) {
+        // Before the first such moment the counts lack what was under way at the attach, and say nothing.
+        if base.is_none_or(|base| counters.balance(&base) != 0) {
             self.owe_unsettled();
         }
         let Some(tracer) = &self.tracer else { return false };
