@@ -69,10 +69,16 @@ pub const FLUSH_IN_WINDOW: Duration = Duration::from_secs(5);
 pub const HOLD: Duration = Duration::from_secs(10);
 /// Longest hold that the mirror provider begins by itself: time to read what is left (wish of `vss run --max-hold`).
 pub const MIRROR_HOLD: Duration = Duration::from_millis(500);
-/// Days that a mirror is kept that no copy is made of.
+/// Days that a mirror is kept that no copy is made of ([`days`]).
 pub const MIRROR_UNUSED_DAYS: u64 = 7;
 /// Longest time for one provider phase inside the freeze window (spec P 1.6 wants 1 to 2 s).
 pub const PROVIDER_IN_WINDOW: Duration = Duration::from_secs(20);
 /// Longest time for one provider phase outside the freeze window. In end_prepare, where blocks may be copied for hours: longest
 /// time without any progress.
 pub const PROVIDER_OUTSIDE: Duration = Duration::from_secs(600);
+
+/// So many days of 24 hours.
+#[must_use]
+pub const fn days(days: u64) -> Duration {
+    Duration::from_secs(days.saturating_mul(24 * 3600))
+}

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use vss_model::limits;
 use vss_provider::Provider;
 use vss_provider_btrfs::{BtrfsOptions, BtrfsProvider};
 use vss_provider_mirror::{MirrorOptions, MirrorProvider};
@@ -32,7 +33,7 @@ fn mirror_options(config: &Config, state_directory: &Path) -> MirrorOptions {
     options.storage.clone_from(&settings.storage);
     options.min_free_bytes = settings.min_free_bytes;
     options.max_hold = Duration::from_millis(settings.max_hold_ms);
-    options.unused = Duration::from_secs(settings.unused_days * 24 * 3600);
+    options.unused = limits::days(settings.unused_days);
     #[cfg(feature = "fault-injection")]
     {
         options.reference = std::env::var_os("VSS_MIRROR_REFERENCE").map(Into::into);

@@ -67,10 +67,7 @@ impl Making {
                     );
                 };
                 // If that is too much now, it is marked again, and the next set begins with it.
-                self.owe_unsettled();
-                if let Some(tracer) = &self.tracer {
-                    tracer.set_balanced(&counters);
-                }
+                self.rebase(&counters);
             }
             self.todo.clone_from(&self.owed);
             self.todo.subtract(&self.free);

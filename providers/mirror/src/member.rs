@@ -235,12 +235,13 @@ impl Making {
         if counters.distrust(base.as_ref().unwrap_or(&self.since)).is_some() {
             return false;
         }
-        // Before the first such moment the counts lack what was under way at the attach, and say nothing.
-        if base.is_none_or(|base| counters.balance(&base) != 0) {
-            self.owe_unsettled();
+        if base.is_some_and(|base| counters.balance(&base) == 0) {
+            tracer.set_balanced(&counters);
+        } else {
+            // Before the first such moment the counts lack what was under way at the attach, and say nothing.
+            self.rebase(&counters);
         }
         let Some(tracer) = &self.tracer else { return false };
-        tracer.set_balanced(&counters);
         // What was queued meanwhile must not be dropped with the rest.
         if tracer.counters().queued == counters.queued {
             tracer.forget_older();
@@ -248,13 +249,15 @@ impl Making {
         true
     }
 
-    /// What is unsettled is to be read once more.
-    pub(crate) fn owe_unsettled(&mut self) {
+    /// What is unsettled is to be read once more, and with that these counts of a moment of rest are the base of the next
+    /// balance. No allocation.
+    pub(crate) fn rebase(&mut self, counters: &Counters) {
         let Some(tracer) = &self.tracer else { return };
         self.recent.clear_all();
         tracer.queued_since_balance(&mut self.recent);
         self.recent.intersect(&self.unsettled);
         self.owed.union(&self.recent);
+        tracer.set_balanced(counters);
     }
 
     /// Takes what was written.

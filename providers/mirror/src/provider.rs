@@ -66,7 +66,7 @@ impl MirrorOptions {
             storage: None,
             min_free_bytes: None,
             max_hold: limits::MIRROR_HOLD,
-            unused: Duration::from_secs(limits::MIRROR_UNUSED_DAYS * 24 * 3600),
+            unused: limits::days(limits::MIRROR_UNUSED_DAYS),
             #[cfg(feature = "fault-injection")]
             reference: None,
         }
