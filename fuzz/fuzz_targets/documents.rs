@@ -20,19 +20,19 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(difference(&document, &again), None);
     if let Ok(mut read) = WriterMetadataDocument::of(document.clone()) {
         assert!(read.remarks().0.len() <= limits::REMARKS);
-        let metadata = read.metadata().clone();
+        let metadata = read.content().clone();
         let ours = WriterMetadataDocument::new(&metadata).expect("it was read before");
         let ours = WriterMetadataDocument::parse(&ours.document().to_bytes()).expect("we wrote it");
-        assert_eq!(ours.metadata(), &metadata);
-        read.set_metadata(&metadata).expect("nothing is changed");
+        assert_eq!(ours.content(), &metadata);
+        read.set_content(&metadata).expect("nothing is changed");
         assert!(read.document().to_bytes() == bytes, "a change to the same changes it");
     }
     if let Ok(mut read) = BackupComponentsDocument::of(document.clone()) {
-        let components = read.components().clone();
+        let components = read.content().clone();
         let ours = BackupComponentsDocument::new(&components).expect("it was read before");
         let ours = BackupComponentsDocument::parse(&ours.document().to_bytes()).expect("we wrote it");
-        assert_eq!(ours.components(), &components);
-        read.set_components(&components).expect("nothing is changed");
+        assert_eq!(ours.content(), &components);
+        read.set_content(&components).expect("nothing is changed");
         assert!(read.document().to_bytes() == bytes, "a change to the same changes it");
     }
     // Only read.

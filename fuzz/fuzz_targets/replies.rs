@@ -19,5 +19,5 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let document = WriterMetadataDocument::new(&metadata).expect("it was checked");
     let read = WriterMetadataDocument::parse(&document.document().to_bytes()).expect("we wrote it");
-    assert_eq!(read.metadata(), &metadata);
+    assert_eq!(read.content(), &metadata);
 });

@@ -96,7 +96,7 @@ impl Scene {
     /// What the Backup Components Document of the set says of a component of shop.
     fn said(&self, set_id: SetId, name: &str) -> anyhow::Result<SessionComponent> {
         let document = BackupComponentsDocument::parse(&self.text(set_id, None)?)?;
-        let components = document.components();
+        let components = document.content();
         ensure!(components.set_id == Some(set_id) && components.state.select_components, "{components:?}");
         let name = ComponentName::new("", name);
         let mut of_shop = components.writers.iter().filter(|one| one.name == "shop").flat_map(|one| &one.components);
@@ -132,7 +132,7 @@ fn the_documents_of_a_set_are_read_back_until_it_is_deleted() -> anyhow::Result<
     ensure!(orders.backup_succeeded.is_none() && scene.said(set_id, "archive")?.backup_stamp == "1");
     let metadata = scene.text(set_id, Some(writer))?;
     ensure!(listed[1].bytes == metadata.len() as u64 && listed[1].bytes > TEXT_BYTES, "{listed:?}");
-    let archive = WriterMetadataDocument::parse(&metadata)?.metadata().components[1].clone();
+    let archive = WriterMetadataDocument::parse(&metadata)?.content().components[1].clone();
     ensure!(archive.files.len() == MANY, "{} of {MANY} file sets", archive.files.len());
 
     // What the session says later is read at once, and kept with BackupComplete.

@@ -51,5 +51,5 @@ pub fn parse(text: &[u8]) -> Result<BackupComponents, VssError> {
     let document = BackupComponentsDocument::parse(text).map_err(|error| {
         VssError::new(VssCode::CorruptXmlDocument, format!("The Backup Components Document is damaged: {error}"))
     })?;
-    Ok(document.components().clone())
+    Ok(document.content().clone())
 }

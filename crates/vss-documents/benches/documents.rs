@@ -21,9 +21,9 @@ fn main() {
         let (document, parse) = timed(|| WriterMetadataDocument::parse(&bytes).unwrap());
         let (written, write) = timed(|| document.document().to_bytes());
         assert!(written == bytes, "it is not written as it was");
-        let (_, make) = timed(|| WriterMetadataDocument::new(document.metadata()).unwrap().document().to_bytes());
+        let (_, make) = timed(|| WriterMetadataDocument::new(document.content()).unwrap().document().to_bytes());
         let (tokens, tokenize) = timed(|| tokens(&bytes));
-        let files: usize = document.metadata().components.iter().map(|one| one.all_files().count()).sum();
+        let files: usize = document.content().components.iter().map(|one| one.all_files().count()).sum();
         println!(
             "{{\"parse\": {parse:?}, \"write\": {write:?}, \"make\": {make:?}, \"tokenize\": {tokenize:?}, \"tokens\": {tokens}, \
              \"bytes\": {}, \"files\": {files}}}",

@@ -4,10 +4,10 @@
 //! a component can have (spec R 3.8) stands in attributes and elements that are named after the documented calls: an
 //! attribute for a setter, an element for what is added, its attributes for the arguments.
 
-use crate::error::{DocumentError, Remark, shown};
-use crate::fields::{Fields, NAMESPACE, PREFIX, Reading};
-use crate::merge;
-use crate::tree::{Document, Element, Node};
+use crate::error::{DocumentError, shown};
+use crate::fields::Fields;
+use crate::schema::{Schema, TypedDocument};
+use crate::tree::{Element, Node};
 use crate::words::{BACKUP_TYPE, COMPONENT_TYPE, FILE_RESTORE_STATUS, RESTORE_TARGET, RESTORE_TYPE, word};
 use crate::writer_metadata::{read_file_set, read_location, write_file_set, write_location};
 use std::ffi::{OsStr, OsString};
@@ -20,103 +20,51 @@ use vss_model::{
     VssCode, WriterComponents,
 };
 
-/// The root.
-pub(crate) const ROOT: &str = "BACKUP_COMPONENTS";
-/// Its namespace, as Windows writes it.
-const SCHEMA: &str = "x-schema:#VssComponentMetadata";
-/// The version that Windows writes.
-const VERSION: &str = "1.2";
+/// A Backup Components Document.
+pub type BackupComponentsDocument = TypedDocument<BackupComponents>;
 
-/// A Backup Components Document: what it says, and how it was written.
-#[derive(Debug, Clone)]
-pub struct BackupComponentsDocument {
-    document: Document,
-    components: BackupComponents,
-    remarks: Vec<Remark>,
-    unsaid: usize,
-}
+impl Schema for BackupComponents {
+    const ROOT: &str = "BACKUP_COMPONENTS";
+    const NAMESPACE: &str = "x-schema:#VssComponentMetadata";
 
-impl BackupComponentsDocument {
-    /// A new document of this session.
-    ///
-    /// # Errors
-    /// [`crate::Fault::Invalid`] for what could not be read back: a component without a name, a pattern that is empty.
-    pub fn new(components: &BackupComponents) -> Result<Self, DocumentError> {
-        Self::of(Document::of(write(components)))
-    }
-
-    /// Reads a document.
-    ///
-    /// # Errors
-    /// Those of [`Document::parse`]; [`crate::Fault::Invalid`] for another document, for what is missing and what is no value of
-    /// its attribute. What this release does not know is no error: see [`Self::remarks`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        Self::of(Document::parse(bytes)?)
-    }
-
-    /// The same for a document that was read without its schema.
-    ///
-    /// # Errors
-    /// As [`Self::parse`].
-    pub fn of(document: Document) -> Result<Self, DocumentError> {
-        let reading = Reading::new(&document, ROOT, SCHEMA)?;
-        let components = read(&reading.root())?;
-        let (remarks, unsaid) = reading.into_remarks();
-        Ok(Self { document, components, remarks, unsaid })
-    }
-
-    /// What it says.
-    #[must_use]
-    pub const fn components(&self) -> &BackupComponents {
-        &self.components
-    }
-
-    /// Changes what it says. What this release does not know stays where it stands; what did not change stays as it was
-    /// written, in its order.
-    ///
-    /// # Errors
-    /// As [`Self::new`]; nothing is changed then.
-    pub fn set_components(&mut self, components: &BackupComponents) -> Result<(), DocumentError> {
-        let mut document = self.document.clone();
-        merge::apply(&mut document, &write(&self.components), write(components));
-        *self = Self::of(document)?;
-        Ok(())
-    }
-
-    /// The document as it is written.
-    #[must_use]
-    pub const fn document(&self) -> &Document {
-        &self.document
-    }
-
-    /// What was not known when it was read, and how much more of it there was than is kept.
-    #[must_use]
-    pub fn remarks(&self) -> (&[Remark], usize) {
-        (&self.remarks, self.unsaid)
-    }
-}
-
-fn read(root: &Fields<'_, '_>) -> Result<BackupComponents, DocumentError> {
-    root.text("version")?;
-    let mut components = BackupComponents {
-        state: BackupState {
-            select_components: root.yes("selectComponents")?,
-            bootable_system_state: root.yes("bootableSystemStateBackup")?,
-            backup_type: root.word("backupType", &BACKUP_TYPE).unwrap_or(BackupType::Other),
-            partial_file_support: root.yes("partialFileSupport")?,
-        },
-        restore_type: root.word("restoreType", &RESTORE_TYPE).unwrap_or_default(),
-        set_id: root.optional_id("snapshotSetId")?,
-        writers: Vec::new(),
-    };
-    root.end();
-    for (name, fields) in root.elements() {
-        match name {
-            "WRITER_COMPONENTS" => components.writers.push(read_writer(&fields)?),
-            _ => fields.unknown(),
+    fn read(root: &Fields<'_, '_>) -> Result<Self, DocumentError> {
+        let mut components = Self {
+            state: BackupState {
+                select_components: root.yes("selectComponents")?,
+                bootable_system_state: root.yes("bootableSystemStateBackup")?,
+                backup_type: root.word("backupType", &BACKUP_TYPE).unwrap_or(BackupType::Other),
+                partial_file_support: root.yes("partialFileSupport")?,
+            },
+            restore_type: root.word("restoreType", &RESTORE_TYPE).unwrap_or_default(),
+            set_id: root.optional_id("snapshotSetId")?,
+            writers: Vec::new(),
+        };
+        root.end();
+        for (name, fields) in root.elements() {
+            match name {
+                "WRITER_COMPONENTS" => components.writers.push(read_writer(&fields)?),
+                _ => fields.unknown(),
+            }
         }
+        Ok(components)
     }
-    Ok(components)
+
+    fn write(&self, root: Element) -> Element {
+        let state = &self.state;
+        let mut root = root
+            .with_yes("bootableSystemStateBackup", state.bootable_system_state)
+            .with_yes("selectComponents", state.select_components)
+            .with("backupType", word(&BACKUP_TYPE, &state.backup_type).unwrap_or_default())
+            .with_yes("partialFileSupport", state.partial_file_support);
+        if self.restore_type != RestoreType::Undefined {
+            root = root.with("restoreType", word(&RESTORE_TYPE, &self.restore_type).unwrap_or_default());
+        }
+        if let Some(id) = self.set_id {
+            root = root.with("snapshotSetId", &id.to_string());
+        }
+        root.children.extend(self.writers.iter().map(|writer| Node::Element(write_writer(writer))));
+        root
+    }
 }
 
 fn read_writer(fields: &Fields<'_, '_>) -> Result<WriterComponents, DocumentError> {
@@ -239,29 +187,6 @@ fn read_ranges(fields: &Fields<'_, '_>, name: &str) -> Result<Ranges, DocumentEr
         (None, rest) => Ok(Ranges::File(rest.map_or_else(|| path.clone(), |rest| OsStr::from_bytes(rest).into()))),
         (Some(text), _) => Ranges::parse(text).map_err(|error| fields.invalid(name, shown(&error.message))),
     }
-}
-
-/// The root with all that the session says, attributes and elements in the order of Windows.
-fn write(components: &BackupComponents) -> Element {
-    let state = &components.state;
-    let mut root = Element::new(ROOT)
-        .with("xmlns", SCHEMA)
-        .with("version", VERSION)
-        .with_yes("bootableSystemStateBackup", state.bootable_system_state)
-        .with_yes("selectComponents", state.select_components)
-        .with("backupType", word(&BACKUP_TYPE, &state.backup_type).unwrap_or_default())
-        .with_yes("partialFileSupport", state.partial_file_support);
-    if components.restore_type != RestoreType::Undefined {
-        root = root.with("restoreType", word(&RESTORE_TYPE, &components.restore_type).unwrap_or_default());
-    }
-    if let Some(id) = components.set_id {
-        root = root.with("snapshotSetId", &id.to_string());
-    }
-    root.children.extend(components.writers.iter().map(|writer| Node::Element(write_writer(writer))));
-    if root.has_own() {
-        root = root.with(&format!("xmlns:{PREFIX}"), NAMESPACE);
-    }
-    root
 }
 
 fn write_writer(writer: &WriterComponents) -> Element {

@@ -1,10 +1,12 @@
 //! A document of any of the three kinds, told by its root.
 
-use crate::backup_components::{self, BackupComponentsDocument};
+use crate::backup_components::BackupComponentsDocument;
 use crate::error::{DocumentError, Fault, shown};
 use crate::manifest::{self, Manifest};
+use crate::schema::Schema;
 use crate::tree::Document;
-use crate::writer_metadata::{self, WriterMetadataDocument};
+use crate::writer_metadata::WriterMetadataDocument;
+use vss_model::{BackupComponents, WriterMetadata};
 
 /// A document.
 #[derive(Debug, Clone)]
@@ -25,11 +27,11 @@ impl AnyDocument {
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
         let document = Document::parse(bytes)?;
         match document.root_name() {
-            writer_metadata::ROOT => WriterMetadataDocument::of(document).map(Box::new).map(Self::WriterMetadata),
-            backup_components::ROOT => BackupComponentsDocument::of(document).map(Box::new).map(Self::BackupComponents),
+            WriterMetadata::ROOT => WriterMetadataDocument::of(document).map(Box::new).map(Self::WriterMetadata),
+            BackupComponents::ROOT => BackupComponentsDocument::of(document).map(Box::new).map(Self::BackupComponents),
             manifest::ROOT => Manifest::of(&document).map(Box::new).map(Self::Manifest),
             other => {
-                let known = format!("{}, {} and {}", writer_metadata::ROOT, backup_components::ROOT, manifest::ROOT);
+                let known = format!("{}, {} and {}", WriterMetadata::ROOT, BackupComponents::ROOT, manifest::ROOT);
                 let message = format!("<{}> is the root of no document of VSS; {known} are", shown(other));
                 Err(DocumentError::new(Fault::Invalid, document.position(document.root.offset()), message))
             }

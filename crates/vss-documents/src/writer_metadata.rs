@@ -1,9 +1,9 @@
 //! The Writer Metadata Document (spec R 5.1): what one writer owns.
 
-use crate::error::{DocumentError, Remark};
-use crate::fields::{Fields, NAMESPACE, PREFIX, Reading};
-use crate::merge;
-use crate::tree::{Document, Element, Node};
+use crate::error::DocumentError;
+use crate::fields::Fields;
+use crate::schema::{Schema, TypedDocument};
+use crate::tree::{Element, Node};
 use crate::words::{LEVEL, METHOD, SOURCE, USAGE, WRITER_RESTORE, word};
 use std::collections::BTreeMap;
 use vss_model::{
@@ -11,125 +11,74 @@ use vss_model::{
     Dependency, FileBackupMask, FileSet, FileSpec, Json, RestoreMethod, Usage, WriterMetadata,
 };
 
-/// The root.
-pub(crate) const ROOT: &str = "WRITER_METADATA";
-/// Its namespace, as Windows writes it.
-const SCHEMA: &str = "x-schema:#VssWriterMetadataInfo";
-/// The version that Windows writes.
-const VERSION: &str = "1.2";
+/// A Writer Metadata Document.
+pub type WriterMetadataDocument = TypedDocument<WriterMetadata>;
 
-/// A Writer Metadata Document: what it says, and how it was written.
-#[derive(Debug, Clone)]
-pub struct WriterMetadataDocument {
-    document: Document,
-    metadata: WriterMetadata,
-    remarks: Vec<Remark>,
-    unsaid: usize,
-}
+impl Schema for WriterMetadata {
+    const ROOT: &str = "WRITER_METADATA";
+    const NAMESPACE: &str = "x-schema:#VssWriterMetadataInfo";
 
-impl WriterMetadataDocument {
-    /// A new document of this writer.
-    ///
-    /// # Errors
-    /// [`crate::Fault::Invalid`] for what could not be read back: a component without a name, a pattern that is empty.
-    pub fn new(metadata: &WriterMetadata) -> Result<Self, DocumentError> {
-        Self::of(Document::of(write(metadata)))
-    }
-
-    /// Reads a document.
-    ///
-    /// # Errors
-    /// Those of [`Document::parse`]; [`crate::Fault::Invalid`] for another document, for what is missing and what is no value of
-    /// its attribute. A word that this release does not know is no error, and neither is an unknown element or attribute:
-    /// see [`Self::remarks`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        Self::of(Document::parse(bytes)?)
-    }
-
-    /// The same for a document that was read without its schema.
-    ///
-    /// # Errors
-    /// As [`Self::parse`].
-    pub fn of(document: Document) -> Result<Self, DocumentError> {
-        let reading = Reading::new(&document, ROOT, SCHEMA)?;
-        let metadata = read(&reading.root())?;
-        let (remarks, unsaid) = reading.into_remarks();
-        Ok(Self { document, metadata, remarks, unsaid })
-    }
-
-    /// What it says.
-    #[must_use]
-    pub const fn metadata(&self) -> &WriterMetadata {
-        &self.metadata
-    }
-
-    /// Changes what it says. What this release does not know stays where it stands; what did not change stays as it was
-    /// written, in its order.
-    ///
-    /// # Errors
-    /// As [`Self::new`]; nothing is changed then.
-    pub fn set_metadata(&mut self, metadata: &WriterMetadata) -> Result<(), DocumentError> {
-        let mut document = self.document.clone();
-        merge::apply(&mut document, &write(&self.metadata), write(metadata));
-        *self = Self::of(document)?;
-        Ok(())
-    }
-
-    /// The document as it is written.
-    #[must_use]
-    pub const fn document(&self) -> &Document {
-        &self.document
-    }
-
-    /// What was not known when it was read, and how much more of it there was than is kept.
-    #[must_use]
-    pub fn remarks(&self) -> (&[Remark], usize) {
-        (&self.remarks, self.unsaid)
-    }
-}
-
-fn read(root: &Fields<'_, '_>) -> Result<WriterMetadata, DocumentError> {
-    root.text("version")?;
-    let backup_schema = root.number("backupSchema")?.map_or_else(BackupSchema::default, BackupSchema);
-    root.end();
-    let mut metadata = None;
-    let (mut has_method, mut restore_method, mut has_locations) = (false, None, false);
-    let mut locations = Vec::new();
-    let mut rest = (Vec::new(), Vec::new(), Vec::new());
-    for (name, fields) in root.elements() {
-        match name {
-            "IDENTIFICATION" if metadata.is_some() => return Err(fields.twice()),
-            "IDENTIFICATION" => metadata = Some(read_identification(&fields)?),
-            "RESTORE_METHOD" if has_method => return Err(fields.twice()),
-            "RESTORE_METHOD" => {
-                has_method = true;
-                restore_method = read_restore_method(&fields)?;
-                for (name, fields) in fields.elements() {
-                    match name {
-                        "ALTERNATE_LOCATION_MAPPING" => locations.push(read_location(&fields)?),
-                        _ => fields.unknown(),
+    fn read(root: &Fields<'_, '_>) -> Result<Self, DocumentError> {
+        let backup_schema = root.number("backupSchema")?.map_or_else(BackupSchema::default, BackupSchema);
+        root.end();
+        let mut metadata = None;
+        let (mut has_method, mut restore_method, mut has_locations) = (false, None, false);
+        let mut locations = Vec::new();
+        let mut rest = (Vec::new(), Vec::new(), Vec::new());
+        for (name, fields) in root.elements() {
+            match name {
+                "IDENTIFICATION" if metadata.is_some() => return Err(fields.twice()),
+                "IDENTIFICATION" => metadata = Some(read_identification(&fields)?),
+                "RESTORE_METHOD" if has_method => return Err(fields.twice()),
+                "RESTORE_METHOD" => {
+                    has_method = true;
+                    restore_method = read_restore_method(&fields)?;
+                    for (name, fields) in fields.elements() {
+                        match name {
+                            "ALTERNATE_LOCATION_MAPPING" => locations.push(read_location(&fields)?),
+                            _ => fields.unknown(),
+                        }
                     }
                 }
+                "BACKUP_LOCATIONS" if has_locations => return Err(fields.twice()),
+                "BACKUP_LOCATIONS" => {
+                    has_locations = true;
+                    read_locations(&fields, &mut rest)?;
+                }
+                _ => fields.unknown(),
             }
-            "BACKUP_LOCATIONS" if has_locations => return Err(fields.twice()),
-            "BACKUP_LOCATIONS" => {
-                has_locations = true;
-                read_locations(&fields, &mut rest)?;
-            }
-            _ => fields.unknown(),
         }
+        let mut metadata = metadata.ok_or_else(|| root.missing("IDENTIFICATION"))?;
+        metadata.components = rest.0;
+        metadata.declaration = Declaration {
+            backup_schema,
+            restore_method,
+            alternate_locations: locations,
+            exclude_files: rest.1,
+            exclude_files_from_snapshot: rest.2,
+            ..metadata.declaration
+        };
+        Ok(metadata)
     }
-    let mut metadata = metadata.ok_or_else(|| root.missing("IDENTIFICATION"))?;
-    metadata.components = rest.0;
-    metadata.declaration = Declaration {
-        backup_schema,
-        restore_method,
-        alternate_locations: locations,
-        exclude_files: rest.1,
-        exclude_files_from_snapshot: rest.2,
-        ..metadata.declaration
-    };
-    Ok(metadata)
+
+    fn write(&self, mut root: Element) -> Element {
+        let declaration = &self.declaration;
+        if declaration.backup_schema.0 != 0 {
+            root = root.with("backupSchema", &declaration.backup_schema.0.to_string());
+        }
+        root.children.push(Node::Element(write_identification(self)));
+        if declaration.restore_method.is_some() || !declaration.alternate_locations.is_empty() {
+            root.children.push(Node::Element(write_restore_method(declaration)));
+        }
+        let mut locations = Element::new("BACKUP_LOCATIONS");
+        locations.children.extend(self.components.iter().map(|component| Node::Element(write_component(component))));
+        let excluded = |name: &'static str, files: &FileSet| Node::Element(write_file_set(Element::new(name), files));
+        let snapshot = declaration.exclude_files_from_snapshot.iter();
+        locations.children.extend(declaration.exclude_files.iter().map(|files| excluded("EXCLUDE_FILES", files)));
+        locations.children.extend(snapshot.map(|files| excluded("EXCLUDE_FILES_FROM_SNAPSHOT", files)));
+        root.children.push(Node::Element(locations));
+        root
+    }
 }
 
 fn read_identification(fields: &Fields<'_, '_>) -> Result<WriterMetadata, DocumentError> {
@@ -269,30 +218,6 @@ fn read_dependency(fields: &Fields<'_, '_>) -> Result<Dependency, DocumentError>
     };
     fields.end_leaf();
     Ok(dependency)
-}
-
-/// The root with all that the writer says, attributes and elements in the order of Windows.
-fn write(metadata: &WriterMetadata) -> Element {
-    let declaration = &metadata.declaration;
-    let mut root = Element::new(ROOT).with("xmlns", SCHEMA).with("version", VERSION);
-    if declaration.backup_schema.0 != 0 {
-        root = root.with("backupSchema", &declaration.backup_schema.0.to_string());
-    }
-    root.children.push(Node::Element(write_identification(metadata)));
-    if declaration.restore_method.is_some() || !declaration.alternate_locations.is_empty() {
-        root.children.push(Node::Element(write_restore_method(declaration)));
-    }
-    let mut locations = Element::new("BACKUP_LOCATIONS");
-    locations.children.extend(metadata.components.iter().map(|component| Node::Element(write_component(component))));
-    let excluded = |name: &'static str, files: &FileSet| Node::Element(write_file_set(Element::new(name), files));
-    let snapshot = declaration.exclude_files_from_snapshot.iter();
-    locations.children.extend(declaration.exclude_files.iter().map(|files| excluded("EXCLUDE_FILES", files)));
-    locations.children.extend(snapshot.map(|files| excluded("EXCLUDE_FILES_FROM_SNAPSHOT", files)));
-    root.children.push(Node::Element(locations));
-    if root.has_own() {
-        root = root.with(&format!("xmlns:{PREFIX}"), NAMESPACE);
-    }
-    root
 }
 
 fn write_identification(metadata: &WriterMetadata) -> Element {

@@ -309,7 +309,7 @@ proptest! {
     fn metadata_comes_back(metadata in metadata()) {
         let document = WriterMetadataDocument::new(&metadata).unwrap();
         let read = WriterMetadataDocument::parse(&document.document().to_bytes()).unwrap();
-        prop_assert_eq!(read.metadata(), &metadata);
+        prop_assert_eq!(read.content(), &metadata);
         prop_assert_eq!(read.remarks(), (&[][..], 0));
         prop_assert_eq!(difference(read.document(), document.document()), None);
     }
@@ -318,7 +318,7 @@ proptest! {
     fn a_session_comes_back(session in session()) {
         let document = BackupComponentsDocument::new(&session).unwrap();
         let read = BackupComponentsDocument::parse(&document.document().to_bytes()).unwrap();
-        prop_assert_eq!(read.components(), &session);
+        prop_assert_eq!(read.content(), &session);
         prop_assert_eq!(read.remarks(), (&[][..], 0));
     }
 
@@ -326,17 +326,17 @@ proptest! {
     #[test]
     fn any_change_of_metadata_arrives(one in metadata(), other in metadata()) {
         let mut document = WriterMetadataDocument::new(&one).unwrap();
-        document.set_metadata(&other).unwrap();
+        document.set_content(&other).unwrap();
         let read = WriterMetadataDocument::parse(&document.document().to_bytes()).unwrap();
-        prop_assert_eq!(sorted(read.metadata().clone()), sorted(other));
+        prop_assert_eq!(sorted(read.content().clone()), sorted(other));
     }
 
     #[test]
     fn any_change_of_a_session_arrives(one in session(), other in session()) {
         let mut document = BackupComponentsDocument::parse(&BackupComponentsDocument::new(&one).unwrap().document().to_bytes()).unwrap();
-        document.set_components(&other).unwrap();
-        document.set_components(&one).unwrap();
-        prop_assert_eq!(document.components(), &one);
+        document.set_content(&other).unwrap();
+        document.set_content(&one).unwrap();
+        prop_assert_eq!(document.content(), &one);
     }
 }
 
@@ -368,13 +368,13 @@ const WITH_UNKNOWN: &str = "<!-- kept --><WRITER_METADATA xmlns=\"x-schema:#VssW
 fn a_change_keeps_what_is_not_known_in_its_place() {
     let mut document = WriterMetadataDocument::parse(WITH_UNKNOWN.as_bytes()).unwrap();
     assert_eq!(document.remarks().0.len(), 5);
-    let mut metadata = document.metadata().clone();
+    let mut metadata = document.content().clone();
     metadata.components[0].files[0].recursive = true;
     metadata.components[0].caption = Some("A & B".to_owned());
     metadata.components[0].files.push(FileSpec::below("/new"));
     metadata.components.remove(1);
     metadata.components.insert(0, Component::file_group("first").build().unwrap());
-    document.set_metadata(&metadata).unwrap();
+    document.set_content(&metadata).unwrap();
     let text = document.document().to_text();
     let wanted = WITH_UNKNOWN
         .replace(
@@ -390,16 +390,16 @@ fn a_change_keeps_what_is_not_known_in_its_place() {
         )
         .replace("<FILE_GROUP componentName='b' selectable=\"yes\"/>", "");
     assert_eq!(text, wanted);
-    assert_eq!(WriterMetadataDocument::parse(text.as_bytes()).unwrap().metadata(), &metadata);
+    assert_eq!(WriterMetadataDocument::parse(text.as_bytes()).unwrap().content(), &metadata);
 }
 
 #[test]
 fn what_could_not_be_read_back_is_not_written() {
-    let metadata = WriterMetadataDocument::parse(WITH_UNKNOWN.as_bytes()).unwrap().metadata().clone();
+    let metadata = WriterMetadataDocument::parse(WITH_UNKNOWN.as_bytes()).unwrap().content().clone();
     let mut wrong = metadata.clone();
     wrong.components[0].name.name.clear();
     assert!(WriterMetadataDocument::new(&wrong).is_err());
     let mut document = WriterMetadataDocument::new(&metadata).unwrap();
-    document.set_metadata(&wrong).unwrap_err();
-    assert_eq!(document.metadata(), &metadata);
+    document.set_content(&wrong).unwrap_err();
+    assert_eq!(document.content(), &metadata);
 }

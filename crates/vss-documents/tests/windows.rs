@@ -69,8 +69,8 @@ fn what_we_write_of_the_same_is_equal() {
     for (name, bytes) in documents {
         match AnyDocument::parse(&bytes).unwrap() {
             AnyDocument::WriterMetadata(read) => {
-                let ours = WriterMetadataDocument::new(read.metadata()).unwrap();
-                assert_eq!(ours.metadata(), read.metadata(), "{name}");
+                let ours = WriterMetadataDocument::new(read.content()).unwrap();
+                assert_eq!(ours.content(), read.content(), "{name}");
                 // The smallest in whose elements nothing is left out.
                 if ["WM1.xml", "WM2.xml", "WM7.xml", "WM10.xml"].contains(&name.as_str()) {
                     let text = String::from_utf8(bytes).unwrap();
@@ -83,8 +83,8 @@ fn what_we_write_of_the_same_is_equal() {
                 }
             }
             AnyDocument::BackupComponents(read) => {
-                let ours = BackupComponentsDocument::new(read.components()).unwrap();
-                assert_eq!(ours.components(), read.components());
+                let ours = BackupComponentsDocument::new(read.content()).unwrap();
+                assert_eq!(ours.content(), read.content());
                 assert_eq!(difference(read.document(), ours.document()), None, "{name}");
                 assert_eq!(ours.document().to_text(), String::from_utf8(bytes).unwrap(), "{name}");
             }
@@ -96,7 +96,7 @@ fn what_we_write_of_the_same_is_equal() {
 #[test]
 fn writers_say_what_windows_says_of_them() {
     let Some(sql) = metadata("WM5.xml") else { return };
-    let sql = sql.metadata();
+    let sql = sql.content();
     assert_eq!((sql.name.as_str(), sql.usage), ("SqlServerWriter", Usage::UserData));
     assert_eq!(sql.instance_name, "Microsoft SQL Server 2017:SQLWriter");
     assert_eq!(sql.declaration.backup_schema, BackupSchema(881));
@@ -108,13 +108,13 @@ fn writers_say_what_windows_says_of_them() {
     assert_eq!(master.files[1].pattern, "mastlog.ldf");
     assert_eq!(master.files[1].backup_type_mask, FileBackupMask::default());
     let asr = metadata("WM4.xml").unwrap();
-    let caption = asr.metadata().components[1].caption.clone().unwrap();
+    let caption = asr.content().components[1].caption.clone().unwrap();
     assert_eq!(caption.lines().count(), 2, "{caption:?}");
     let optimization = metadata("WM6.xml").unwrap();
-    assert_eq!(optimization.metadata().declaration.exclude_files_from_snapshot.len(), 17);
-    assert!(optimization.metadata().declaration.restore_method.is_none());
+    assert_eq!(optimization.content().declaration.exclude_files_from_snapshot.len(), 17);
+    assert!(optimization.content().declaration.restore_method.is_none());
     let system = metadata("WM3.xml").unwrap();
-    let files: usize = system.metadata().components.iter().map(|one| one.files.len()).sum();
+    let files: usize = system.content().components.iter().map(|one| one.files.len()).sum();
     assert_eq!(files, 18_925);
 }
 
@@ -122,14 +122,14 @@ fn writers_say_what_windows_says_of_them() {
 fn the_selection_rules_choose_what_windows_chose() {
     let Some(bytes) = document("BCDocument.xml") else { return };
     let session = BackupComponentsDocument::parse(&bytes).unwrap();
-    let BackupComponents { state, set_id, writers, .. } = session.components();
+    let BackupComponents { state, set_id, writers, .. } = session.content();
     assert!(state.select_components && state.bootable_system_state && state.backup_type == BackupType::Full);
     assert_eq!(set_id.unwrap().to_string(), "e109943b-232e-4b52-8dc4-62b7de94761b");
     assert_eq!(writers.len(), 7);
     let mut compared = 0;
     for (name, bytes) in documents().unwrap() {
         let Ok(AnyDocument::WriterMetadata(read)) = AnyDocument::parse(&bytes) else { continue };
-        let metadata = read.metadata();
+        let metadata = read.content();
         let Some(in_session) = writers.iter().find(|writer| writer.class_id == metadata.class_id) else { continue };
         let explicit: Vec<&ComponentName> = in_session.components.iter().map(|one| &one.name).collect();
         assert_eq!(in_session.instance_id, metadata.instance_id);
@@ -163,10 +163,10 @@ fn the_manifest_of_a_cabinet_is_read_in_utf_16() {
 fn a_change_of_what_windows_wrote_leaves_the_rest_alone() {
     let Some(mut document) = metadata("WM8.xml") else { return };
     let before = document.document().to_text();
-    document.set_metadata(&document.metadata().clone()).unwrap();
+    document.set_content(&document.content().clone()).unwrap();
     assert_eq!(document.document().to_text(), before, "nothing was changed");
-    let mut metadata = document.metadata().clone();
+    let mut metadata = document.content().clone();
     metadata.components[0].selectable = true;
-    document.set_metadata(&metadata).unwrap();
+    document.set_content(&metadata).unwrap();
     assert_eq!(document.document().to_text(), before.replacen("selectable=\"no\"", "selectable=\"yes\"", 1));
 }

@@ -343,9 +343,9 @@ mod tests {
         let names: Vec<_> = kept.iter().map(|one| one.writer.as_ref().map(|writer| writer.name.as_str())).collect();
         assert_eq!(names, [None, Some("shop")]);
         let read = BackupComponentsDocument::parse(&text(&documents, set_id, None)).unwrap();
-        assert_eq!(*read.components(), said);
+        assert_eq!(*read.content(), said);
         let read = WriterMetadataDocument::parse(&text(&documents, set_id, Some(writer.instance_id))).unwrap();
-        assert_eq!(read.metadata().components, writer.components);
+        assert_eq!(read.content().components, writer.components);
 
         // Whoever has it open reads what it was.
         let (mut before, _) = documents.open(set_id, None).unwrap();
@@ -354,9 +354,9 @@ mod tests {
         let mut bytes = Vec::new();
         before.read_to_end(&mut bytes).unwrap();
         let old = BackupComponentsDocument::parse(&bytes).unwrap();
-        assert_eq!(old.components().writers[0].components[0].backup_succeeded, None);
+        assert_eq!(old.content().writers[0].components[0].backup_succeeded, None);
         let new = BackupComponentsDocument::parse(&text(&documents, set_id, None)).unwrap();
-        assert_eq!(*new.components(), said);
+        assert_eq!(*new.content(), said);
 
         documents.write(other, &said, &[]).unwrap();
         documents.remove(other);

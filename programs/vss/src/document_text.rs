@@ -41,13 +41,13 @@ pub(crate) fn print_check(file: &Path, document: &AnyDocument) -> io::Result<()>
     let (kind, how, remarks, left_out) = kind(document);
     let what = match document {
         AnyDocument::WriterMetadata(it) => {
-            let metadata = it.metadata();
+            let metadata = it.content();
             let files: usize = metadata.components.iter().map(|one| one.all_files().count()).sum();
             let components = metadata.components.len();
             format!("writer {}, {}, {}", metadata.name, count(components, "component"), count(files, "file set"))
         }
         AnyDocument::BackupComponents(it) => {
-            let writers = &it.components().writers;
+            let writers = &it.content().writers;
             let components: usize = writers.iter().map(|writer| writer.components.len()).sum();
             format!("{}, {}", count(writers.len(), "writer"), count(components, "component"))
         }
@@ -77,8 +77,8 @@ fn count(number: usize, noun: &str) -> String {
 /// `vss document show`.
 pub(crate) fn print(document: &AnyDocument, all_files: bool) -> io::Result<()> {
     match document {
-        AnyDocument::WriterMetadata(it) => print_metadata(it.metadata(), all_files),
-        AnyDocument::BackupComponents(it) => print_session(it.components()),
+        AnyDocument::WriterMetadata(it) => print_metadata(it.content(), all_files),
+        AnyDocument::BackupComponents(it) => print_session(it.content()),
         AnyDocument::Manifest(it) => print_manifest(it),
     }
 }

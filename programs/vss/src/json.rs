@@ -292,8 +292,8 @@ impl DocumentShown<'_> {
 impl<'a> From<&'a AnyDocument> for DocumentShown<'a> {
     fn from(document: &'a AnyDocument) -> Self {
         match document {
-            AnyDocument::WriterMetadata(it) => Self::WriterMetadata { metadata: it.metadata() },
-            AnyDocument::BackupComponents(it) => Self::BackupComponents { session: it.components() },
+            AnyDocument::WriterMetadata(it) => Self::WriterMetadata { metadata: it.content() },
+            AnyDocument::BackupComponents(it) => Self::BackupComponents { session: it.content() },
             AnyDocument::Manifest(manifest) => Self::Manifest { manifest },
         }
     }

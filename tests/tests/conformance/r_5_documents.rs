@@ -17,7 +17,7 @@ rows! {
         let instance: WriterInstanceId = shop["instance_id"].as_str().context("an instance")?.parse()?;
         let document = scene.instance.management()?.document(set_of(&mut wire)?, Some(instance))?;
         let document = WriterMetadataDocument::parse(&document)?;
-        let said = document.metadata();
+        let said = document.content();
         ensure!(said.instance_id == instance && said.name == "shop", "{said:?}");
         ensure!(said.components == scene.description().components, "{said:?}");
         Ok(())
@@ -85,7 +85,7 @@ fn set_of(wire: &mut Wire) -> anyhow::Result<SetId> {
 }
 
 fn parsed(text: &[u8]) -> anyhow::Result<BackupComponents> {
-    Ok(BackupComponentsDocument::parse(text)?.components().clone())
+    Ok(BackupComponentsDocument::parse(text)?.content().clone())
 }
 
 fn names(said: &BackupComponents) -> Vec<&str> {
