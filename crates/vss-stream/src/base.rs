@@ -1,10 +1,10 @@
-//! What the base has at a place, in four bytes: the first of its SHA-256.
+//! What the base has at a place, in four bytes: the first of its BLAKE3.
 //!
 //! A CRC-32C would not do. Blocks of ext4 and XFS end with their own CRC-32C, or have it in the middle; and the CRC of bytes
 //! with their own CRC in them is the same whatever the bytes are. It would not see that a superblock was written, which is
 //! just what has to be seen.
 
-use sha2::{Digest, Sha256};
+use blake3::Hasher;
 
 /// What the base has at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl BaseSum {
 
 /// Of bytes that come one part after the other.
 #[derive(Debug, Clone, Default)]
-pub struct BaseHasher(Sha256);
+pub struct BaseHasher(Hasher);
 
 impl BaseHasher {
     /// Takes the next bytes.
@@ -33,7 +33,6 @@ impl BaseHasher {
     /// The sum of all of them.
     #[must_use]
     pub fn finish(self) -> BaseSum {
-        let digest: [u8; 32] = self.0.finalize().into();
-        BaseSum([digest[0], digest[1], digest[2], digest[3]])
+        BaseSum(crate::header::array(self.0.finalize().as_bytes(), 0))
     }
 }

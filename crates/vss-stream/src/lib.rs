@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  header  record  record ...  end
-//!    |       |                  `- how many records, how many bytes of data, SHA-256 of all that came before
+//!    |       |                  `- how many records, how many bytes of data, BLAKE3 of all that came before
 //!    |       `- data: these bytes; zero: so many zeroes; unused: no file needs these any more
 //!    `- which copy of which volume, how large, and since which copy
 //! ```

@@ -4,7 +4,7 @@ use crate::error::{Fault, StreamError};
 use crate::header::FIXED_BYTES;
 use crate::record::{DATA_BYTES, DIGEST_BYTES, Head, Kind, RECORD_BYTES, check_place};
 use crate::{Header, Record, Summary};
-use sha2::{Digest, Sha256};
+use blake3::Hasher;
 use std::io::{self, Read};
 
 /// Reads a stream. Holds one record at a time, [`DATA_BYTES`] at most.
@@ -12,7 +12,7 @@ use std::io::{self, Read};
 pub struct Reader<R> {
     input: R,
     header: Header,
-    digest: Sha256,
+    digest: Hasher,
     from: u64,
     data: Vec<u8>,
     summary: Summary,
@@ -35,7 +35,7 @@ impl<R: Read> Reader<R> {
         bytes.resize(length, 0);
         read(&mut input, FIXED_BYTES as u64, &mut bytes[FIXED_BYTES..])?;
         let header = Header::decode(&bytes)?;
-        let mut digest = Sha256::new();
+        let mut digest = Hasher::new();
         digest.update(&bytes);
         let summary = Summary { stream_bytes: bytes.len() as u64, ..Summary::default() };
         Ok(Self { input, header, digest, from: 0, data: Vec::new(), summary, is_over: false })
@@ -80,7 +80,7 @@ impl<R: Read> Reader<R> {
         self.data.resize(wanted, 0);
         read(&mut self.input, at + RECORD_BYTES as u64, &mut self.data)?;
         check_sum(&bytes, &self.data, at)?;
-        self.digest.update(bytes);
+        self.digest.update(&bytes);
         self.digest.update(&self.data);
         self.summary.stream_bytes = at + (RECORD_BYTES + wanted) as u64;
         self.from = head.offset + head.length;
@@ -103,7 +103,7 @@ impl<R: Read> Reader<R> {
             let (records, data) = (head.offset, head.length);
             return Err(StreamError::nonsense(at, format!("an end after {records} records with {data} bytes of data")));
         }
-        if <[u8; DIGEST_BYTES]>::from(self.digest.clone().finalize()) != digest {
+        if self.digest.finalize() != digest {
             return Err(StreamError::at(at, Fault::Digest));
         }
         self.summary.stream_bytes = at + (RECORD_BYTES + DIGEST_BYTES) as u64;

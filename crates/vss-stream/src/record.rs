@@ -5,12 +5,12 @@
 //! | 0 | 1 | kind: 1 data, 2 zero, 3 unused, 255 end |
 //! | 1 | 1 | 1 when the sum of the base is given, else 0 |
 //! | 2 | 2 | zeroes |
-//! | 4 | 4 | sum of the base: the first bytes of the SHA-256 of what the copy before has there; else zeroes |
+//! | 4 | 4 | sum of the base: the first bytes of the BLAKE3 of what the copy before has there; else zeroes |
 //! | 8 | 8 | offset in the volume; in the end: how many records came before |
 //! | 16 | 8 | length in bytes; in the end: how many bytes of data came before |
 //! | 24 | 4 | zeroes |
 //! | 28 | 4 | CRC-32C of the 28 bytes before and of what follows |
-//! | 32 | n | data: the bytes, as many as the length says; end: SHA-256 of the stream up to here |
+//! | 32 | n | data: the bytes, as many as the length says; end: BLAKE3 of the stream up to here |
 
 use crate::base::BaseSum;
 use crate::error::StreamError;
@@ -100,7 +100,7 @@ pub struct Summary {
     pub unused_bytes: u64,
     /// Bytes of the stream itself.
     pub stream_bytes: u64,
-    /// SHA-256 of the stream up to its digest: its name, so to say.
+    /// BLAKE3 of the stream up to its digest: its name, so to say.
     pub digest: [u8; DIGEST_BYTES],
 }
 

@@ -3,7 +3,7 @@
 use crate::error::StreamError;
 use crate::record::{END_BYTES, Head, check_place};
 use crate::{Header, Record, Summary};
-use sha2::{Digest, Sha256};
+use blake3::Hasher;
 use std::io::Write;
 
 /// Writes a stream, record by record in ascending order. One that is dropped before [`Writer::finish`] is torn, and every
@@ -12,7 +12,7 @@ use std::io::Write;
 pub struct Writer<W> {
     out: W,
     header: Header,
-    digest: Sha256,
+    digest: Hasher,
     /// Where the next record may begin, in the volume.
     from: u64,
     summary: Summary,
@@ -25,7 +25,7 @@ impl<W: Write> Writer<W> {
     /// `out` cannot be written; a header that could not be read back.
     pub fn new(out: W, header: Header) -> Result<Self, StreamError> {
         let bytes = header.encode()?;
-        let mut writer = Self { out, header, digest: Sha256::new(), from: 0, summary: Summary::default() };
+        let mut writer = Self { out, header, digest: Hasher::new(), from: 0, summary: Summary::default() };
         writer.put(&bytes)?;
         Ok(writer)
     }
@@ -59,7 +59,7 @@ impl<W: Write> Writer<W> {
     /// `out` cannot be written.
     pub fn finish(mut self) -> Result<(W, Summary), StreamError> {
         // The head's checksum covers the digest, and the digest covers all but the head: neither needs the other.
-        let digest: [u8; 32] = self.digest.clone().finalize().into();
+        let digest = *self.digest.finalize().as_bytes();
         let mut end = [0; END_BYTES];
         end[..32].copy_from_slice(&Head::end(&self.summary).encode(&digest));
         end[32..].copy_from_slice(&digest);

@@ -79,7 +79,7 @@ pub(crate) fn in_words(summary: &Summary) -> String {
         }
     }
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{words}; {stream_bytes} bytes, SHA-256 {digest}")
+    format!("{words}; {stream_bytes} bytes, BLAKE3 {digest}")
 }
 
 /// An error of a stream for a person.
