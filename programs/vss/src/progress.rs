@@ -1,40 +1,14 @@
 //! What is said on stderr while a set is made: every step for a person at a terminal, warnings for everybody.
 
 use crate::live::Live;
+use crate::meter::Pace;
 use crate::output::{end_live, printable, say, say_live, warn};
 use crate::signals::Signals;
 use crate::window;
 use std::io::{self, IsTerminal};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vss_model::{SessionId, ShadowCopySet};
 use vss_requester::{Backup, CopyProgress, Instance, Monitor};
-
-/// Without a terminal, the first line about a copy that takes long comes after this time.
-const FIRST_LINE: Duration = Duration::from_secs(10);
-/// The time between two lines doubles up to this: a night's copy must not fill a log or a mail.
-const LONGEST_PAUSE: Duration = Duration::from_secs(160);
-
-/// When lines about one long piece of work are due.
-#[derive(Debug)]
-struct Pace {
-    due: Instant,
-    pause: Duration,
-}
-
-impl Pace {
-    fn new(now: Instant) -> Self {
-        Self { due: now + FIRST_LINE, pause: FIRST_LINE }
-    }
-
-    fn is_due(&mut self, now: Instant) -> bool {
-        if now < self.due {
-            return false;
-        }
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        self.due = now + self.pause;
-        true
-    }
-}
 
 /// Hears of the set being made.
 #[derive(Debug)]
@@ -126,7 +100,7 @@ impl Monitor for Progress {
                 let whole = format!("vss: {:7.3} s  {words}", self.started.elapsed().as_secs_f64());
                 say_live(&[whole, format!("vss: {words}"), format!("vss: {short}")]);
             }
-        } else if self.pace.get_or_insert_with(|| Pace::new(now)).is_due(now) {
+        } else if self.pace.get_or_insert_with(|| Pace::of_a_log(now)).is_due(now) {
             say(&format!("vss: {words}"));
         }
     }
@@ -153,18 +127,4 @@ pub(crate) fn summary(set: &ShadowCopySet) -> String {
         "Shadow copy set {}: {copies} shadow {plural}, {} ({instant}), frozen {} ms, held {} ms",
         set.set_id, set.consistency, set.freeze_ms, set.hold_ms
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_without_a_terminal_come_at_most_every_10_s_and_become_rare() {
-        let begin = Instant::now();
-        let mut pace = Pace::new(begin);
-        let due: Vec<u64> = (0..3600).filter(|second| pace.is_due(begin + Duration::from_secs(*second))).collect();
-        assert_eq!(due[..6], [10, 30, 70, 150, 310, 470]);
-        assert_eq!(due.len(), 25, "in an hour");
-    }
 }

@@ -3,7 +3,7 @@
 use super::{Failure, absolute, restore::tell};
 use crate::args::DirectoryBackupArguments;
 use crate::exit::{FAILED, system_error};
-use crate::file_progress::{FileProgress, size};
+use crate::meter::FileMeter;
 use crate::output::{self, warn};
 use crate::progress::{Progress, summary};
 use crate::request::request;
@@ -22,7 +22,8 @@ use vss_backup::make::{self, Outcome};
 use vss_backup::pattern::Pattern;
 use vss_backup::selection::{FileSet, Place, Selection, Take};
 use vss_model::{
-    BackupComponents, BackupType, ComponentName, Consistency, Instant, SessionComponent, SetId, VssCode, VssError,
+    BackupComponents, BackupType, Bytes, ComponentName, Consistency, Instant, SessionComponent, SetId, VssCode,
+    VssError,
 };
 use vss_requester::volumes::{self, Mount, Selected};
 use vss_requester::{Backup, Instance, Lifetime, Requester, WriterComponents};
@@ -195,7 +196,7 @@ impl Job {
         };
         let (selection, trees) = self.selection(backup, &directory)?;
         let base = self.base.as_ref().map(|base| BaseBackup::open(&base.directory, &base.completion)).transpose()?;
-        let mut progress = FileProgress::new("copied", self.signals.clone(), self.expected(backup)?);
+        let mut progress = FileMeter::new("copying", self.signals.clone(), self.expected(backup)?);
         let outcome = make::copy(&directory, &selection, &trees, base, &mut progress)?;
         drop(progress);
         // Copies that go while they are read look like files that are gone.
@@ -343,5 +344,5 @@ fn print(
     let Totals { files, bytes, kept, unchanged, .. } = completion.totals;
     let kept = if kept > 0 { format!(", {kept} of an earlier run") } else { String::new() };
     let unchanged = if unchanged > 0 { format!(", {unchanged} unchanged") } else { String::new() };
-    output::line(&format!("{}: {files} files{kept}{unchanged}, {}", directory.path().display(), size(bytes)))
+    output::line(&format!("{}: {files} files{kept}{unchanged}, {}", directory.path().display(), Bytes(bytes)))
 }

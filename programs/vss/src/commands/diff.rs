@@ -6,7 +6,7 @@ use crate::output::{self, line};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use vss_model::bytes::Bytes;
+use vss_model::Bytes;
 use vss_model::{Extent, ShadowCopy, ShadowId, VolumeId, VssCode, VssError, extent};
 use vss_requester::{Blocks, Instance, Management};
 

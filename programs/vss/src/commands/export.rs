@@ -3,15 +3,16 @@
 use super::Failure;
 use crate::args::ExportArguments;
 use crate::exit::system_error;
+use crate::meter::Meter;
 use crate::output::say;
-use crate::transfer::{Image, Meter, Plan, in_words, send};
+use crate::transfer::{Image, Plan, in_words, send};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use vss_api::blocks::ImageOpened;
-use vss_model::bytes::Bytes;
+use vss_model::Bytes;
 use vss_model::{Extent, ShadowId, VssCode, VssError};
 use vss_requester::{Instance, Management};
 use vss_stream::{Header, Summary};

@@ -3,8 +3,9 @@
 use super::Failure;
 use crate::args::ImportArguments;
 use crate::exit::system_error;
+use crate::meter::Meter;
 use crate::output;
-use crate::transfer::{Decision, Held, Meter, Target, apply, decide, in_words, unreadable, verify};
+use crate::transfer::{Decision, Held, Target, apply, decide, in_words, unreadable, verify};
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::args::RestoreArguments;
 use crate::exit::FAILED;
-use crate::file_progress::{FileProgress, size};
+use crate::meter::FileMeter;
 use crate::output::{self, say, warn};
 use crate::signals::Signals;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use vss_backup::chain::Chain;
 use vss_backup::directory::{Failure as Missing, Totals};
 use vss_backup::restore;
+use vss_model::Bytes;
 
 /// `vss restore --json`.
 #[derive(Serialize)]
@@ -28,7 +29,7 @@ pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), Failure> {
     let chain = Chain::open(&arguments.from)?;
     let signals = Signals::catch(FAILED)?;
     let expected = chain.generations().iter().map(|one| one.completion.totals.bytes).sum();
-    let mut progress = FileProgress::new("restored", signals, Some(expected));
+    let mut progress = FileMeter::new("restoring", signals, Some(expected));
     let directories: Vec<PathBuf> = chain.generations().iter().map(|one| one.directory.path().to_owned()).collect();
     if directories.len() > 1 {
         let names: Vec<String> = directories.iter().map(|path| path.display().to_string()).collect();
@@ -52,7 +53,7 @@ pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), Failure> {
     } else {
         let Totals { files, bytes, kept, .. } = restored.totals;
         let kept = if kept > 0 { format!("; {kept} were there already") } else { String::new() };
-        output::line(&format!("{files} files, {} restored to {}{kept}", size(bytes), arguments.to.display()))?;
+        output::line(&format!("{files} files, {} restored to {}{kept}", Bytes(bytes), arguments.to.display()))?;
     }
     if restored.failures.is_empty() { Ok(()) } else { Err(Failure::No) }
 }

@@ -2,12 +2,12 @@
 
 use super::Failure;
 use crate::args::RevertArguments;
+use crate::meter::Meter;
 use crate::output::{self, printable, say};
-use crate::transfer::Meter;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 use vss_api::blocks::{RevertState, RevertStatus};
-use vss_model::bytes::Bytes;
+use vss_model::Bytes;
 use vss_model::{ShadowCopy, ShadowId, VssCode, VssError};
 use vss_requester::{Instance, Management};
 

@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::args::VerifyArguments;
 use crate::exit::FAILED;
-use crate::file_progress::{FileProgress, size};
+use crate::meter::FileMeter;
 use crate::output::{self, say};
 use crate::signals::Signals;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use std::path::Path;
 use uuid::Uuid;
 use vss_backup::directory::BackupDirectory;
 use vss_backup::verify::{self, Report, Wrong};
+use vss_model::Bytes;
 
 /// `vss verify --json`.
 #[derive(Serialize)]
@@ -25,7 +26,7 @@ struct Document<'a> {
 pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let (directory, completion) = BackupDirectory::open(&arguments.directory)?;
     let signals = Signals::catch(FAILED)?;
-    let mut progress = FileProgress::new("read", signals, Some(completion.totals.bytes));
+    let mut progress = FileMeter::new("checking", signals, Some(completion.totals.bytes));
     let report = verify::verify(&directory, &completion, &mut progress)?;
     drop(progress);
     for problem in &report.problems {
@@ -49,7 +50,7 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
         let wrong = report.problems.len() as u64 + report.more_problems;
         let verdict = if wrong == 0 { "undamaged".to_owned() } else { format!("{wrong} problems") };
         let place = directory.path().display();
-        output::line(&format!("{place}: {} files, {}: {verdict}{elsewhere}", report.files, size(report.bytes)))?;
+        output::line(&format!("{place}: {} files, {}: {verdict}{elsewhere}", report.files, Bytes(report.bytes)))?;
     }
     if report.problems.is_empty() { Ok(()) } else { Err(Failure::No) }
 }

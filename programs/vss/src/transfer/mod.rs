@@ -2,13 +2,11 @@
 //! ([`receive`]). The stream itself is `vss-stream`'s.
 
 mod held;
-mod meter;
 mod receive;
 mod send;
 mod target;
 
 pub(crate) use held::{Decision, Held, decide};
-pub(crate) use meter::Meter;
 pub(crate) use receive::{apply, in_words, unreadable, verify};
 pub(crate) use send::{Image, Plan, send};
 pub(crate) use target::Target;

@@ -1,9 +1,10 @@
 //! From a stream into an image file or a device.
 
-use super::{Meter, Target};
+use super::Target;
 use crate::exit::system_error;
+use crate::meter::Meter;
 use std::io::{self, Read};
-use vss_model::bytes::Bytes;
+use vss_model::Bytes;
 use vss_model::{VssCode, VssError};
 use vss_stream::{BaseHasher, BaseSum, DATA_BYTES, Fault, Reader, Record, StreamError, Summary};
 

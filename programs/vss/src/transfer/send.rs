@@ -1,6 +1,6 @@
 //! From a copy's image into a stream.
 
-use super::Meter;
+use crate::meter::Meter;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
