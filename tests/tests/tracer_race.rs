@@ -88,6 +88,7 @@ fn finish(traced: &Traced, device: &Direct, copy: &mut [u8], last: Last) -> anyh
     match distrust {
         None => {}
         // By a kernel that does not deliver each completion.
+        Some(Distrust::MissedEnds(_)) => println!("the tracer missed ends of writes"),
         Some(Distrust::Unbalanced(sectors)) if sectors > 0 => {
             println!("the completion of {sectors} sectors was not traced");
         }

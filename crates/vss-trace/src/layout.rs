@@ -25,17 +25,38 @@ pub(crate) struct Program {
     pub(crate) tracepoint: &'static str,
     pub(crate) pin: &'static str,
     pub(crate) link: &'static str,
+    /// Its events are ends of writes.
+    pub(crate) ends: bool,
 }
 
-const fn program(name: &'static str, tracepoint: &'static str, pin: &'static str, link: &'static str) -> Program {
-    Program { name, tracepoint, pin, link }
-}
-
-const BIO_COMPLETE: Program =
-    program("on_bio_complete", "block_bio_complete", "bio_complete_program", "bio_complete_link");
-const RQ_COMPLETE: Program = program("on_rq_complete", "block_rq_complete", "rq_complete_program", "rq_complete_link");
-const RQ_ISSUE: Program = program("on_rq_issue", "block_rq_issue", "rq_issue_program", "rq_issue_link");
-const BIO_QUEUE: Program = program("on_bio_queue", "block_bio_queue", "bio_queue_program", "bio_queue_link");
+const BIO_COMPLETE: Program = Program {
+    name: "on_bio_complete",
+    tracepoint: "block_bio_complete",
+    pin: "bio_complete_program",
+    link: "bio_complete_link",
+    ends: true,
+};
+const RQ_COMPLETE: Program = Program {
+    name: "on_rq_complete",
+    tracepoint: "block_rq_complete",
+    pin: "rq_complete_program",
+    link: "rq_complete_link",
+    ends: true,
+};
+const RQ_ISSUE: Program = Program {
+    name: "on_rq_issue",
+    tracepoint: "block_rq_issue",
+    pin: "rq_issue_program",
+    link: "rq_issue_link",
+    ends: false,
+};
+const BIO_QUEUE: Program = Program {
+    name: "on_bio_queue",
+    tracepoint: "block_bio_queue",
+    pin: "bio_queue_program",
+    link: "bio_queue_link",
+    ends: false,
+};
 
 /// The programs for a target, in the order in which they are attached: completions first, queue last, so that no write whose
 /// beginning is seen ends unseen.
@@ -45,8 +66,8 @@ pub(crate) fn programs(bio_based: bool) -> &'static [Program] {
 
 /// struct counts: eight words, a cache line.
 pub(crate) const COUNT_WORDS: usize = 8;
-/// struct control: the epoch, whether the base is one, and the seven counters of the base.
-pub(crate) const CONTROL_WORDS: usize = 9;
+/// struct control: the epoch, whether the base is one, and the eight counters of the base.
+pub(crate) const CONTROL_WORDS: usize = 10;
 /// struct about.
 pub(crate) const ABOUT_WORDS: usize = 16;
 /// Bytes of struct about.
@@ -55,7 +76,7 @@ pub(crate) const ABOUT_BYTES: usize = ABOUT_WORDS * 8;
 /// "VSStrace".
 const MAGIC: u64 = u64::from_be_bytes(*b"VSStrace");
 /// Goes up with every change of the programs or of the maps' layout: a tracer of another version is not used.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Up to 2^31 chunks of 4 KiB, 8 TiB, the bits are 32 MiB a TiB; beyond, chunks grow so that there are no more.
 const MAX_CHUNKS: u64 = 1 << 31;

@@ -32,9 +32,13 @@
 //!
 //! # What is distrusted
 //!
-//! What cannot be marked is counted ([`Counters::distrust`]): events at which a program was running already on that CPU, writes
-//! of a device without requests that were under way at the attach or that were too many to be remembered, and commands that
-//! pass the block layer by.
+//! What cannot be marked is counted ([`Counters::distrust`]): beginnings of writes at which the program was running already on
+//! that CPU, writes of a device without requests that were under way at the attach or that were too many to be remembered, and
+//! commands that pass the block layer by.
+//!
+//! Ends at which the program was running already are counted apart. They are no rarity where one disk is completed by a thread
+//! (loop) and another by an interrupt that comes in between. Which writes may have been meant is known, as all of them were seen
+//! queued: they are dealt with as those of the next paragraphs ([`Distrust::is_of_ends`]).
 //!
 //! The argument rests on each completion reaching the program, and the kernel does not promise that. One was seen that did not
 //! always: a completion is handled in an interrupt, and when that interrupted a thread of process 1, the programs were not

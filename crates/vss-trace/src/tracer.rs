@@ -197,10 +197,11 @@ impl Tracer {
             sum.hash_full = sum.hash_full.wrapping_add(hash_full.load(Acquire));
             sum.passthrough = sum.passthrough.wrapping_add(passthrough.load(Acquire));
         }
-        for pinned in &self.pinned {
+        for (program, pinned) in layout::programs(self.about.target.bio_based).iter().zip(&self.pinned) {
             // The kernel does not fail here for an open program; if it did, that would be a reason for distrust as well.
-            let misses = kernel::program_runs(kernel::fd(&pinned.program)).map_or(u64::MAX / 8, |runs| runs.misses);
-            sum.misses = sum.misses.wrapping_add(misses);
+            let missed = kernel::program_runs(kernel::fd(&pinned.program)).map_or(u64::MAX / 8, |runs| runs.misses);
+            let of_its_kind = if program.ends { &mut sum.missed_ends } else { &mut sum.missed_starts };
+            *of_its_kind = of_its_kind.wrapping_add(missed);
         }
         sum
     }
@@ -224,8 +225,9 @@ impl Tracer {
         let [epoch, is_balanced, base @ ..] = self.control.words() else { return };
         // A process that is killed in the middle leaves no base rather than a mixed one.
         is_balanced.store(0, SeqCst);
-        let Counters { queued, issued, completed, unknown, hash_full, passthrough, misses } = *at;
-        for (to, from) in base.iter().zip([queued, issued, completed, unknown, hash_full, passthrough, misses]) {
+        let Counters { queued, issued, completed, unknown, hash_full, passthrough, missed_starts, missed_ends } = *at;
+        let counts = [queued, issued, completed, unknown, hash_full, passthrough, missed_starts, missed_ends];
+        for (to, from) in base.iter().zip(counts) {
             to.store(from, Relaxed);
         }
         epoch.fetch_add(1, SeqCst);
@@ -240,11 +242,12 @@ impl Tracer {
         if is_balanced.load(Acquire) == 0 {
             return None;
         }
-        let [queued, issued, completed, unknown, hash_full, passthrough, misses] = base else { return None };
-        let [queued, issued, completed] = [queued, issued, completed].map(|word| word.load(Relaxed));
-        let [unknown, hash_full, passthrough, misses] =
-            [unknown, hash_full, passthrough, misses].map(|word| word.load(Relaxed));
-        Some(Counters { queued, issued, completed, unknown, hash_full, passthrough, misses })
+        let mut counts = [0; 8];
+        for (to, from) in counts.iter_mut().zip(base) {
+            *to = from.load(Relaxed);
+        }
+        let [queued, issued, completed, unknown, hash_full, passthrough, missed_starts, missed_ends] = counts;
+        Some(Counters { queued, issued, completed, unknown, hash_full, passthrough, missed_starts, missed_ends })
     }
 
     /// Drops what was queued before the last [`Tracer::set_balanced`]. Until this is called it is part of
@@ -261,7 +264,7 @@ impl Tracer {
 
     /// Puts everything into `into` that was queued since the last [`Tracer::set_balanced`], taken or not, in larger chunks
     /// (16 chunks each). It is what may be missing when completions were not traced
-    /// ([`Distrust::Unbalanced`](crate::Distrust::Unbalanced)). No allocation, no system call.
+    /// ([`Distrust::is_of_ends`](crate::Distrust::is_of_ends)). No allocation, no system call.
     ///
     /// # Panics
     /// `into` is of another size.

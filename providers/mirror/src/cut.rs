@@ -59,13 +59,10 @@ impl Making {
         }
         if let Some(counters) = self.tracer.as_ref().map(Tracer::counters) {
             self.take();
-            let tracer = self.tracer.as_ref().ok_or_else(not_ready)?;
-            if let Some(distrust) = distrust(tracer, &counters, &self.since) {
-                let Distrust::Unbalanced(_) = distrust else {
-                    return Err(
-                        self.failed_in_hold(distrust.to_string(), "Make the set again: everything is compared then")
-                    );
-                };
+            if let Some(distrust) = self.distrust(&counters) {
+                if !distrust.is_of_ends() {
+                    return Err(self.distrusted(distrust));
+                }
                 // If that is too much now, it is marked again, and the next set begins with it.
                 self.rebase(&counters);
             }
@@ -117,6 +114,9 @@ impl Making {
                     "Something writes to the device past the file system: a program on the device itself, or swap space",
                 ));
             }
+            if let Some(distrust) = self.distrust(&counters).filter(|distrust| !distrust.is_of_ends()) {
+                return Err(self.distrusted(distrust));
+            }
             tracer.set_balanced(&counters);
         }
         fault::at("read_in_hold");
@@ -143,23 +143,33 @@ impl Making {
         )
     }
 
+    /// Why the marks up to these counts, of a moment at which no write is under way, may lack something.
+    pub(crate) fn distrust(&self, counters: &Counters) -> Option<Distrust> {
+        match (self.tracer.as_ref()?.balanced_at(), &self.since) {
+            (Some(base), _) => counters.distrust_at_rest(&base),
+            (None, None) => None,
+            (None, Some(since)) => {
+                // Of a write that was under way at the attach no more than its end can be seen: one that was missed may be
+                // of anything, and the balance lacks all of them.
+                let missed = counters.missed_ends.wrapping_sub(since.missed_ends);
+                let balance = counters.balance(&Counters::default());
+                counters
+                    .distrust(since)
+                    .or((missed > 0).then_some(Distrust::Missed(missed)))
+                    .or((balance > 0).then_some(Distrust::Unbalanced(balance)))
+            }
+        }
+    }
+
+    fn distrusted(&self, distrust: Distrust) -> VssError {
+        self.failed_in_hold(distrust.to_string(), "Make the set again: everything is compared then")
+    }
+
     fn failed_in_hold(&self, why: String, hint: &str) -> VssError {
         VssError::new(
             VssCode::ProviderVeto,
             format!("The mirror of {} cannot be trusted: {why}", self.member.volume.mount_point.display()),
         )
         .with_hint(hint)
-    }
-}
-
-/// Why the marks up to these counts, taken in a hold, may lack something.
-fn distrust(tracer: &Tracer, counters: &Counters, since: &Counters) -> Option<Distrust> {
-    match tracer.balanced_at() {
-        Some(base) => counters.distrust_at_rest(&base),
-        // Writes that were under way at the attach were completed without having been queued.
-        None => {
-            let balance = counters.balance(&Counters::default());
-            counters.distrust(since).or((balance > 0).then_some(Distrust::Unbalanced(balance)))
-        }
     }
 }

@@ -119,8 +119,9 @@ pub(crate) struct Making {
     pub(crate) pace: Pace,
     /// Bytes a second of single blocks.
     pub(crate) rate: Option<u64>,
-    /// The counts when the first round began: what was under way at the attach had ended, or is known.
-    pub(crate) since: Counters,
+    /// The counts when the first round began, of one that reads everything: what was under way at the attach had ended, or is
+    /// known. What was missed before is read after it.
+    pub(crate) since: Option<Counters>,
     /// Images of the store on the volume itself, but for the mirror.
     pub(crate) images: Vec<File>,
     pub(crate) cut_at: Option<Instant>,
@@ -166,7 +167,7 @@ impl Making {
             mending: None,
             mending_unknown: None,
             trust,
-            since: tracer.as_ref().map(Tracer::counters).unwrap_or_default(),
+            since: None,
             tracer,
             source,
             chunk,
@@ -230,16 +231,12 @@ impl Making {
                 None => thread::sleep(SETTLED),
             }
         };
-        let base = tracer.balanced_at();
-        // A reason for distrust stays one.
-        if counters.distrust(base.as_ref().unwrap_or(&self.since)).is_some() {
-            return false;
-        }
-        if base.is_some_and(|base| counters.balance(&base) == 0) {
-            tracer.set_balanced(&counters);
-        } else {
+        match self.distrust(&counters) {
+            // A reason for distrust stays one.
+            Some(distrust) if !distrust.is_of_ends() => return false,
+            None if tracer.balanced_at().is_some() => tracer.set_balanced(&counters),
             // Before the first such moment the counts lack what was under way at the attach, and say nothing.
-            self.rebase(&counters);
+            _ => self.rebase(&counters),
         }
         let Some(tracer) = &self.tracer else { return false };
         // What was queued meanwhile must not be dropped with the rest.
@@ -317,7 +314,7 @@ impl Making {
         }
         self.gather()?;
         if let Some(tracer) = self.tracer.as_ref().filter(|_| self.trust != Trust::Whole) {
-            self.since = tracer.counters();
+            self.since = Some(tracer.counters());
         }
         let (work, way) = match self.trust {
             Trust::New => (Work::Copying, Way::Copy),

@@ -79,7 +79,7 @@ struct counts {
 struct control {
 	__u64 epoch;
 	__u64 is_balanced;
-	__u64 base[7];
+	__u64 base[8];
 };
 
 struct about {
@@ -340,8 +340,12 @@ int on_rq_complete(__u64 *ctx)
 	__u32 op = rq->cmd_flags & OP_MASK;
 	struct range range;
 
-	if (!(op & OP_CHANGES) || op == OP_DRV_OUT || !is_ours(rq->q->disk))
+	if (!(op & OP_CHANGES) || !is_ours(rq->q->disk))
 		return 0;
+	if (op == OP_DRV_OUT) {
+		COUNT(passthrough, 1);
+		return 0;
+	}
 	// The second end of a request that began with a flush or ends with one has no bytes.
 	if (!bytes)
 		return 0;
