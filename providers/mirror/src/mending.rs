@@ -150,7 +150,7 @@ impl Making {
 
     /// What was mended since the copy was cut; the reason when that is not known.
     fn take_mended(&mut self, mended: &mut Bitmap) -> Option<String> {
-        let tracer = self.mending.take()?;
+        let Some(tracer) = self.mending.take() else { return self.mending_unknown.take() };
         let counters = tracer.counters();
         let pins = self.house.pins(&self.member.shadow_id.to_string());
         let fits = tracer.chunks() == mended.chunks() && tracer.chunk_bytes() == self.chunk;
