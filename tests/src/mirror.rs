@@ -384,7 +384,7 @@ impl Scene {
         Ok((used.count(), differing(&used, &File::open(image)?, &reference)?))
     }
 
-    /// The service has mounted it, so its log is replayed.
+    /// Its log is empty, or the service has replayed it.
     fn check_image(&self, image: &Path) -> anyhow::Result<()> {
         match self.volume.kind {
             Kind::Ext4 => run(Command::new("e2fsck").arg("-fn").arg(image)).map(drop),

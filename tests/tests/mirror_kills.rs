@@ -2,6 +2,7 @@
 //! and at moments that nobody foresees, while a program writes to the volume. Afterwards nothing is frozen, the next start
 //! leaves of the broken creation nothing but the mirror itself, and the next copy is right, block for block.
 
+use std::fs::{self, File};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
@@ -108,6 +109,8 @@ struct Killed {
     load: Load,
     /// So much that a slow round leaves another one to be done.
     more: Loads,
+    /// Deleted while it is open: each copy has to be mended.
+    _deleted: File,
     scene: Scene,
 }
 
@@ -115,7 +118,10 @@ impl Killed {
     fn new(storage: Storage) -> anyhow::Result<Self> {
         let scene = Scene::new(Volume::whole(Kind::Ext4, 128)?, storage)?;
         let path = scene.volume().path();
-        Ok(Self { load: Load::start(path)?, more: Loads::buffered(&path.join("more"), 24, 8)?, scene })
+        let deleted = path.join("deleted");
+        let open = File::create(&deleted)?;
+        fs::remove_file(&deleted)?;
+        Ok(Self { load: Load::start(path)?, more: Loads::buffered(&path.join("more"), 24, 8)?, _deleted: open, scene })
     }
 
     fn writes_flow(&self) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ pub mod btrfs;
 pub mod child;
 pub mod clock;
 pub mod device_use;
+pub mod ext4;
 pub mod fiemap;
 pub mod flock;
 pub mod freeze;

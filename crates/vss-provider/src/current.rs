@@ -131,8 +131,8 @@ impl<C: Creation> Current<C> {
     }
 
     /// What `look` finds in the set, if it is in creation. Waits for a phase that is running.
-    pub fn look<T>(&self, set_id: SetId, look: impl FnOnce(&C) -> T) -> Option<T> {
-        self.of(set_id)?.lock().as_ref().map(look)
+    pub fn look<T>(&self, set_id: SetId, look: impl FnOnce(&mut C) -> T) -> Option<T> {
+        self.of(set_id)?.lock().as_mut().map(look)
     }
 
     fn undo_set(&self, set: &CurrentSet<C>) -> Result<(), VssError> {

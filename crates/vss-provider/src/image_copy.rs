@@ -1,7 +1,8 @@
 //! A copy that is an image: the file `.vss/<shadow-id>.image` in a store, writable until it is sealed, and its mounts.
 //!
-//! It is mounted as ext4 or XFS on a loop device of its own. While writers may mend it, it is mounted writable, which
-//! replays its log; sealing makes its file system clean, so that every later mount needs no log and writes nothing.
+//! It is mounted as ext4 or XFS on a loop device of its own. While writers mend it, it is mounted writable, which replays its
+//! log; sealing makes its file system clean, so that every later mount needs no log and writes nothing. A copy that is clean
+//! from the hold on ([`is_whole`]) is mounted writable only for a writer.
 
 use crate::{
     failure::{failed, is},
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 use vss_linux::{
+    ext4,
     loop_device::{AttachOptions, LoopDevice, backing_file_of},
     mount::{self, Change},
     mountinfo,
@@ -144,6 +146,18 @@ pub fn place_of(shadow_id: ShadowId) -> Result<Option<PathBuf>, VssError> {
         backing_file_of(entry.major, entry.minor).is_some_and(|image| image.ends_with(&name))
     };
     Ok(mounts.into_iter().find(shows_it).map(|entry| entry.mount_point))
+}
+
+/// True when a writable mount would mend nothing in a copy that was just cut: a frozen ext4 has an empty log, unless a file was
+/// deleted while it is open. The log of a frozen XFS is never empty.
+///
+/// # Errors
+/// `VSS_E_PROVIDER_VETO` when it cannot be read.
+pub fn is_whole(file: &File, fs_type: &str, part: Part) -> Result<bool, VssError> {
+    match fs_type {
+        "ext4" => ext4::is_whole(file, part.offset).map_err(|error| failed("A copy cannot be read", &error)),
+        _ => Ok(false),
+    }
 }
 
 /// A copy that is mounted writable, and seen by nobody but who is given a mount of it.

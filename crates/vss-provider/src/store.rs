@@ -23,7 +23,7 @@ use std::{
     path::Path,
 };
 use vss_linux::btrfs;
-use vss_model::{ShadowId, VssCode, VssError};
+use vss_model::{ShadowId, Volume, VssCode, VssError};
 
 /// Its name at the top of the file system.
 pub const NAME: &str = ".vss";
@@ -62,6 +62,20 @@ pub fn holds(path: &Path) -> bool {
         path.file_name().is_some_and(is_copy)
             && path.parent().and_then(Path::file_name).is_some_and(|parent| parent == NAME)
     })
+}
+
+/// False when the directory is not at the top of this volume's file system; true also when the volume's mount does not show
+/// the top.
+#[must_use]
+pub fn may_be_on(volume: &Volume) -> bool {
+    let is_missing = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = rustix::fs::open(&volume.mount_point, flags, Mode::empty())?;
+        let is_it = rustix::fs::fstat(&top)?.st_dev == volume.device_number;
+        let found = rustix::fs::statat(&top, NAME, AtFlags::SYMLINK_NOFOLLOW);
+        Ok::<_, Errno>(is_it && found.is_err_and(|error| error == Errno::NOENT))
+    };
+    volume.root != Path::new("/") || !is_missing().unwrap_or(false)
 }
 
 impl Store {

@@ -182,9 +182,9 @@ impl Creation {
         Ok(committed)
     }
 
-    /// Mounts the copies writable.
+    /// Lets writers mend the copies.
     pub(crate) fn pre_final_commit(&mut self) -> Result<(), VssError> {
-        self.making.iter_mut().try_for_each(Making::open_for_mending)?;
+        self.making.iter_mut().try_for_each(Making::begin_mending)?;
         self.stage = Stage::Writable;
         Ok(())
     }
@@ -195,8 +195,9 @@ impl Creation {
     }
 
     /// A mount of a copy that writers may mend now; none when there is no such copy, or not now.
-    pub(crate) fn mount(&self, shadow_id: ShadowId, writable: bool) -> Option<Result<OwnedFd, VssError>> {
-        let making = self.making.iter().find(|making| making.member.shadow_id == shadow_id)?;
-        (self.stage == Stage::Writable).then(|| making.mount(writable))?
+    pub(crate) fn mount(&mut self, shadow_id: ShadowId, writable: bool) -> Option<Result<OwnedFd, VssError>> {
+        let is_now = self.stage == Stage::Writable;
+        let making = self.making.iter_mut().find(|making| making.member.shadow_id == shadow_id).filter(|_| is_now)?;
+        Some(making.mount(writable))
     }
 }

@@ -6,13 +6,13 @@ use crate::{
     copier::From,
     fault,
     hold::{Hold, Unread},
-    member::{Making, bytes, not_ready},
+    member::{Making, Member, bytes, not_ready},
     rounds, used,
 };
 use std::time::Duration;
 use vss_linux::block_device;
 use vss_model::{Instant, VssCode, VssError};
-use vss_provider::failure::failed;
+use vss_provider::{failure::failed, store};
 use vss_trace::{Counters, Distrust, Tracer};
 
 /// Least memory for the last part: four times what is held for in any case.
@@ -25,6 +25,9 @@ const MOST_PIECES: usize = 1 << 17;
 impl Making {
     /// Makes everything that the hold needs.
     pub(crate) fn make_ready(&mut self, longest: Duration) -> Result<(), VssError> {
+        // None appears between PreCommit and the cut: no other set is made meanwhile.
+        let Member { volume, place, .. } = &self.member;
+        self.may_show_store = place.is_on(volume) || store::may_be_on(volume);
         let (compared, capacity, pieces) = if self.tracer.is_some() {
             let promised = self.dirty().max(rounds::LITTLE);
             let in_time = self.rate.map_or(u64::MAX, |rate| {

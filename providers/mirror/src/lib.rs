@@ -10,7 +10,7 @@
 //!  pre_commit     once more, at most 2 s; threads, memory and lists for the hold
 //!  commit         HELD: take the marks, read those blocks into locked memory, look for late marks
 //!  post_commit    write them to the image; the image is the volume at one instant: copy it by sharing its blocks, or lend it
-//!  pre_final      mount the copy writable; what is mended is traced too
+//!  pre_final      mount the copy writable, if it has to be mended or a writer asks for it; what is mended is traced too
 //!  post_final     seal it, write down what changed
 //! ```
 //!

@@ -92,6 +92,8 @@ pub(crate) struct Making {
     pub(crate) member: Member,
     pub(crate) house: House,
     pub(crate) hold: Option<Hold>,
+    /// A store was on the volume before the cut; the copy must not show it.
+    pub(crate) may_show_store: bool,
     pub(crate) writable: Option<Writable>,
     /// Traces what is mended.
     pub(crate) mending: Option<Tracer>,
@@ -163,6 +165,7 @@ impl Making {
             member: member.clone(),
             house: house.clone(),
             hold: None,
+            may_show_store: true,
             writable: None,
             mending: None,
             mending_unknown: None,

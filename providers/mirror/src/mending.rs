@@ -7,7 +7,11 @@ use crate::{
     trust::Trust,
 };
 use rustix::fs::OFlags;
-use std::{fs::File, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs::File,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+};
 use vss_linux::{mount, reflink};
 use vss_model::VssError;
 use vss_provider::{
@@ -95,8 +99,17 @@ impl Making {
         }
     }
 
+    /// Lets writers mend the copy from now on. Mounts it if it has to be mended in any case.
+    pub(crate) fn begin_mending(&mut self) -> Result<(), VssError> {
+        let target = self.target.as_ref().ok_or_else(not_ready)?;
+        if self.may_show_store || !image_copy::is_whole(target, &self.member.volume.fs_type, Part::default())? {
+            self.open_for_mending()?;
+        }
+        Ok(())
+    }
+
     /// Mounts the copy writable. What is written to it from here on is traced.
-    pub(crate) fn open_for_mending(&mut self) -> Result<(), VssError> {
+    fn open_for_mending(&mut self) -> Result<(), VssError> {
         let (shadow_id, volume) = (self.member.shadow_id, &self.member.volume);
         let target = self.target.as_ref().ok_or_else(not_ready)?;
         let attached = Attached::new(target, shadow_id, Part::default())?;
@@ -204,8 +217,11 @@ impl Making {
         result.and(self.mirror.save()).and(changes::prune(&self.mirror.store)).and(self.mirror.place.commit())
     }
 
-    /// One more mount of the copy while it is mended.
-    pub(crate) fn mount(&self, writable: bool) -> Option<Result<std::os::fd::OwnedFd, VssError>> {
-        Some(self.writable.as_ref()?.mount(writable))
+    /// One more mount of the copy while it may be mended.
+    pub(crate) fn mount(&mut self, writable: bool) -> Result<OwnedFd, VssError> {
+        if self.writable.is_none() {
+            self.open_for_mending()?;
+        }
+        self.writable.as_ref().ok_or_else(not_ready)?.mount(writable)
     }
 }

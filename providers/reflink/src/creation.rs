@@ -15,7 +15,7 @@ use vss_provider::{
     outer::{self, Outer},
     space,
     stage::Stage,
-    store::Store,
+    store::{self, Store},
 };
 
 /// A volume that was taken into the set by BeginPrepare.
@@ -41,7 +41,7 @@ struct Place {
 #[derive(Debug)]
 struct Copy {
     shadow_id: ShadowId,
-    fs_type: String,
+    volume: Volume,
     part: Part,
     lasting: bool,
     /// The live image.
@@ -50,7 +50,9 @@ struct Copy {
     target: File,
     /// Set by the cut.
     cut_at: Option<Instant>,
-    /// While writers may mend it.
+    /// A store was on the volume before the cut; the copy must not show it.
+    may_show_store: bool,
+    /// While it is mended.
     writable: Option<Writable>,
 }
 
@@ -98,12 +100,13 @@ impl Creation {
             // Known to the undoing as soon as it is there.
             place.copies.push(Copy {
                 shadow_id: member.shadow_id,
-                fs_type: member.volume.fs_type.clone(),
+                volume: member.volume.clone(),
                 part: image.part,
                 lasting: member.lasting,
                 target: image_copy::create(&place.store, member.shadow_id, &image.file)?,
                 source: image.file,
                 cut_at: None,
+                may_show_store: true,
                 writable: None,
             });
             if let Some(copy) = place.copies.last() {
@@ -120,14 +123,18 @@ impl Creation {
 
     /// Writes back what was written since EndPrepare, so that the cut has little to wait for.
     pub(crate) fn pre_commit(&mut self) -> Result<(), VssError> {
-        self.copies().try_for_each(Copy::flush)?;
+        for copy in self.copies_mut() {
+            copy.flush()?;
+            // None appears from here to the cut: no other set is made meanwhile.
+            copy.may_show_store = store::may_be_on(&copy.volume);
+        }
         self.stage = Stage::PreCommitted;
         Ok(())
     }
 
     /// Cuts every volume of the set. Allocates nothing unless it fails.
     pub(crate) fn commit(&mut self) -> Result<(), VssError> {
-        for copy in self.places.iter_mut().flat_map(|place| &mut place.copies) {
+        for copy in self.copies_mut() {
             if let Err(error) = reflink::clone(&copy.source, &copy.target) {
                 return Err(failed(format!("The image of shadow copy {} cannot be cloned", copy.shadow_id), &error));
             }
@@ -154,11 +161,12 @@ impl Creation {
         committed
     }
 
-    /// Mounts the copies writable.
+    /// Lets writers mend the copies from now on. Mounts those that have to be mended in any case.
     pub(crate) fn pre_final_commit(&mut self) -> Result<(), VssError> {
-        for copy in self.places.iter_mut().flat_map(|place| &mut place.copies) {
-            let attached = Attached::new(&copy.target, copy.shadow_id, copy.part)?;
-            copy.writable = Some(Writable::open(attached, copy.shadow_id, &copy.fs_type, None)?);
+        for copy in self.copies_mut() {
+            if copy.may_show_store || !image_copy::is_whole(&copy.target, &copy.volume.fs_type, copy.part)? {
+                copy.writable()?;
+            }
         }
         self.stage = Stage::Writable;
         Ok(())
@@ -180,13 +188,18 @@ impl Creation {
     }
 
     /// A mount of a copy that writers may mend now; none when there is no such copy, or not now.
-    pub(crate) fn mount(&self, shadow_id: ShadowId, writable: bool) -> Option<Result<OwnedFd, VssError>> {
-        let copy = self.copies().find(|copy| copy.shadow_id == shadow_id)?;
-        Some(copy.writable.as_ref().filter(|_| self.stage == Stage::Writable)?.mount(writable))
+    pub(crate) fn mount(&mut self, shadow_id: ShadowId, writable: bool) -> Option<Result<OwnedFd, VssError>> {
+        let is_now = self.stage == Stage::Writable;
+        let copy = self.copies_mut().find(|copy| copy.shadow_id == shadow_id).filter(|_| is_now)?;
+        Some(copy.writable().and_then(|mended| mended.mount(writable)))
     }
 
     fn copies(&self) -> impl Iterator<Item = &Copy> {
         self.places.iter().flat_map(|place| &place.copies)
+    }
+
+    fn copies_mut(&mut self) -> impl Iterator<Item = &mut Copy> {
+        self.places.iter_mut().flat_map(|place| &mut place.copies)
     }
 }
 
@@ -232,6 +245,18 @@ impl Copy {
         };
         let block = rustix::fs::fstatvfs(&self.target).map_err(|error| cannot(&error.into()))?.f_bsize;
         reflink::clone_beginning(&self.source, &self.target, block).map_err(|error| cannot(&error))
+    }
+
+    /// The copy mounted writable; it is mounted by the first who needs that.
+    fn writable(&mut self) -> Result<&Writable, VssError> {
+        let mounted = match self.writable.take() {
+            Some(mounted) => mounted,
+            None => {
+                let attached = Attached::new(&self.target, self.shadow_id, self.part)?;
+                Writable::open(attached, self.shadow_id, &self.volume.fs_type, None)?
+            }
+        };
+        Ok(self.writable.insert(mounted))
     }
 
     fn flush(&self) -> Result<(), VssError> {

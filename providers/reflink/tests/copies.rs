@@ -263,6 +263,44 @@ fn a_copy_has_no_copies_in_it() {
 }
 
 #[test]
+fn a_copy_that_is_whole_is_mounted_for_those_who_ask_for_it() {
+    needs!("a_copy_that_is_whole_is_mounted_for_those_who_ask_for_it", "xfs", "ext4");
+    let outer = FileSystem::outer("xfs", 400);
+    let inner = outer.inner("ext4", "one", 32);
+    let provider = provider();
+    let is_mounted = |hide: &str| {
+        let volumes = [inner.volume()];
+        let (set_id, copies) = begin(&provider, &volumes);
+        cut(&provider, set_id, &volumes);
+        provider.post_commit(set_id).unwrap();
+        provider.pre_final_commit(set_id).unwrap();
+        let is_mounted = !attached_to(&copies).is_empty();
+        if !is_mounted {
+            drop(provider.mount(&copies[0], false).unwrap());
+            assert!(!attached_to(&copies).is_empty(), "it stays mounted until it is sealed");
+        }
+        provider.post_final_commit(set_id).unwrap();
+        assert_clean("ext4", &outer.copy(&copies[0]));
+        shown(&provider.mount(&copies[0], false).unwrap(), &outer.beside("shown"), |root| {
+            assert!(!root.join(hide).exists());
+        });
+        provider.delete(&copies[0]).unwrap();
+        is_mounted
+    };
+    assert!(!is_mounted("deleted"));
+    // One that has to be mended is mounted in any case: of a file that was deleted while it is open something is left,
+    let deleted = File::create(inner.path().join("deleted")).unwrap();
+    fs::remove_file(inner.path().join("deleted")).unwrap();
+    assert!(is_mounted("deleted"));
+    drop(deleted);
+    assert!(!is_mounted("deleted"));
+    // and a store must not be seen in a copy.
+    fs::create_dir(inner.path().join(".vss")).unwrap();
+    assert!(is_mounted(".vss"));
+    outer.assert_nothing_left();
+}
+
+#[test]
 fn an_outer_file_system_that_is_away_is_told() {
     needs!("an_outer_file_system_that_is_away_is_told", "xfs", "ext4");
     let outer = FileSystem::outer("xfs", 400);
