@@ -53,6 +53,9 @@ const SETTLING: Duration = Duration::from_millis(50);
 /// way, shorter than the gaps that 12,500 writes a second leave.
 const SETTLED: Duration = Duration::from_micros(300);
 
+/// The first round does not step back for others when it reads so little.
+const SHORT: u64 = 256 << 20;
+
 /// Reading less than this says nothing about the rate.
 const MEASURABLE: u64 = 2 << 20;
 
@@ -324,7 +327,9 @@ impl Making {
             Trust::Compare(_) => (Work::Comparing, Way::Compare),
             Trust::Whole => (Work::Catching, Way::Copy),
         };
-        self.copy(1, work, way, true, teller, stop)
+        // Catching up with little is over before others would have gained anything.
+        let steps_back = self.trust != Trust::Whole || self.dirty() > SHORT;
+        self.copy(1, work, way, steps_back, teller, stop)
     }
 
     /// True when nothing is traced: every round and the hold compare everything.
