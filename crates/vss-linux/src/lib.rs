@@ -5,6 +5,7 @@
 //! about a hold ([`hold`]: protocol, ledger, sweep). What a call is for is decided on the floors above; nothing here knows
 //! a session, a writer or a provider.
 
+pub mod aio;
 pub mod block_device;
 pub mod btrfs;
 pub mod child;

@@ -1,7 +1,8 @@
 //! Reading the device and writing the image while applications work: bounded depth, a rate limit, room for others.
 //!
 //! Pieces of at most 1 MiB are read past the page cache by a few threads and written to the image in the same way, so that
-//! nobody's cached pages are pushed out. In the first round the copier steps back: while the device has requests of others
+//! nobody's cached pages are pushed out. A thread reads and writes as many small pieces at once as fit into 1 MiB: that is what
+//! counts when single blocks were written all over the volume. In the first round the copier steps back: while the device has requests of others
 //! under way, one piece at a time is read. Later rounds do not, because they have to overtake the writers.
 
 use std::{
@@ -16,7 +17,11 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vss_linux::{block_device, pages::Pages};
+use vss_linux::{
+    aio::{self, Queue},
+    block_device,
+    pages::Pages,
+};
 use vss_model::{VssCode, VssError};
 use vss_provider::failure::failed;
 
@@ -70,8 +75,8 @@ pub(crate) enum Way {
 
 /// What is read.
 pub(crate) trait From: Sync {
-    /// Fills `into` from `offset`; what lies behind the end is zeroes.
-    fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Fills each piece of memory from its offset; what lies behind the end is zeroes.
+    fn read_all(&self, queue: &mut Queue, pieces: &mut [(&mut [u8], u64)]) -> Result<(), aio::Failed>;
 
     /// The error of a read that failed.
     fn unreadable(&self, offset: u64, error: &io::Error) -> VssError;
@@ -121,6 +126,8 @@ impl Round<'_> {
                 Way::Compare => Some(Pages::new(PIECE as usize, false).map_err(memory)?),
                 Way::Copy => None,
             };
+            let mut queue = Queue::default();
+            let mut batch = Vec::with_capacity(aio::DEPTH);
             while !is_over.load(Ordering::Acquire) {
                 if thread > 0 && self.others(ours.load(Ordering::Relaxed)) {
                     thread::sleep(STEP_BACK);
@@ -130,23 +137,27 @@ impl Round<'_> {
                     }
                     continue;
                 }
-                let Some(piece) = pieces.lock().unwrap_or_else(PoisonError::into_inner).next() else { break };
-                let length = piece.end - piece.start;
+                pieces.lock().unwrap_or_else(PoisonError::into_inner).fill(&mut batch);
+                if batch.is_empty() {
+                    break;
+                }
+                let length = batch.iter().map(|piece| piece.end - piece.start).sum();
                 self.pace.wait(length);
-                let data = &mut buffer[..padded(length)];
-                ours.fetch_add(1, Ordering::Relaxed);
-                let result = self.from.read(data, piece.start);
-                ours.fetch_sub(1, Ordering::Relaxed);
-                result.map_err(|error| self.from.unreadable(piece.start, &error))?;
-                let there = usize::try_from(self.to_size.saturating_sub(piece.start)).unwrap_or(usize::MAX);
-                let data = &data[..there.min(data.len())];
+                ours.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                let result = self.from.read_all(&mut queue, &mut split(&mut buffer, &batch));
+                ours.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+                result.map_err(|failed| self.from.unreadable(batch[failed.piece].start, &failed.error))?;
+                let mut data: Vec<(&[u8], u64)> = Vec::with_capacity(batch.len());
+                for (piece, offset) in split(&mut buffer, &batch) {
+                    let there = usize::try_from(self.to_size.saturating_sub(offset)).unwrap_or(usize::MAX);
+                    data.push((&piece[..there.min(piece.len())], offset));
+                }
                 let wrote = match &mut other {
-                    None => write(self.to, data, piece.start),
-                    Some(other) => write_differing(self.to, data, &mut other[..data.len()], piece.start),
-                };
-                let wrote = wrote.map_err(|error| {
-                    failed(format!("What was read cannot be written at byte {}", piece.start), &error)
-                })?;
+                    None => write_all(&mut queue, self.to, &data),
+                    Some(other) => data
+                        .iter()
+                        .try_fold(0, |sum, (data, offset)| Ok(sum + write_differing(self.to, data, other, *offset)?)),
+                }?;
                 written.fetch_add(wrote, Ordering::Relaxed);
                 (self.step)(read.fetch_add(length, Ordering::Relaxed) + length)?;
             }
@@ -196,14 +207,28 @@ impl<I: Iterator<Item = Range<u64>>> Pieces<I> {
         self.rest.is_empty()
     }
 
-    fn next(&mut self) -> Option<Range<u64>> {
-        if self.is_empty() {
-            return None;
+    /// Puts the next pieces into `batch`, as many as fit into one buffer and one queue; none at the end.
+    fn fill(&mut self, batch: &mut Vec<Range<u64>>) {
+        batch.clear();
+        let mut room = PIECE;
+        while !self.is_empty() && batch.len() < aio::DEPTH {
+            let piece = self.rest.start..self.rest.end.min(self.rest.start + PIECE);
+            let Some(left) = room.checked_sub(padded(piece.end - piece.start) as u64) else { break };
+            room = left;
+            self.rest.start = piece.end;
+            batch.push(piece);
         }
-        let piece = self.rest.start..self.rest.end.min(self.rest.start + PIECE);
-        self.rest.start = piece.end;
-        Some(piece)
     }
+}
+
+/// A part of the buffer for each piece, with the piece's offset.
+fn split<'a>(mut buffer: &'a mut [u8], batch: &[Range<u64>]) -> Vec<(&'a mut [u8], u64)> {
+    let part = |piece: &Range<u64>| {
+        let (part, rest) = std::mem::take(&mut buffer).split_at_mut(padded(piece.end - piece.start));
+        buffer = rest;
+        (part, piece.start)
+    };
+    batch.iter().map(part).collect()
 }
 
 /// What a piece of so many bytes takes in memory and in the image.
@@ -211,20 +236,29 @@ pub(crate) fn padded(length: u64) -> usize {
     length.next_multiple_of(PAGE) as usize
 }
 
-/// Writes to the image; returns how much.
-pub(crate) fn write(image: &File, data: &[u8], offset: u64) -> io::Result<u64> {
-    image.write_all_at(data, offset)?;
-    Ok(data.len() as u64)
+/// Writes every piece to the image; returns how much.
+pub(crate) fn write_all(queue: &mut Queue, image: &File, pieces: &[(&[u8], u64)]) -> Result<u64, VssError> {
+    queue.write(image, pieces).map_err(|failed| unwritable(pieces[failed.piece].1, &failed.error))?;
+    Ok(pieces.iter().map(|(data, _)| data.len() as u64).sum())
 }
 
 /// Writes the pages that differ from the image, neighbours together; returns how much. `other` is room for as much.
-fn write_differing(image: &File, data: &[u8], other: &mut [u8], offset: u64) -> io::Result<u64> {
-    image.read_exact_at(other, offset)?;
-    let mut wrote = 0;
-    for run in differing(data, other) {
-        wrote += write(image, &data[run.clone()], offset + run.start as u64)?;
-    }
-    Ok(wrote)
+fn write_differing(image: &File, data: &[u8], other: &mut [u8], offset: u64) -> Result<u64, VssError> {
+    let other = &mut other[..data.len()];
+    let mut write = || {
+        image.read_exact_at(other, offset)?;
+        let mut wrote = 0;
+        for run in differing(data, other) {
+            image.write_all_at(&data[run.clone()], offset + run.start as u64)?;
+            wrote += run.len() as u64;
+        }
+        Ok(wrote)
+    };
+    write().map_err(|error| unwritable(offset, &error))
+}
+
+fn unwritable(offset: u64, error: &io::Error) -> VssError {
+    failed(format!("What was read cannot be written at byte {offset}"), error)
 }
 
 /// The runs of whole pages in which two pieces differ.
@@ -260,12 +294,39 @@ pub(crate) fn full(place: &std::path::Path) -> VssError {
 mod tests {
     use super::*;
 
+    fn batches(runs: Vec<Range<u64>>) -> Vec<Vec<Range<u64>>> {
+        let mut pieces = Pieces { runs: runs.into_iter(), rest: 0..0 };
+        let mut batch = Vec::new();
+        std::iter::from_fn(|| {
+            pieces.fill(&mut batch);
+            (!batch.is_empty()).then(|| batch.clone())
+        })
+        .collect()
+    }
+
     #[test]
-    fn runs_are_cut_into_pieces() {
-        let mut pieces = Pieces { runs: [0..PIECE * 2 + 4096, PIECE * 3..PIECE * 3 + 8].into_iter(), rest: 0..0 };
-        let cut: Vec<_> = std::iter::from_fn(|| pieces.next()).collect();
-        let wanted = [0..PIECE, PIECE..2 * PIECE, 2 * PIECE..2 * PIECE + 4096, 3 * PIECE..3 * PIECE + 8];
+    fn runs_are_cut_into_pieces_and_small_ones_are_put_together() {
+        let cut = batches(vec![0..PIECE * 2 + 4096, PIECE * 3..PIECE * 3 + 8, PIECE * 4..PIECE * 5 - 4096]);
+        let wanted = [
+            vec![0..PIECE],
+            vec![PIECE..2 * PIECE],
+            // What is shorter than a page takes one in memory.
+            vec![2 * PIECE..2 * PIECE + 4096, 3 * PIECE..3 * PIECE + 8],
+            vec![4 * PIECE..5 * PIECE - 4096],
+        ];
         assert_eq!(cut, wanted);
+        let blocks: Vec<_> = (0..1000).map(|block| block * PIECE..block * PIECE + 4096).collect();
+        let cut = batches(blocks.clone());
+        assert!(cut.iter().all(|batch| batch.len() <= aio::DEPTH) && cut.len() == 1000_usize.div_ceil(aio::DEPTH));
+        assert_eq!(cut.concat(), blocks);
+    }
+
+    #[test]
+    fn each_piece_has_its_part_of_the_buffer() {
+        let mut buffer = vec![0; 4 * 4096];
+        let parts = split(&mut buffer, &[8192..16_384, 20_480..20_488]);
+        let parts: Vec<_> = parts.into_iter().map(|(part, offset)| (part.len(), offset)).collect();
+        assert_eq!(parts, [(8192, 8192), (4096, 20_480)]);
     }
 
     #[test]

@@ -3,10 +3,7 @@
 //!
 //! Each thread reads into memory of its own, which is locked. What it read is written to the image afterwards.
 
-use crate::{
-    copier::{self, From},
-    source::Source,
-};
+use crate::{copier, source::Source};
 use std::{
     fs::File,
     io,
@@ -15,7 +12,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
-use vss_linux::pages::Pages;
+use vss_linux::{aio::Queue, pages::Pages};
 use vss_model::VssError;
 use vss_provider::failure::failed;
 
@@ -176,14 +173,13 @@ impl Hold {
     /// Of the image's file system.
     pub(crate) fn write_out(mut self, image: &File) -> Result<u64, VssError> {
         self.end();
+        let mut queue = Queue::default();
         let mut written = 0;
         for thread in self.threads.drain(..) {
             let part =
                 thread.join().map_err(|_| failed("A thread of the hold failed", &io::Error::other("it panicked")))?;
-            for (offset, run) in &part.runs {
-                written += copier::write(image, &part.memory[run.clone()], *offset)
-                    .map_err(|error| failed("The image cannot be written", &error))?;
-            }
+            let pieces: Vec<_> = part.runs.iter().map(|(offset, run)| (&part.memory[run.clone()], *offset)).collect();
+            written += copier::write_all(&mut queue, image, &pieces)?;
         }
         Ok(written)
     }

@@ -21,12 +21,14 @@ use std::{
     collections::BTreeSet,
     fs::File,
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Instant,
 };
-use vss_linux::{block_device, fs_uuid, mountinfo};
+use vss_linux::{
+    aio::{self, Queue},
+    block_device, fs_uuid, mountinfo,
+};
 use vss_model::{ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
     StoredCopy,
@@ -73,8 +75,8 @@ impl Drop for Run<'_> {
 struct Image(File);
 
 impl From for Image {
-    fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(into, offset)
+    fn read_all(&self, queue: &mut Queue, pieces: &mut [(&mut [u8], u64)]) -> Result<(), aio::Failed> {
+        queue.read(&self.0, pieces)
     }
 
     fn unreadable(&self, offset: u64, error: &io::Error) -> VssError {

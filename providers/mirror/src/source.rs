@@ -7,7 +7,12 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
-use vss_linux::{block_device, fsmap::FreeSpace, loop_device, mountinfo};
+use vss_linux::{
+    aio::{self, Queue},
+    block_device,
+    fsmap::FreeSpace,
+    loop_device, mountinfo,
+};
 use vss_model::{Volume, VssCode, VssError};
 use vss_provider::{
     Support,
@@ -101,14 +106,26 @@ impl Source {
     }
 }
 
-impl From for Source {
-    /// Allocates nothing.
-    fn read(&self, into: &mut [u8], offset: u64) -> std::io::Result<()> {
+impl Source {
+    /// Fills `into` from `offset`; what lies behind the end is zeroes. Allocates nothing.
+    pub(crate) fn read(&self, into: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let (into, offset) = self.within(into, offset);
+        self.device.read_exact_at(into, offset)
+    }
+
+    /// The part of a piece that is on the device; the rest becomes zeroes.
+    fn within<'a>(&self, into: &'a mut [u8], offset: u64) -> (&'a mut [u8], u64) {
         let there = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(into.len());
         let (from_device, behind) = into.split_at_mut(there);
-        self.device.read_exact_at(from_device, offset)?;
         behind.fill(0);
-        Ok(())
+        (from_device, offset)
+    }
+}
+
+impl From for Source {
+    fn read_all(&self, queue: &mut Queue, pieces: &mut [(&mut [u8], u64)]) -> Result<(), aio::Failed> {
+        let mut there: Vec<_> = pieces.iter_mut().map(|(into, offset)| self.within(into, *offset)).collect();
+        queue.read(&self.device, &mut there)
     }
 
     fn unreadable(&self, offset: u64, error: &std::io::Error) -> VssError {
