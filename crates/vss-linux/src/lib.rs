@@ -29,3 +29,4 @@ pub mod reflink;
 pub mod statfs;
 pub mod swaps;
 pub mod user;
+pub mod write_back;

@@ -260,14 +260,16 @@ impl Writable {
     }
 }
 
-/// Makes the file read-only for good.
+/// Makes the file read-only for good. A copy that is `lasting` is on the disk when this returns, with the blocks that it shares.
 ///
 /// # Errors
 /// `VSS_E_PROVIDER_VETO`, `VSS_E_INSUFFICIENT_STORAGE`.
-pub fn seal(file: &File) -> Result<(), VssError> {
+pub fn seal(file: &File, lasting: bool) -> Result<(), VssError> {
     let sealed = || -> io::Result<()> {
         rustix::fs::fchmod(file, SEALED)?;
-        rustix::fs::fsync(file)?;
+        if lasting {
+            rustix::fs::fsync(file)?;
+        }
         match store::set_immutable(file, true) {
             Err(error) if !is(&error, Errno::NOTTY) && !is(&error, Errno::OPNOTSUPP) => Err(error),
             _ => Ok(()),

@@ -59,8 +59,8 @@ fn name(shadow_id: ShadowId) -> String {
 }
 
 impl Changes {
-    /// Writes it down; when this returns it is on the disk.
-    pub(crate) fn save(&self, store: &Store, shadow_id: ShadowId) -> Result<(), VssError> {
+    /// Writes it down; `lasting`: down to the disk.
+    pub(crate) fn save(&self, store: &Store, shadow_id: ShadowId, lasting: bool) -> Result<(), VssError> {
         let cannot = |error: std::io::Error| failed(format!("{} cannot be written", name(shadow_id)), &error);
         let mut bytes = serde_json::to_vec(&self.about).map_err(|error| cannot(error.into()))?;
         bytes.push(b'\n');
@@ -69,7 +69,7 @@ impl Changes {
         }
         let sum = crc32c::crc32c(&bytes);
         bytes.extend(sum.to_le_bytes());
-        record::replace(store, &name(shadow_id), &bytes).map_err(cannot)
+        record::replace(store, &name(shadow_id), &bytes, lasting).map_err(cannot)
     }
 
     /// Reads it; none when it is not there or not whole.
@@ -304,7 +304,7 @@ mod tests {
         let copy = ShadowId::random();
         let store = store(place.path(), &[copy]);
         let saved = changes(Uuid::new_v4(), 3, &[(0, 1), (127, 130), (400_000, 999_999)], &[(5, 6)]);
-        saved.save(&store, copy).unwrap();
+        saved.save(&store, copy, true).unwrap();
         assert_eq!(Changes::load(&store, copy).unwrap(), Some(saved));
         let file = place.path().join(format!(".vss/{copy}.changes"));
         let bytes = std::fs::read(&file).unwrap();
@@ -324,9 +324,9 @@ mod tests {
         let [first, second, third] = copies;
         let store = store(place.path(), &copies);
         let lineage = Uuid::new_v4();
-        changes(lineage, 1, &[(0, 9)], &[(1, 2)]).save(&store, first).unwrap();
-        changes(lineage, 2, &[(10, 12), (600_000, 600_001)], &[(20, 21)]).save(&store, second).unwrap();
-        changes(lineage, 3, &[(12, 14), (999_999, 1_000_000)], &[(30, 31)]).save(&store, third).unwrap();
+        changes(lineage, 1, &[(0, 9)], &[(1, 2)]).save(&store, first, true).unwrap();
+        changes(lineage, 2, &[(10, 12), (600_000, 600_001)], &[(20, 21)]).save(&store, second, true).unwrap();
+        changes(lineage, 3, &[(12, 14), (999_999, 1_000_000)], &[(30, 31)]).save(&store, third, true).unwrap();
         // Neither what was mended in the one between nor what is free.
         let last = Extent { offset: 999_999 * 4096, length: 4096 - 512 };
         let wanted = vec![extent(1..2), extent(10..14), extent(30..31), last];
@@ -348,16 +348,16 @@ mod tests {
         let [first, second, other] = copies;
         let store = store(place.path(), &copies);
         let lineage = Uuid::new_v4();
-        changes(lineage, 1, &[], &[]).save(&store, first).unwrap();
-        changes(Uuid::new_v4(), 2, &[], &[]).save(&store, other).unwrap();
+        changes(lineage, 1, &[], &[]).save(&store, first, true).unwrap();
+        changes(Uuid::new_v4(), 2, &[], &[]).save(&store, other, true).unwrap();
         let mut compared = changes(lineage, 2, &[], &[]);
         compared.about.unknown = Some("of a reboot".to_owned());
-        compared.save(&store, second).unwrap();
+        compared.save(&store, second, true).unwrap();
         assert_eq!(between(&store, second, first).unwrap(), Err("of a reboot".to_owned()));
         assert!(between(&store, other, first).unwrap().unwrap_err().contains("different mirrors"));
         compared.about.generation = 3;
         compared.about.unknown = None;
-        compared.save(&store, second).unwrap();
+        compared.save(&store, second, true).unwrap();
         assert!(between(&store, second, first).unwrap().unwrap_err().contains("between the two"));
     }
 }

@@ -78,9 +78,11 @@ impl Registry {
         })
     }
 
-    pub(crate) fn put(&self, key: &str, kept: &Kept) -> Result<(), VssError> {
+    /// `lasting`: down to the disk.
+    pub(crate) fn put(&self, key: &str, kept: &Kept, lasting: bool) -> Result<(), VssError> {
         self.make()?;
-        record::write(self.open().map_err(|error| self.cannot("opened", &error))?, &format!("{key}.json"), kept)
+        let directory = self.open().map_err(|error| self.cannot("opened", &error))?;
+        record::write(directory, &format!("{key}.json"), kept, lasting)
     }
 
     pub(crate) fn remove(&self, key: &str) -> Result<(), VssError> {
@@ -112,7 +114,7 @@ impl Registry {
 
     pub(crate) fn put_note(&self, key: &str, note: &Note) -> Result<(), VssError> {
         self.make()?;
-        record::write(self.open().map_err(|error| self.cannot("opened", &error))?, &note_name(key), note)
+        record::write(self.open().map_err(|error| self.cannot("opened", &error))?, &note_name(key), note, true)
     }
 
     pub(crate) fn remove_note(&self, key: &str) -> Result<(), VssError> {

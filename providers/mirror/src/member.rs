@@ -65,6 +65,8 @@ pub(crate) struct Member {
     pub(crate) shadow_id: ShadowId,
     pub(crate) volume: Volume,
     pub(crate) options: CreationOptions,
+    /// The copy must survive a power cut.
+    pub(crate) lasting: bool,
     pub(crate) place: PlaceName,
     pub(crate) key: String,
     /// What the catalogue keeps of it.
@@ -439,7 +441,7 @@ fn begin(
     }
     // From here on until the end nobody may believe what the state says.
     mirror.state.is_clean = false;
-    mirror.save()?;
+    mirror.save(true)?;
     if tracer.is_none() && !member.options.full_compare {
         let target = Target::of(volume.device_number).map_err(|error| refused(volume, &error))?;
         tracer = Some(attach(&pins, &target).map_err(|error| refused(volume, &error))?);
@@ -447,7 +449,7 @@ fn begin(
         mirror.state.epoch = Some(Uuid::new_v4());
         mirror.state.disk = trust::sequence_of(&target);
         mirror.state.boot_id = clock::boot_id().map_err(|error| failed("The boot has no id", &error))?;
-        mirror.save()?;
+        mirror.save(true)?;
     }
     if let Some(tracer) = &mut tracer {
         tracer.lock_in_memory().map_err(|error| refused(volume, &error))?;

@@ -3,7 +3,7 @@
 use crate::{
     changes::{self, About, Changes},
     fault,
-    member::{Making, not_ready, remove_tracer},
+    member::{Making, Member, not_ready, remove_tracer},
     trust::Trust,
 };
 use rustix::fs::OFlags;
@@ -33,16 +33,15 @@ impl Making {
         hold.write_out(&self.mirror.image)?;
         fault::at("written_out");
         self.owed.subtract(&self.todo);
-        self.mirror.flush()?;
         if let Some(tracer) = &self.tracer {
             tracer.forget_older();
             // What was written, and is free or excluded, and so was not read.
             self.owed.intersect(&self.taken);
             tracer.mark(&self.owed);
         }
-        let shadow_id = self.member.shadow_id;
+        let Member { shadow_id, lasting, .. } = self.member;
         self.mirror.state.generation += 1;
-        self.changes().save(&self.mirror.store, shadow_id)?;
+        self.changes().save(&self.mirror.store, shadow_id, lasting)?;
         fault::at("changes_saved");
         self.is_there = true;
         match &self.target {
@@ -52,7 +51,7 @@ impl Making {
                 })?;
                 fault::at("shared");
                 self.mirror.state.is_clean = self.tracer.is_some();
-                self.mirror.save()?;
+                self.mirror.save(lasting)?;
             }
             None => {
                 self.mirror.lend(shadow_id)?;
@@ -139,6 +138,7 @@ impl Making {
 
     /// Ends the writing to the copy for good.
     pub(crate) fn end_mending(&mut self) -> Result<(), VssError> {
+        let Member { shadow_id, lasting, .. } = self.member;
         self.writable.as_ref().map_or(Ok(()), Writable::close)?;
         self.writable = None;
         let mut changes = self.changes();
@@ -146,19 +146,19 @@ impl Making {
         changes.used.union(&changes.mended);
         let target = self.target.as_ref().ok_or_else(not_ready)?;
         fault::at("mended");
-        image_copy::seal(target)?;
+        image_copy::seal(target, lasting)?;
         fault::at("sealed");
-        changes.save(&self.mirror.store, self.member.shadow_id)?;
+        changes.save(&self.mirror.store, shadow_id, lasting)?;
         if self.mirror.state.lent.is_some() {
             // The mirror itself was mended: it lacks these blocks of the volume.
             if let (Some(tracer), None) = (&self.tracer, &changes.about.mended_unknown) {
                 tracer.mark(&changes.mended);
                 self.mirror.state.is_clean = true;
             }
-            self.mirror.save()?;
+            self.mirror.save(lasting)?;
         }
         changes::prune(&self.mirror.store)?;
-        self.mirror.place.commit()
+        if lasting { self.mirror.place.commit() } else { Ok(()) }
     }
 
     /// What was mended since the copy was cut; the reason when that is not known.
@@ -214,7 +214,7 @@ impl Making {
         }
         // What was written to the mirror while it was lent is not marked.
         self.mirror.state.is_clean = self.tracer.is_some() && (self.mirror.place.shares || !was_mended);
-        result.and(self.mirror.save()).and(changes::prune(&self.mirror.store)).and(self.mirror.place.commit())
+        result.and(self.mirror.save(true)).and(changes::prune(&self.mirror.store)).and(self.mirror.place.commit())
     }
 
     /// One more mount of the copy while it may be mended.

@@ -181,10 +181,10 @@ impl Mirror {
         Ok(Some(Self { key: key.to_owned(), image, state, mount_point, registry: registry.clone(), store, place }))
     }
 
-    /// Writes the state down with a new stamp, and the stamp into the registry.
-    pub(crate) fn save(&mut self) -> Result<(), VssError> {
+    /// Writes the state down with a new stamp, and the stamp into the registry; `lasting`: down to the disk.
+    pub(crate) fn save(&mut self, lasting: bool) -> Result<(), VssError> {
         self.state.stamp = Uuid::new_v4();
-        record::write(&self.store, &state_name(&self.key), &self.state)?;
+        record::write(&self.store, &state_name(&self.key), &self.state, lasting)?;
         fault::at("state_saved");
         self.registry.put(
             &self.key,
@@ -196,18 +196,14 @@ impl Mirror {
                 stamp: self.state.stamp,
                 last_used: Instant::now(),
             },
+            lasting,
         )
-    }
-
-    /// Brings what was written to the image to the disk.
-    pub(crate) fn flush(&self) -> Result<(), VssError> {
-        self.image.sync_data().map_err(|error| failed("The image cannot be brought to the disk", &error))
     }
 
     /// Gives the image the name of a copy: it is lent.
     pub(crate) fn lend(&mut self, shadow_id: ShadowId) -> Result<(), VssError> {
         self.state.lent = Some(shadow_id);
-        self.save()?;
+        self.save(true)?;
         fault::at("lending");
         rename(&self.store, &image_name(&self.key), &image_copy::file_name(shadow_id))
     }

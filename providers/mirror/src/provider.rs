@@ -286,6 +286,7 @@ impl Provider for MirrorProvider {
                     shadow_id: request.shadow_id,
                     volume: volume.clone(),
                     options: request.options.clone(),
+                    lasting: request.context.is_persistent(),
                     place: place.clone(),
                     key: kept::key(&volume.id),
                     data: data.clone(),

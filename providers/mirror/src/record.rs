@@ -1,4 +1,5 @@
-//! Small files that survive a power cut: a checksum, then JSON, written beside the old one and put in its place.
+//! Small files of which a power cut leaves the old one or the new one, whole: a checksum, then JSON, written beside the old one
+//! and put in its place.
 
 use rustix::{
     fs::{AtFlags, Mode, OFlags},
@@ -10,6 +11,7 @@ use std::{
     io::{self, Read, Write},
     os::fd::AsFd,
 };
+use vss_linux::write_back::write_back;
 use vss_model::VssError;
 use vss_provider::failure::failed;
 
@@ -27,24 +29,28 @@ pub(crate) enum Found<T> {
     Damaged,
 }
 
-/// Writes `value` as the file `name` of `directory`; when this returns it is on the disk.
-pub(crate) fn write(directory: impl AsFd, name: &str, value: &impl Serialize) -> Result<(), VssError> {
+/// Writes `value` as the file `name` of `directory`; `lasting`: when this returns it is on the disk.
+pub(crate) fn write(directory: impl AsFd, name: &str, value: &impl Serialize, lasting: bool) -> Result<(), VssError> {
     let text =
         serde_json::to_vec(value).map_err(|error| failed(format!("{name} cannot be written down"), &error.into()))?;
     let mut bytes = format!("{:08x}\n", crc32c::crc32c(&text)).into_bytes();
     bytes.extend(text);
-    replace(directory, name, &bytes).map_err(|error| failed(format!("{name} cannot be written"), &error))
+    replace(directory, name, &bytes, lasting).map_err(|error| failed(format!("{name} cannot be written"), &error))
 }
 
-/// Puts these bytes in the place of the file `name`.
-pub(crate) fn replace(directory: impl AsFd, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Puts these bytes in the place of the file `name`; `lasting`: down to the disk.
+pub(crate) fn replace(directory: impl AsFd, name: &str, bytes: &[u8], lasting: bool) -> io::Result<()> {
     let new = format!("{name}.new");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(&directory, &new, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all(bytes)?;
-    file.sync_all()?;
+    // The new name must not come to the disk before the bytes.
+    if lasting { file.sync_all() } else { write_back(&file) }?;
     rustix::fs::renameat(&directory, &new, &directory, name)?;
-    Ok(rustix::fs::fsync(directory)?)
+    if lasting {
+        rustix::fs::fsync(directory)?;
+    }
+    Ok(())
 }
 
 /// Reads the file `name` of `directory`.
@@ -87,8 +93,11 @@ mod tests {
         let directory = File::open(place.path()).unwrap();
         let read = || read::<Vec<u64>>(&directory, "x");
         assert!(matches!(read(), Ok(Found::None)));
-        write(&directory, "x", &vec![1_u64, 2]).unwrap();
-        assert!(matches!(read(), Ok(Found::Whole(found)) if found == [1, 2]));
+        for lasting in [false, true] {
+            let value = vec![1_u64, u64::from(lasting)];
+            write(&directory, "x", &value, lasting).unwrap();
+            assert!(matches!(read(), Ok(Found::Whole(found)) if found == value));
+        }
         let mut bytes = std::fs::read(place.path().join("x")).unwrap();
         bytes[10] ^= 1;
         std::fs::write(place.path().join("x"), &bytes).unwrap();

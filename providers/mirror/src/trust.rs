@@ -42,11 +42,11 @@ impl Facts {
         let why = match self {
             Self { was_whole: false, .. } => return Trust::New,
             Self { has_its_size: false, .. } => "the volume has another size than at the last copy",
+            Self { was_traced: false, .. } => "nothing was traced since the last copy",
+            Self { is_this_boot: false, .. } => "the machine was started anew since the last copy",
             Self { is_ours: false, .. } => {
                 "the mirror was used by another instance of the service, or was put back to an older state"
             }
-            Self { was_traced: false, .. } => "nothing was traced since the last copy",
-            Self { is_this_boot: false, .. } => "the machine was started anew since the last copy",
             Self { is_clean: false, .. } => "the last use of the mirror was broken off",
             Self { tracer: Some(why), .. } => why,
             Self { is_its_device: false, .. } => {

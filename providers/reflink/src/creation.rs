@@ -178,7 +178,7 @@ impl Creation {
             for copy in &mut place.copies {
                 copy.writable.as_ref().map_or(Ok(()), Writable::close)?;
                 copy.writable = None;
-                image_copy::seal(&copy.target)?;
+                image_copy::seal(&copy.target, copy.lasting)?;
             }
             if place.copies.iter().any(|copy| copy.lasting) {
                 place.outer.commit()?;
