@@ -1,6 +1,8 @@
 //! A btrfs volume whose files, subvolumes and mounts a test knows, so that it can tell what is not its own.
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -184,14 +186,36 @@ impl Mounted {
         Ok(Self(to.to_owned()))
     }
 
-    /// Mounts a file system in memory at `to`, which is made.
+    /// Mounts a file system in memory at `to`, which is made: 1 MiB.
     ///
     /// # Errors
     /// Those of mkdir(2) and mount(2).
     pub fn memory(to: &Path) -> anyhow::Result<Self> {
+        Self::memory_of(to, 1)
+    }
+
+    /// The same of this size, in MiB.
+    ///
+    /// # Errors
+    /// As [`Mounted::memory`].
+    pub fn memory_of(to: &Path, mib: u64) -> anyhow::Result<Self> {
         fs::create_dir_all(to)?;
-        mount("none", to, "tmpfs", MountFlags::empty(), Some(c"size=1m"))?;
+        let size = CString::new(format!("size={mib}m"))?;
+        mount("none", to, "tmpfs", MountFlags::empty(), Some(size.as_c_str()))?;
         Ok(Self(to.to_owned()))
+    }
+
+    /// Mounts at `to`, which is made, what sshfs(1) mounts, of a server that answers nothing: whoever asks it anything waits
+    /// until the file is closed.
+    ///
+    /// # Errors
+    /// Those of mkdir(2) and mount(2), and of opening /dev/fuse.
+    pub fn unanswered(to: &Path) -> anyhow::Result<(Self, File)> {
+        fs::create_dir_all(to)?;
+        let server = File::options().read(true).write(true).open("/dev/fuse").context("/dev/fuse")?;
+        let options = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd()))?;
+        mount("user@server:/", to, "fuse.sshfs", MountFlags::empty(), Some(options.as_c_str()))?;
+        Ok((Self(to.to_owned()), server))
     }
 
     /// Where it is.

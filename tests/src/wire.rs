@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
-use vss_model::VssCode;
+use vss_model::{VssCode, VssError};
 
 use crate::instance::Instance;
 
@@ -29,6 +30,32 @@ pub struct Refusal {
     pub code: u64,
     /// What happened.
     pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Refusal {
+    /// That of an error of a call, whose members are called so, or of a failure as a value.
+    fn of(parameters: &Value) -> Self {
+        let text = |name: &str| parameters[name].as_str().unwrap_or_default().to_owned();
+        let (name, code) = if parameters["number"].is_null() { ("name", "code") } else { ("code", "number") };
+        let code = parameters[code].as_u64().unwrap_or_default();
+        Self { name: text(name), code, message: text("message"), hint: text("hint") }
+    }
+
+    /// Checks that the message has the cause and the hint the way out, and that the line which a person reads has both, the
+    /// code's name and its number.
+    ///
+    /// # Errors
+    /// Something is missing.
+    pub fn says(&self, cause: &str, way_out: &str) -> anyhow::Result<()> {
+        let error = VssError::new(self.name.parse()?, &self.message).with_hint(&self.hint);
+        let (line, number) = (error.to_string(), format!("{:#X}", self.code));
+        let is_said = [&self.message, &self.hint, &self.name, &number].iter().all(|part| line.contains(*part));
+        let good = self.message.contains(cause) && self.hint.contains(way_out) && is_said;
+        ensure!(good, "cause {cause:?} and way out {way_out:?} expected: {line}");
+        Ok(())
+    }
 }
 
 impl Wire {
@@ -37,7 +64,15 @@ impl Wire {
     /// # Errors
     /// It does not run.
     pub fn connect(instance: &Instance) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(instance.requester_socket()).context("vssd does not run")?;
+        Self::connect_to(&instance.requester_socket())
+    }
+
+    /// Connects to a socket of the service.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn connect_to(socket: &Path) -> anyhow::Result<Self> {
+        let stream = UnixStream::connect(socket).context("vssd does not run")?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { stream, read: Vec::new() })
     }
@@ -48,23 +83,31 @@ impl Wire {
     /// The connection breaks, or the error is none of the service's.
     pub fn call(&mut self, method: &str, parameters: Value) -> anyhow::Result<Result<Value, Refusal>> {
         let whole = if method.contains('.') { method.to_owned() } else { format!("org.linuxvss.Requester.{method}") };
-        let mut message = serde_json::to_vec(&json!({"method": whole, "parameters": parameters}))?;
-        message.push(0);
-        self.stream.write_all(&message)?;
+        self.send(&json!({"method": whole, "parameters": parameters}))?;
         let reply = self.receive()?;
         let parameters = reply["parameters"].clone();
         match reply["error"].as_str() {
             None => Ok(Ok(parameters)),
-            Some(error) if error.ends_with(".VssError") => Ok(Err(Refusal {
-                name: parameters["name"].as_str().unwrap_or_default().to_owned(),
-                code: parameters["code"].as_u64().unwrap_or_default(),
-                message: parameters["message"].as_str().unwrap_or_default().to_owned(),
-            })),
+            Some(error) if error.ends_with(".VssError") => Ok(Err(Refusal::of(&parameters))),
             Some(other) => bail!("{method}: {other}: {parameters}"),
         }
     }
 
-    fn receive(&mut self) -> anyhow::Result<Value> {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn send(&mut self, message: &Value) -> anyhow::Result<()> {
+        let mut bytes = serde_json::to_vec(message)?;
+        bytes.push(0);
+        Ok(self.stream.write_all(&bytes)?)
+    }
+
+    /// Waits for one message.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn receive(&mut self) -> anyhow::Result<Value> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == 0) {
                 let message: Vec<u8> = self.read.drain(..=end).collect();
@@ -137,14 +180,47 @@ impl Wire {
     ///
     /// # Errors
     /// It does not.
-    pub fn fails(&mut self, method: &str, parameters: Value, code: VssCode) -> anyhow::Result<Value> {
-        let status = self.operate(method, parameters)?;
+    pub fn fails(&mut self, method: &str, parameters: Value, code: VssCode) -> anyhow::Result<Refusal> {
+        let started = self.ok(method, parameters)?;
+        self.failed(&started["operation_id"], code).with_context(|| method.to_owned())
+    }
+
+    /// Waits for the end of an operation that has to fail with this code, by name and number.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn failed(&mut self, operation: &Value, code: VssCode) -> anyhow::Result<Refusal> {
+        let status = self.end_of(operation)?;
         let good = status["state"] == "failed"
             && status["number"] == code.hresult()
             && status["error"]["code"] == code.name()
             && status["error"]["number"] == code.hresult();
-        ensure!(good, "{method}: {code} expected, {status}");
-        Ok(status)
+        ensure!(good, "{code} expected, {status}");
+        Ok(Refusal::of(&status["error"]))
+    }
+
+    /// Checks that one writer has failed with this code, by name and number.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn writer_failed(&mut self, name: &str, code: VssCode) -> anyhow::Result<Refusal> {
+        let status = self.writer_status(name)?;
+        let failure = Refusal::of(&status["failure"]);
+        let good = failure.name == code.name() && failure.code == u64::from(code.hresult());
+        ensure!(good, "{name}: {code} expected, {status}");
+        Ok(failure)
+    }
+
+    /// What the service says to a caller that it does not let in.
+    ///
+    /// # Errors
+    /// It says nothing, or something else.
+    pub fn turned_away(&mut self, code: VssCode) -> anyhow::Result<Refusal> {
+        let said = self.receive()?;
+        let refusal = Refusal::of(&said["parameters"]);
+        let good = refusal.name == code.name() && refusal.code == u64::from(code.hresult());
+        ensure!(good && said["error"].as_str().is_some_and(|error| error.ends_with(".VssError")), "{said}");
+        Ok(refusal)
     }
 
     /// The status of one writer, by name, after a new GatherWriterStatus.

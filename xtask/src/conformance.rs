@@ -24,7 +24,7 @@ const SAMPLE: usize = 6;
 const REASONS: [&str; 2] = ["restore", "Windows only"];
 
 /// What is left out, and the row that must notice.
-const MUTATIONS: [(&str, &str); 27] = [
+const MUTATIONS: [(&str, &str); 37] = [
     ("order", "r_1_8_order::set_context_out_of_order"),
     ("words", "r_4_backup_types::stamp_hand_over"),
     ("exclude", "p_3_contexts::exclude_files_from_snapshot"),
@@ -52,6 +52,16 @@ const MUTATIONS: [(&str, &str); 27] = [
     ("context", "p_3_contexts::client_accessible_needs_the_system_provider"),
     ("kind", "p_3_contexts::differential_and_plex"),
     ("words", "r_3_components::backup_options"),
+    ("exposable", "p_4_objects::expose_of_what_goes_with_its_session"),
+    ("rights", "r_10_errors::e_accessdenied"),
+    ("integrity", "r_10_errors::corrupt_xml_document"),
+    ("integrity", "r_10_errors::invalid_xml_document"),
+    ("copies", "r_10_volumes::maximum_number_of_snapshots"),
+    ("remote", "r_10_volumes::volume_not_local"),
+    ("contract", "r_10_creation::unexpected_provider_error"),
+    ("lost", "r_10_creation::hold_writes_timeout"),
+    ("garbled", "r_10_writers::unexpected_writer_error"),
+    ("busy", "r_10_writers::writer_status_not_available"),
 ];
 
 /// Options of the task.

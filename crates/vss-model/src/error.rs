@@ -287,8 +287,8 @@ impl<'de> Deserialize<'de> for VssCode {
 
 /// What went wrong, for a person and for a program.
 ///
-/// `Display` prints one line: what happened, the code's name, and what to do. Serialised with the code's number beside its
-/// name; only the name is read.
+/// `Display` prints one line: what happened, the code's name and number, and what to do. Serialised with the code's number
+/// beside its name; only the name is read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct VssError {
     /// The stable kind.
@@ -334,7 +334,7 @@ impl Serialize for VssError {
 
 impl fmt::Display for VssError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.message, self.code.name())?;
+        write!(f, "{} ({}, {:#X})", self.message, self.code.name(), self.code.hresult())?;
         if !self.hint.is_empty() {
             write!(f, ". {}", self.hint)?;
         }
@@ -376,6 +376,7 @@ mod tests {
     fn display_names_cause_code_and_way_out() {
         let error =
             VssError::new(VssCode::VolumeNotSupported, "No provider can copy /tmp").with_hint("Use a btrfs volume");
-        assert_eq!(error.to_string(), "No provider can copy /tmp (VSS_E_VOLUME_NOT_SUPPORTED). Use a btrfs volume");
+        let line = "No provider can copy /tmp (VSS_E_VOLUME_NOT_SUPPORTED, 0x8004230C). Use a btrfs volume";
+        assert_eq!(error.to_string(), line);
     }
 }

@@ -9,13 +9,15 @@
 //! crash in between leaves has no set, and goes at the next start. A file is replaced as a whole, never changed, so whoever
 //! has opened one reads what it was. The catalogue keeps the list ([`KeptDocument`]).
 
+use crate::fault;
 use crate::writers::{SessionWriter, SessionWriters};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use vss_documents::{BackupComponentsDocument, DocumentError, WriterMetadataDocument, limits as of_one};
 use vss_model::backup_components::{ComponentFailure, WriterComponents};
 use vss_model::{
@@ -126,13 +128,15 @@ fn bounded(of: &str, bytes: Vec<u8>) -> Result<Vec<u8>, VssError> {
 #[derive(Debug)]
 pub struct Documents {
     directory: PathBuf,
+    /// A document is looked through by one caller at a time: its tree takes many times its own bytes of memory.
+    looking: Mutex<()>,
 }
 
 impl Documents {
     /// Those of this state directory. Touches nothing.
     #[must_use]
     pub fn new(state_directory: &Path) -> Self {
-        Self { directory: state_directory.join("documents") }
+        Self { directory: state_directory.join("documents"), looking: Mutex::default() }
     }
 
     /// Writes the documents of a set that is about to be recorded. One that no document can say, or that there is no room
@@ -229,18 +233,31 @@ impl Documents {
         fs::metadata(&path).map(|file| file.len()).map_err(|error| failed("read", &path, &error))
     }
 
-    /// Opens a kept document for reading, and says how many bytes it has.
+    /// Opens a kept document for reading, looks through it, and says how many bytes it has.
     ///
     /// # Errors
-    /// `VSS_E_UNEXPECTED` when it cannot be read.
+    /// `VSS_E_UNEXPECTED` when it cannot be read; `VSS_E_CORRUPT_XML_DOCUMENT` and `VSS_E_INVALID_XML_DOCUMENT` when it is no
+    /// document of its kind any more.
     pub fn open(&self, set_id: SetId, of: Option<WriterInstanceId>) -> Result<(File, u64), VssError> {
         let path = self.of(set_id).join(file_name(of));
+        let _one = self.looking.lock();
         let open = || {
-            let file = File::open(&path)?;
-            let bytes = file.metadata()?.len();
+            let mut file = File::open(&path)?;
+            // One byte more than a document may have is enough to see that it is none.
+            let mut bytes = Vec::new();
+            (&mut file).take(of_one::DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+            file.rewind()?;
             Ok((file, bytes))
         };
-        open().map_err(|error| failed("read", &path, &error))
+        let (file, bytes) = open().map_err(|error| failed("read", &path, &error))?;
+        let read = match of {
+            None => BackupComponentsDocument::parse(&bytes).map(drop),
+            Some(_) => WriterMetadataDocument::parse(&bytes).map(drop),
+        };
+        match read {
+            Err(error) if !fault::is_off("integrity") => Err(changed(&path, error)),
+            _ => Ok((file, bytes.len() as u64)),
+        }
     }
 
     /// Removes the documents of a set. What cannot be removed has no set any more, and is left for the next start.
@@ -281,6 +298,12 @@ impl Documents {
     fn of(&self, set_id: SetId) -> PathBuf {
         self.directory.join(set_id.to_string())
     }
+}
+
+fn changed(path: &Path, error: DocumentError) -> VssError {
+    VssError { hint: String::new(), ..VssError::from(error) }
+        .while_doing(format!("{} is not what was kept", path.display()))
+        .with_hint("Put it back from a backup of the state directory; the copies of the set are as good as before")
 }
 
 fn no_room(bytes: usize) -> VssError {

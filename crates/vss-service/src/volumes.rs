@@ -4,6 +4,7 @@
 //! the kernel decides; a file system is opened only when it is of a type that can be a member, never an autofs, network or
 //! FUSE mount, which could block for ever.
 
+use crate::fault;
 use crate::mount_graph::{Mounts, REMOTE_TYPES};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use std::{
@@ -203,7 +204,8 @@ fn is_shadow_copy(entry: &MountEntry) -> bool {
 
 fn check_is_local(path: &Path, entry: &MountEntry) -> Result<(), VssError> {
     let fs_type = entry.fs_type.as_str();
-    if REMOTE_TYPES.contains(&fs_type) || REMOTE_FUSE_TYPES.contains(&fs_type) {
+    let is_remote = REMOTE_TYPES.contains(&fs_type) || REMOTE_FUSE_TYPES.contains(&fs_type);
+    if is_remote && !fault::is_off("remote") {
         return Err(VssError::new(
             VssCode::VolumeNotLocal,
             format!("{} lies on {} ({fs_type}), a volume of another machine", path.display(), entry.source),

@@ -302,7 +302,8 @@ impl Draft {
             return Err(VssError::new(
                 VssCode::ObjectAlreadyExists,
                 format!("Volume {} is in the shadow copy set already", member.volume),
-            ));
+            )
+            .with_hint("Name each volume once; other paths on it are in its shadow copy"));
         }
         if self.members().len() >= limits::VOLUMES_PER_SET {
             return Err(VssError::new(

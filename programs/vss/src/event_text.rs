@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(event("step", json!({"step": "hold", "took_us": 1500})), "hold 1.500 ms");
         let failure = json!({"code": "VSS_E_WRITERERROR_TIMEOUT", "message": "late", "hint": ""});
         let said = event("writer_event", json!({"writer": "w", "step": "Freeze", "took_us": 7, "failure": failure}));
-        assert_eq!(said, "w Freeze 0.007 ms: late (VSS_E_WRITERERROR_TIMEOUT)");
+        assert_eq!(said, "w Freeze 0.007 ms: late (VSS_E_WRITERERROR_TIMEOUT, 0x800423F2)");
         let times = json!({"freeze": {"from_us": 0, "took_us": 20}, "commit": {"from_us": 30, "took_us": 1},
             "thaw": {"from_us": 40, "took_us": 5}, "answers": []});
         assert_eq!(

@@ -272,7 +272,7 @@ mod tests {
         document.paths = vec![path("/a"), path("/b")];
         document.volumes[0].failure = failure();
         document.obstacles.extend(failure());
-        assert_eq!(obstacles(&document), ["no (VSS_E_VOLUME_NOT_SUPPORTED). Go elsewhere"]);
+        assert_eq!(obstacles(&document), ["no (VSS_E_VOLUME_NOT_SUPPORTED, 0x8004230C). Go elsewhere"]);
     }
 
     #[test]
@@ -312,7 +312,7 @@ mod tests {
             assert!(notes.iter().any(|note| note.contains(words)), "{words}: {notes:?}");
         }
         assert!(notes.iter().any(|note| note.contains("and 5 more. Choose them too")), "{notes:?}");
-        assert!(notes.last().unwrap().starts_with("another set (VSS_E_SNAPSHOT_SET_IN_PROGRESS)"), "{notes:?}");
+        assert!(notes.last().unwrap().starts_with("another set (VSS_E_SNAPSHOT_SET_IN_PROGRESS, "), "{notes:?}");
     }
 
     #[test]

@@ -5,7 +5,10 @@
 
 mod p_3_contexts;
 mod p_4_objects;
+mod r_10_creation;
 mod r_10_errors;
+mod r_10_volumes;
+mod r_10_writers;
 mod r_1_2_asynchronous;
 mod r_1_8_order;
 mod r_2_writers;
@@ -28,9 +31,9 @@ macro_rules! skip {
 /// Rows that need root and btrfs.
 #[macro_export]
 macro_rules! rows {
-    ($(#[doc = $text:literal] $row:ident => $body:expr;)*) => {$(
+    ($($(#[doc = $text:literal])+ $row:ident => $body:expr;)*) => {$(
         #[test]
-        #[doc = $text]
+        $(#[doc = $text])+
         fn $row() -> anyhow::Result<()> {
             if vss_tests::loopfs::LoopFs::skips(stringify!($row), &[vss_tests::loopfs::Kind::Btrfs]) {
                 return Ok(());

@@ -3,7 +3,7 @@
 use crate::rows;
 use anyhow::ensure;
 use serde_json::{Value, json};
-use vss_model::VssCode::{BadState, InvalidArgument, ObjectAlreadyExists, ObjectNotFound, ProviderVeto};
+use vss_model::VssCode::{BadState, InvalidArgument, ObjectAlreadyExists, ObjectNotFound, ProviderVeto, UnsupportedContext};
 
 const NOBODY: &str = "00000000-0000-0000-0000-0000000000ff";
 
@@ -116,9 +116,8 @@ rows! {
     };
     /// 4.5 DeleteSnapshots stops at the first error and names the copy
     delete_stops_at_the_first_error => |scene| {
-        let mut owner = scene.in_context("file_share_backup")?;
+        let mut owner = scene.in_context("nas_rollback")?;
         let (set, shadow) = scene.copy(&mut owner)?;
-        // The copy is leased by a session of another process only when that is another process: one of ours is free.
         let mut wire = scene.in_context("all")?;
         let place = scene.instance.path().join("place");
         std::fs::create_dir(&place)?;
@@ -171,6 +170,22 @@ rows! {
         let hidden = wire.ok("GetSnapshotProperties", json!({"snapshot_id": shadow}))?;
         let bits = hidden["properties"]["snapshot_attributes"].as_u64().unwrap_or_default();
         ensure!(bits & 0x10_0040 == 0x40 && hidden["properties"]["exposed_name"].is_null(), "{hidden}");
+        Ok(())
+    };
+    /// 4.6 only copies that outlive their session can be exposed at a folder; one until reboot can (P 11), and every copy is
+    /// shown at a place of the service's own
+    expose_of_what_goes_with_its_session => |scene| {
+        let place = scene.instance.path().join("place");
+        std::fs::create_dir(&place)?;
+        let mut wire = scene.in_context("file_share_backup")?;
+        let (_, shadow) = scene.copy(&mut wire)?;
+        let at = |shadow: &str| json!({"shadow_id": shadow, "path": place});
+        let refusal = wire.refused("ExposeSnapshot", at(&shadow), UnsupportedContext)?;
+        refusal.says("goes with its session", "--persistent")?;
+        let shown = wire.ok("ExposeSnapshot", json!({"shadow_id": shadow}))?;
+        ensure!(shown["path"].as_str().is_some_and(|path| path.ends_with(&shadow)), "{shown}");
+        let (_, shadow) = scene.copy(&mut scene.in_context("until_reboot_no_writers")?)?;
+        ensure!(wire.ok("ExposeSnapshot", at(&shadow))?["path"] == json!(place), "it is not shown");
         Ok(())
     };
     /// 4.6 errors of ExposeSnapshot and UnexposeSnapshot

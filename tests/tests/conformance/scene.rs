@@ -1,6 +1,7 @@
 //! What the rows share: a service, a volume with files, writers, and the usual way through a backup.
 
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use vss_model::{Component, WriterClassId};
 use vss_tests::instance::{CreationTurn, Instance, creation_turn};
 use vss_tests::simulated::Simulated;
@@ -27,6 +28,13 @@ impl Scene {
         Ok(Self { instance, volume, _turn: turn })
     }
 
+    /// Starts the service again with a variable in its environment, for a fault or the provider of the tests.
+    pub(crate) fn restart_with(&mut self, name: &str, value: impl Into<OsString>) -> anyhow::Result<()> {
+        self.instance.stop()?;
+        self.instance.set(name, value);
+        self.instance.start()
+    }
+
     pub(crate) fn connect(&self) -> anyhow::Result<Wire> {
         Wire::connect(&self.instance)
     }
@@ -42,6 +50,13 @@ impl Scene {
     pub(crate) fn in_context(&self, context: &str) -> anyhow::Result<Wire> {
         let mut wire = self.session()?;
         wire.ok("SetContext", json!({"context": context}))?;
+        Ok(wire)
+    }
+
+    /// A session without writers whose set has begun.
+    pub(crate) fn started(&self) -> anyhow::Result<Wire> {
+        let mut wire = self.in_context("file_share_backup")?;
+        wire.ok("StartSnapshotSet", json!({}))?;
         Ok(wire)
     }
 

@@ -1,5 +1,6 @@
 //! `org.linuxvss.Requester`: what each call does to its session. Peer credentials were checked at the door.
 
+use crate::catalogue::SetEntry;
 use crate::coordinator::{Action, Coordinator, broke_off};
 use crate::creation_lock::CreationLock;
 use crate::jobs::{self, Candidate, Involvement, OperationOutcome};
@@ -20,7 +21,7 @@ use vss_api::requester::{
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::error::status;
-use vss_model::{ComponentName, CreationOptions, VssCode, VssError, WriterInstanceId, limits};
+use vss_model::{ComponentName, CreationOptions, ShadowId, VssCode, VssError, WriterInstanceId, limits};
 use vss_session::{Call as Step, Effect, Event, Finished, Kind, State};
 
 /// Longest name of a requester, in bytes.
@@ -107,7 +108,8 @@ impl Coordinator {
     /// A call that no session of this release permits.
     fn refused(&mut self, id: ConnectionId, call: Step) -> Result<vss_api::Empty, VssError> {
         vss_session::permits(&self.session(id)?.state, call)?;
-        Err(VssError::new(VssCode::NotImplemented, format!("{call} is not there yet")))
+        Err(VssError::new(VssCode::NotImplemented, format!("{call} is not there yet"))
+            .with_hint("`vss restore` puts the files of a backup back without it"))
     }
 
     fn open_session(
@@ -442,6 +444,9 @@ impl Coordinator {
             let exposed = blocking::run("Exposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
                 rules::root(&peer, "expose shadow copies")?;
                 let (entry, copy) = removal::find(&environment, parameters.shadow_id)?;
+                if parameters.path.is_some() {
+                    check_exposable_at(&entry, parameters.shadow_id)?;
+                }
                 if let Some(place) = environment.place(parameters.shadow_id)? {
                     if parameters.path.as_ref().is_none_or(|path| *path == place) {
                         return Ok(Exposed { path: place });
@@ -541,6 +546,22 @@ impl Coordinator {
             replier.ok(&operation.status());
         });
     }
+}
+
+/// May this copy be shown at a directory of the caller's? One that goes with its session would be taken away there under
+/// whoever uses it; at the service's own place its requester reads it (spec P 4.6; one that lives until reboot is ours, P 11).
+///
+/// # Errors
+/// `VSS_E_UNSUPPORTED_CONTEXT`.
+fn check_exposable_at(entry: &SetEntry, shadow_id: ShadowId) -> Result<(), VssError> {
+    let context = entry.set.context;
+    if !(context.is_auto_release() || context.is_client_accessible()) || fault::is_off("exposable") {
+        return Ok(());
+    }
+    let why = if context.is_auto_release() { "goes with its session" } else { "is for previous versions on shares" };
+    let message = format!("Shadow copy {shadow_id} {why}, and cannot be exposed at a directory");
+    Err(VssError::new(VssCode::UnsupportedContext, message)
+        .with_hint("Leave the directory out, or make a copy that stays with `vss create --persistent`"))
 }
 
 fn no_set() -> VssError {

@@ -2,6 +2,7 @@
 //!
 //! Transport is not known here except in the one `impl` for [`WriterLine`]; tests have ports without sockets.
 
+use crate::fault;
 use std::{future::Future, os::fd::OwnedFd, pin::Pin};
 use vss_api::server::{LineError, WriterLine};
 use vss_api::writer::{Event, EventCall, EventKind, EventReply, Identify, Identity};
@@ -13,8 +14,10 @@ const LONGEST_WORDS: usize = 4096;
 /// Why a call brought no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortError {
-    /// The writer said no, or said what is no answer.
+    /// The writer said no.
     Refused(VssError),
+    /// What the writer said is no answer, and why.
+    Garbled(String),
     /// The connection is gone: the writer died or left.
     Gone,
     /// Too many calls wait for an answer already.
@@ -25,9 +28,9 @@ impl PortError {
     /// The failure for the writer's status; of its own words at most 4096 characters each are kept.
     #[must_use]
     pub fn into_failure(self) -> VssError {
+        let cut = |text: &str| text.chars().take(LONGEST_WORDS).collect::<String>();
         match self {
             Self::Refused(error) => {
-                let cut = |text: &str| text.chars().take(LONGEST_WORDS).collect::<String>();
                 let (code, message) = match error.code {
                     code if code.allowed_from_writer() => (code, cut(&error.message)),
                     code => (VssCode::WriterErrorNonRetryable, format!("{} ({code})", cut(&error.message))),
@@ -35,7 +38,18 @@ impl PortError {
                 VssError::new(code, message).with_hint(cut(&error.hint))
             }
             Self::Gone => VssError::new(VssCode::WriterErrorRetryable, "its process ended or closed its connection"),
-            Self::Busy => VssError::new(VssCode::WriterNotResponding, "it has left too many earlier calls unanswered"),
+            Self::Garbled(why) => {
+                let code = VssCode::UnexpectedWriterError;
+                let code = if fault::is_off("garbled") { VssCode::WriterErrorNonRetryable } else { code };
+                VssError::new(code, format!("its answer cannot be read: {}", cut(&why)))
+                    .with_hint("Mend the writer: it does not keep to org.linuxvss.Writer")
+            }
+            Self::Busy => {
+                let code = VssCode::WriterStatusNotAvailable;
+                let code = if fault::is_off("busy") { VssCode::WriterNotResponding } else { code };
+                VssError::new(code, "it has left too many earlier calls unanswered")
+                    .with_hint("Run fewer backups at once, and try again when they are over")
+            }
         }
     }
 }
@@ -65,10 +79,7 @@ impl From<LineError> for PortError {
             LineError::TooLong => {
                 Self::Refused(VssError::new(VssCode::WriterErrorNonRetryable, "an event is too long for it"))
             }
-            LineError::Unreadable(why) => Self::Refused(VssError::new(
-                VssCode::WriterErrorNonRetryable,
-                format!("its answer cannot be read: {why}"),
-            )),
+            LineError::Unreadable(why) => Self::Garbled(why),
         }
     }
 }

@@ -315,7 +315,8 @@ impl SessionWriters {
                         EventKind::Freeze | EventKind::Thaw => VssCode::WriterErrorTimeout,
                         _ => VssCode::WriterNotResponding,
                     };
-                    Err(VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name())))
+                    Err(VssError::new(code, format!("it did not answer to {} within {limit:?}", kind.name()))
+                        .with_hint("Look what its process is doing, and restart it if it is stuck"))
                 }
             };
             let failure = answer.as_ref().map_or_else(|failure| Some(failure.clone()), EventReply::failure);
