@@ -5,8 +5,8 @@ use crate::{blocks, documents};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use vss_model::{
-    AppLevel, ComponentName, Consistency, CopyForecast, Instant, ProviderId, SessionId, SetId, ShadowCopy,
-    ShadowCopySet, ShadowId, Storage, VolumeId, VssError, WriterClassId, WriterInstanceId,
+    AppLevel, ComponentName, Consistency, Context, CopyForecast, CreationOptions, Instant, ProviderId, SessionId,
+    SetId, ShadowCopy, ShadowCopySet, ShadowId, Storage, VolumeId, VssError, WriterClassId, WriterInstanceId,
 };
 
 /// The name of the interface.
@@ -298,6 +298,12 @@ pub struct Check {
     /// Only these writers would take part, by name; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writers: Vec<String>,
+    /// What the set would be for; of the contexts that differ in their writers alone either is the same here.
+    #[serde(default)]
+    pub context: Context,
+    /// How it would be made.
+    #[serde(default)]
+    pub options: CreationOptions,
 }
 
 /// Reply to `Check`: the set that would be made.
@@ -354,10 +360,15 @@ pub struct CheckedVolume {
     pub nested: Vec<PathBuf>,
     /// Its shadow copies.
     pub shadows: u64,
-    /// The copying that it takes; none for a provider that copies nothing, and when it cannot be copied now.
+    /// How long its provider's part of the hold takes, in milliseconds; 0 for one that needs no hold, none when it is not
+    /// known.
+    #[serde(default)]
+    pub hold_ms: Option<u64>,
+    /// The copying that it takes; none for a provider that copies nothing, and when it cannot be copied now for another
+    /// reason than what is told here.
     #[serde(default)]
     pub copying: Option<CopyForecast>,
-    /// Why it cannot be copied now.
+    /// Why it cannot be copied now, or would not be by the estimate.
     pub failure: Option<VssError>,
 }
 

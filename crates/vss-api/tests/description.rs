@@ -573,14 +573,17 @@ fn forecast() -> m::SetForecast {
             nested_count: 1,
             nested: vec!["n".into()],
             shadows: 1,
+            hold_ms: Some(1),
             copying: Some(model::CopyForecast {
-                storage: "/".into(),
-                bytes_to_read: 1,
-                bytes_needed: 1,
-                bytes_available: 1,
-                read_ms: Some(1),
-                hold_ms: Some(1),
+                work: model::Work::Comparing,
                 full_compare: Some(text()),
+                storage: Some("/".into()),
+                places: vec![model::PlaceForecast { storage: "/".into(), bytes_needed: 1, bytes_available: 1 }],
+                rounds: Some(1),
+                bytes_to_read: 1,
+                copy_rate: Some(1),
+                dirty_rate: Some(1),
+                read_ms: Some(1),
             }),
             failure: Some(failure()),
         }],
@@ -733,8 +736,19 @@ fn messages_of_management_are_as_described() {
         volume_id: Some(model::VolumeId::file_system("ext4", "u")),
         all: true,
     };
-    let question =
-        m::Check { paths: vec!["/".into()], provider: Some(text()), no_writers: true, writers: vec![text()] };
+    let question = m::Check {
+        paths: vec!["/".into()],
+        provider: Some(text()),
+        no_writers: true,
+        writers: vec![text()],
+        context: model::Context::Backup,
+        options: model::CreationOptions {
+            max_rate: Some(model::creation::LEAST_RATE),
+            max_hold_ms: Some(1),
+            storage: Some("/".into()),
+            full_compare: true,
+        },
+    };
     let get_set = m::GetSet { set_id: Some(model::SetId::random()), shadow_id: Some(model::ShadowId::random()) };
     let samples = vec![
         sample(&m::Call::GetStatus, &status),

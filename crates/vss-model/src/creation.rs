@@ -1,6 +1,6 @@
 //! How a requester wants the copies of a set to be made: wishes that only some providers can heed.
 
-use crate::{VssCode, VssError};
+use crate::{VssCode, VssError, Work};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -50,24 +50,44 @@ impl CreationOptions {
     }
 }
 
-/// What it takes to make a copy whose blocks are read and stored elsewhere.
+/// What it takes to make a copy whose blocks are read and stored elsewhere: an estimate by the rates of now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyForecast {
-    /// The directory that the image lies in.
+    /// What the first round does: it copies everything in use for the first time, compares everything, or catches up with what
+    /// was written since the copy before.
+    pub work: Work,
+    /// Why everything is compared instead of what was written since the last copy; none when it is not.
+    pub full_compare: Option<String>,
+    /// The directory that the image would lie in; none when no place has room.
+    #[serde(with = "crate::path_text::optional")]
+    pub storage: Option<PathBuf>,
+    /// The room at each place that may be chosen, in the order of choice.
+    pub places: Vec<PlaceForecast>,
+    /// Rounds of reading before the hold; none when a rate is not known.
+    pub rounds: Option<u32>,
+    /// Bytes that are read in these rounds; in the first alone when a rate is not known.
+    pub bytes_to_read: u64,
+    /// Bytes a second that are read in the first round: those of the last copy, at most those that are wished for; none before
+    /// a first copy without a wish.
+    pub copy_rate: Option<u64>,
+    /// Bytes a second that applications write to blocks that they had not written to before, measured for a moment; none when
+    /// that cannot be traced.
+    pub dirty_rate: Option<u64>,
+    /// How long the reading before the hold takes, in milliseconds; of the first round alone when the dirty rate is not known;
+    /// none when the copy rate is not known.
+    pub read_ms: Option<u64>,
+}
+
+/// The room at one place for images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceForecast {
+    /// The directory.
     #[serde(with = "crate::path_text")]
     pub storage: PathBuf,
-    /// Bytes that are read before the hold.
-    pub bytes_to_read: u64,
-    /// Bytes that the image needs beyond what it has.
+    /// Bytes that the image needs beyond what it has there.
     pub bytes_needed: u64,
     /// Bytes available there above the floor.
     pub bytes_available: u64,
-    /// How long the reading takes, in milliseconds; none when the rate is not known.
-    pub read_ms: Option<u64>,
-    /// How long the hold would be, in milliseconds; none when it is not known.
-    pub hold_ms: Option<u64>,
-    /// Why everything is compared instead of what was written since the last copy; none when it is not.
-    pub full_compare: Option<String>,
 }
 
 #[cfg(test)]

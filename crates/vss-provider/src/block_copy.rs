@@ -35,7 +35,7 @@ use vss_linux::{
     loop_device::{AttachOptions, LoopDevice},
     mount::{self, Change},
 };
-use vss_model::{FreezePolicy, Instant, ProviderId, SetId, ShadowId, Volume, VssCode, VssError};
+use vss_model::{CreationOptions, FreezePolicy, Instant, ProviderId, SetId, ShadowId, Volume, VssCode, VssError};
 
 /// The provider's id.
 const ID: ProviderId = ProviderId::from_u128(0x91c4_0e6b_5a2f_4d37_b8f1_6d02_c93a_7e54);
@@ -258,7 +258,7 @@ impl Provider for BlockCopyProvider {
         Ok(vec![self.store.clone()])
     }
 
-    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
+    fn forecast(&self, volume: &Volume, _options: &CreationOptions) -> Result<Forecast, VssError> {
         self.admit(volume)?;
         Ok(Forecast::default())
     }

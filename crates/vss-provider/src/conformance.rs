@@ -4,6 +4,7 @@
 //! but for its own files.
 
 mod abort;
+mod forecast;
 mod hold;
 
 use crate::{Deletion, PrepareRequest, Presence, Provider, StoredCopy, Support, progress::Unwatched};
@@ -70,7 +71,11 @@ pub fn checks() -> &'static [Check] {
         Check { name: "a_copy_is_writable_only_before_post_final", run: a_copy_is_writable_only_before_post_final },
         Check { name: "several_volumes_are_copied_in_one_set", run: several_volumes_are_copied_in_one_set },
         Check { name: "a_deleted_copy_cannot_be_mounted", run: a_deleted_copy_cannot_be_mounted },
-        Check { name: "a_forecast_comes_true_and_changes_nothing", run: a_forecast_comes_true_and_changes_nothing },
+        Check {
+            name: "a_forecast_comes_true_and_changes_nothing",
+            run: forecast::a_forecast_comes_true_and_changes_nothing,
+        },
+        Check { name: "a_forecast_refuses_what_is_refused", run: forecast::a_forecast_refuses_what_is_refused },
     ]
 }
 
@@ -430,29 +435,6 @@ fn a_deleted_copy_cannot_be_mounted(subject: &dyn Subject) -> Result<(), String>
     making.delete()?;
     let result = provider.mount(&making.copies[0], false).map(|_| ());
     refused("a mount of a deleted copy", result, &[VssCode::ObjectNotFound])
-}
-
-fn a_forecast_comes_true_and_changes_nothing(subject: &dyn Subject) -> Result<(), String> {
-    let provider = subject.provider();
-    let volumes = subject.volumes();
-    // Also while a set is in creation, whose volumes it leaves alone.
-    let mut making = Making::begin(subject, &*provider, &volumes[..1])?;
-    let forecast = done("forecast", provider.forecast(&volumes[0]))?;
-    nothing_left(subject, "forecast")?;
-    making.advance(3)?;
-    // What is copied and stored is another matter while a copy is being made.
-    ensure(
-        done("forecast", provider.forecast(&volumes[0]))?.nested == forecast.nested,
-        "a copy changed the forecast of the next one",
-    )?;
-    let committed = done("post_commit", provider.post_commit(making.set_id))?;
-    let mut nested: Vec<_> = committed.iter().flat_map(|copy| &copy.nested).map(|nested| nested.path.clone()).collect();
-    let mut foreseen = forecast.nested;
-    nested.sort();
-    foreseen.sort();
-    ensure(nested == foreseen, &format!("{foreseen:?} were foreseen, {nested:?} were copied"))?;
-    making.abort()?;
-    nothing_left(subject, "abort")
 }
 
 fn ensure(condition: bool, failure: &str) -> Result<(), String> {

@@ -98,8 +98,13 @@ pub struct Forecast {
     /// The places of the nested subvolumes that would be copied with it, relative to the root of the copy; with one or more
     /// the copy is of several instants.
     pub nested: Vec<PathBuf>,
+    /// How long the provider's part of the hold takes, in milliseconds; 0 for one that needs no hold, none when it is not
+    /// known. Freezing and thawing come on top.
+    pub hold_ms: Option<u64>,
     /// The copying that it takes; none for a provider that copies nothing.
     pub copying: Option<CopyForecast>,
+    /// Why it would be refused, by the estimate that stands beside it; none when it would not be.
+    pub refusal: Option<VssError>,
 }
 
 /// One volume to be copied.
@@ -204,12 +209,13 @@ pub trait Provider: Send + Sync {
     /// `VSS_E_PROVIDER_VETO` when the volume cannot be examined.
     fn writes_to(&self, volume: &Volume) -> Result<Vec<PathBuf>, VssError>;
 
-    /// What would a copy of this volume be if it were made now, with the limits and the space of now? Changes nothing, also on
-    /// disk, and knows nothing of a set in creation.
+    /// What would a copy of this volume be if it were made now with these wishes, with the limits and the space of now?
+    /// Changes nothing, also on disk, and knows nothing of a set in creation. May take a few seconds, to measure.
     ///
     /// # Errors
-    /// What `begin_prepare` or `end_prepare` would refuse, as far as it can be known beforehand.
-    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError>;
+    /// What `begin_prepare` or `end_prepare` would refuse, as far as it can be known beforehand. What is refused by an
+    /// estimate is told in the forecast.
+    fn forecast(&self, volume: &Volume, options: &CreationOptions) -> Result<Forecast, VssError>;
 
     /// Takes one volume into the set; called in AddToSnapshotSet, once a volume. Returns fast and creates nothing on disk.
     ///

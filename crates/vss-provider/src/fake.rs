@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 use vss_linux::mount::{self, Change};
-use vss_model::{FreezePolicy, Instant, ProviderId, SetId, ShadowId, Volume, VssCode, VssError};
+use vss_model::{CreationOptions, FreezePolicy, Instant, ProviderId, SetId, ShadowId, Volume, VssCode, VssError};
 
 macro_rules! phases {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
@@ -284,12 +284,12 @@ impl Provider for FakeProvider {
         Ok(Vec::new())
     }
 
-    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
+    fn forecast(&self, volume: &Volume, options: &CreationOptions) -> Result<Forecast, VssError> {
         if let Some(failure) = self.failure(Phase::BeginPrepare) {
             return Err(failure);
         }
-        let copying = self.storage.as_ref().map(|storage| storage.copying().forecast(!storage.has(&volume.id)));
-        Ok(Forecast { copying, ..Forecast::default() })
+        let copied = self.storage.as_ref().map(|storage| storage.copying().forecast(!storage.has(&volume.id), options));
+        Ok(copied.unwrap_or_default())
     }
 
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {

@@ -34,4 +34,4 @@ pub use contract::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
 };
-pub use vss_model::CopyForecast;
+pub use vss_model::{CopyForecast, PlaceForecast};

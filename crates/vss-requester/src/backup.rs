@@ -1,21 +1,19 @@
 //! One backup: the order of calls from the opening of the session to its release (spec R 1.3).
 
-use crate::components::{self, WriterComponents};
+mod choice;
+mod making;
+mod quality;
+
+use crate::components::WriterComponents;
 use crate::volumes::{self, Mount, Selected};
-use crate::{BackupRequest, Management, Monitor, Requester, WriterChoice, requester::interrupted};
+use crate::{BackupRequest, Management, Monitor, Requester};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use vss_api::management::RegisteredWriter;
-use vss_api::requester::{VolumeAdded, VolumeQuestion};
+use vss_api::requester::VolumeAdded;
 use vss_model::{
-    BackupState, ComponentName, Consistency, SessionComponent, ShadowCopySet, ShadowId, VssCode, VssError,
-    WriterClassId, WriterInstanceId, WriterMetadata, WriterState, WriterStatus,
+    BackupState, ShadowCopySet, ShadowId, VssCode, VssError, WriterInstanceId, WriterMetadata, WriterStatus,
 };
-
-/// Time between two tries to begin a set while another one is being created.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// A finished set and the session that made it. Dropping it ends the session, and with it the set where its context is
 /// auto-release.
@@ -49,11 +47,11 @@ impl Backup {
         let select_components = request.state.select_components || !request.components.is_empty();
         requester.set_backup_state(BackupState { select_components, ..request.state })?;
         if request.context.has_writers() {
-            choose_writers(&mut requester, &request.writers, monitor)?;
+            choice::choose_writers(&mut requester, &request.writers, monitor)?;
         }
-        let (chosen, volumes, not_copied) = choose_components(&mut requester, request)?;
-        start_set(&mut requester, request, monitor)?;
-        let finished = make_set(&mut requester, request, &volumes, monitor);
+        let (chosen, volumes, not_copied) = choice::choose_components(&mut requester, request)?;
+        making::start_set(&mut requester, request, monitor)?;
+        let finished = making::make_set(&mut requester, request, &volumes, monitor);
         let (members, statuses, set) = match finished {
             Ok(finished) => finished,
             Err(error) => {
@@ -66,7 +64,7 @@ impl Backup {
             }
         };
         let mut backup = Self { requester, set, members, statuses, chosen, not_copied, exposed: BTreeSet::new() };
-        match request.require.map_or(Ok(()), |level| require(&backup.set, level)) {
+        match request.require.map_or(Ok(()), |level| quality::require(&backup.set, level)) {
             Ok(()) => Ok(backup),
             Err(error) => {
                 let _ = backup.requester.abort_backup();
@@ -151,7 +149,7 @@ impl Backup {
     /// What is less than it could be because a writer failed that the request let pass (`strict: false`): a sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        degraded(&self.set, &self.statuses)
+        quality::degraded(&self.set, &self.statuses)
     }
 
     /// Where the copy of `path`, an absolute path of the live system, can be read. The copy is exposed if it is not yet.
@@ -195,7 +193,7 @@ impl Backup {
                 self.requester.backup_complete(monitor)?;
                 // The call succeeds whatever they answered (spec R 1.3).
                 self.requester.gather_writer_status(monitor)?;
-                all_completed(&self.requester.writer_status()?)
+                quality::all_completed(&self.requester.writer_status()?)
             }
             (true, false) => self.requester.abort_backup(),
         }
@@ -237,229 +235,10 @@ fn place_of(members: &[VolumeAdded], mounts: &[Mount], path: PathBuf) -> Option<
     Some((members.iter().find(is_of_volume)?.shadow_id, wanted.inner))
 }
 
-fn degraded(set: &ShadowCopySet, statuses: &[WriterStatus]) -> Vec<String> {
-    let failed = statuses.iter().filter(|writer| writer.involved).filter_map(|writer| {
-        let failure = writer.failure.as_ref()?;
-        Some(format!("Writer {} failed: {failure}", writer.name))
-    });
-    let worse = set.writers.iter().flat_map(|writer| {
-        let components = writer.components.iter().filter(|one| one.consistency < Consistency::Application);
-        components
-            .map(move |one| format!("{} of writer {} is only {}-consistent", one.name, writer.name, one.consistency))
-    });
-    failed.chain(worse).collect()
-}
-
-/// Narrows the session to the chosen writers and gathers what they own.
-fn choose_writers(requester: &mut Requester, choice: &WriterChoice, monitor: &mut dyn Monitor) -> Result<(), VssError> {
-    let WriterChoice::Named(names) = choice else {
-        return requester.gather_writer_metadata(monitor);
-    };
-    // Metadata is gathered once a session, and the choice comes before it: another connection knows the classes.
-    let registered = Management::connect(requester.instance())?.writers()?;
-    requester.enable_writer_classes(classes_of(names, &registered)?)?;
-    requester.gather_writer_metadata(monitor)?;
-    all_answered(names, &requester.writer_metadata()?)
-}
-
-type Choice = (Vec<WriterComponents>, Vec<PathBuf>, Vec<(PathBuf, String)>);
-
-/// Adds the components to the session; the result names every volume of the set, and the mounts that cannot be copied.
-fn choose_components(requester: &mut Requester, request: &BackupRequest) -> Result<Choice, VssError> {
-    let mut volumes = request.volumes.clone();
-    if request.components.is_empty() {
-        return Ok((Vec::new(), volumes, Vec::new()));
-    }
-    let chosen = components::resolve(&request.components, &requester.writer_metadata()?)?;
-    for writer in &chosen {
-        for reference in writer.references() {
-            let name = ComponentName::new(reference.logical_path.clone(), reference.name.clone());
-            let stamp = request.previous.as_ref().and_then(|before| {
-                let same = |one: &&SessionComponent| one.name == name && one.kind == reference.kind;
-                before.of_class(writer.metadata.class_id).find(same).map(|one| one.backup_stamp.clone())
-            });
-            requester.add_component(reference.clone())?;
-            if let Some(stamp) = stamp.filter(|stamp| !stamp.is_empty()) {
-                requester.set_previous_backup_stamp(reference, stamp)?;
-            }
-        }
-    }
-    let mounts = volumes::mounts()?;
-    let (needed, below) = components::places(&chosen, &mounts);
-    volumes.extend(needed);
-    let mut not_copied = Vec::new();
-    for volume in below {
-        let question = VolumeQuestion { volume: volume.clone(), provider: request.provider.clone() };
-        let answer = requester.is_volume_supported(question)?;
-        if answer.supported {
-            volumes.push(volume);
-        } else {
-            not_copied.push((volume, answer.reason));
-        }
-    }
-    let mut seen = BTreeSet::new();
-    volumes.retain(|path| Selected::among(&mounts, path.clone()).is_none_or(|one| seen.insert(one.volume)));
-    Ok((chosen, volumes, not_copied))
-}
-
-/// The classes of the named writers.
-fn classes_of(names: &[String], registered: &[RegisteredWriter]) -> Result<Vec<WriterClassId>, VssError> {
-    let mut classes = Vec::new();
-    for name in names {
-        let before = classes.len();
-        classes.extend(registered.iter().filter(|writer| writer.name == *name).map(|writer| writer.class_id));
-        if classes.len() == before {
-            return Err(VssError::new(VssCode::ObjectNotFound, format!("No writer named \"{name}\" is registered"))
-                .with_hint("`vss list writers` shows those that are"));
-        }
-    }
-    classes.sort_unstable();
-    classes.dedup();
-    Ok(classes)
-}
-
-/// A writer whose Identify failed is not in the metadata (spec R 2.2); a writer that was asked for by name must be.
-fn all_answered(names: &[String], metadata: &[WriterMetadata]) -> Result<(), VssError> {
-    match names.iter().find(|name| metadata.iter().all(|writer| writer.name != **name)) {
-        None => Ok(()),
-        Some(name) => Err(VssError::new(
-            VssCode::ObjectNotFound,
-            format!("Writer \"{name}\" did not say what it owns (Identify)"),
-        )
-        .with_hint("See the writer's log, and restart it")),
-    }
-}
-
-/// Fails with the first writer that failed in BackupComplete; earlier failures were told when the set was made.
-fn all_completed(statuses: &[WriterStatus]) -> Result<(), VssError> {
-    let failed = statuses.iter().find(|writer| writer.involved && writer.state == WriterState::FailedAtBackupComplete);
-    failed.and_then(|writer| Some((writer, writer.failure.clone()?))).map_or(Ok(()), |(writer, failure)| {
-        Err(failure.while_doing(format!("Writer {} ({})", writer.name, writer.state)))
-    })
-}
-
-/// Begins the set, waiting for another one to be finished, as long as the request says.
-fn start_set(requester: &mut Requester, request: &BackupRequest, monitor: &mut dyn Monitor) -> Result<(), VssError> {
-    let wait = request.wait;
-    let deadline = Instant::now() + wait;
-    let mut said = String::new();
-    loop {
-        let error = match requester.start_snapshot_set(&request.options) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.code == VssCode::SnapshotSetInProgress => error,
-            Err(error) => return Err(error),
-        };
-        if monitor.interruptions() > 0 {
-            return Err(interrupted());
-        }
-        if Instant::now() >= deadline {
-            return Err(VssError {
-                message: format!("{}; waited {} s for it", error.message, wait.as_secs()),
-                ..error
-            });
-        }
-        // The message names who is at it.
-        if error.message != said {
-            monitor.waiting(&error.message);
-            said = error.message;
-        }
-        std::thread::sleep(RETRY);
-    }
-}
-
-type Finished = (Vec<VolumeAdded>, Vec<WriterStatus>, ShadowCopySet);
-
-/// From the begun set to the finished one.
-fn make_set(
-    requester: &mut Requester,
-    request: &BackupRequest,
-    volumes: &[PathBuf],
-    monitor: &mut dyn Monitor,
-) -> Result<Finished, VssError> {
-    let has_writers = request.context.has_writers();
-    let mut members = Vec::with_capacity(volumes.len());
-    for volume in volumes {
-        let question = VolumeQuestion { volume: volume.clone(), provider: request.provider.clone() };
-        members.push(requester.add_to_snapshot_set(question)?);
-    }
-    if has_writers {
-        requester.prepare_for_backup(monitor)?;
-    }
-    requester.do_snapshot_set(request.strict && has_writers, monitor)?;
-    let statuses = if has_writers {
-        requester.gather_writer_status(monitor)?;
-        requester.writer_status()?
-    } else {
-        Vec::new()
-    };
-    Ok((members, statuses, requester.snapshot_set()?))
-}
-
-/// Refuses a set that is worse than `level`, naming what makes it so.
-fn require(set: &ShadowCopySet, level: Consistency) -> Result<(), VssError> {
-    if set.consistency >= level {
-        return Ok(());
-    }
-    let volumes = set.shadows.iter().filter(|shadow| shadow.consistency < level).map(|shadow| {
-        let volume = shadow.volume.display();
-        match shadow.nested.len() {
-            0 => format!("{volume} is {}", shadow.consistency),
-            1 => format!("{volume} is {} (cut with a nested subvolume)", shadow.consistency),
-            nested => format!("{volume} is {} (cut with {nested} nested subvolumes)", shadow.consistency),
-        }
-    });
-    let writers = set.writers.iter().flat_map(|writer| {
-        let worse = writer.components.iter().filter(|component| component.consistency < level);
-        worse.map(move |component| format!("{} of writer {} is {}", component.name, writer.name, component.consistency))
-    });
-    let mut parts: Vec<String> = volumes.chain(writers).collect();
-    if parts.is_empty() {
-        parts.push(format!("it is {}", set.consistency));
-    }
-    Err(VssError::new(
-        VssCode::WriterErrorInconsistentSnapshot,
-        format!("The shadow copy set is not {level}-consistent, as was required: {}; it was deleted", parts.join(", ")),
-    )
-    .with_hint("Require less, or let a writer that knows the data take part"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::volumes::VolumeKey;
-    use vss_model::{AppLevel, WriterInstanceId};
-
-    fn writer(name: &str, class: u128) -> RegisteredWriter {
-        RegisteredWriter {
-            name: name.to_owned(),
-            instance_name: String::new(),
-            class_id: WriterClassId::from_u128(class),
-            instance_id: WriterInstanceId::random(),
-            level: AppLevel::default(),
-            freeze_ms: 60_000,
-            uid: 0,
-            pid: 1,
-        }
-    }
-
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
-    }
-
-    #[test]
-    fn names_become_classes_each_once() {
-        let registered = [writer("postgresql", 1), writer("postgresql", 1), writer("redis", 2), writer("script", 3)];
-        let classes = classes_of(&names(&["redis", "postgresql"]), &registered).unwrap();
-        assert_eq!(classes, [WriterClassId::from_u128(1), WriterClassId::from_u128(2)]);
-    }
-
-    #[test]
-    fn a_name_that_is_not_there_is_named() {
-        let error = classes_of(&names(&["oracle"]), &[writer("redis", 2)]).unwrap_err();
-        assert_eq!(error.code, VssCode::ObjectNotFound);
-        assert!(error.message.contains("oracle"));
-        assert_eq!(all_answered(&names(&["redis"]), &[]).unwrap_err().code, VssCode::ObjectNotFound);
-    }
 
     #[test]
     fn a_path_is_found_in_the_copy_of_its_volume() {
@@ -481,53 +260,5 @@ mod tests {
         assert_eq!(found("/mnt/bound/file"), Some((members[1].shadow_id, "shop/data/file".into())));
         // It is mounted below a member and belongs to none.
         assert_eq!(found("/srv/wal/1"), None);
-    }
-
-    fn set(consistency: Consistency) -> ShadowCopySet {
-        serde_json::from_value(serde_json::json!({
-            "set_id": vss_model::SetId::random(), "consistency": consistency, "atomic": false, "hold_ms": 0, "freeze_ms": 1,
-            "writers": [], "context": "backup", "owner": 0, "requester": "test", "created_at": "2026-11-24T09:30:00Z",
-            "backup_state": {"select_components": false, "bootable_system_state": false, "backup_type": "full",
-                "partial_file_support": false},
-            "shadows": [{"id": ShadowId::random(), "set_id": vss_model::SetId::random(), "volume": "/srv",
-                "volume_id": "btrfs:x:5", "provider": "btrfs", "provider_id": vss_model::ProviderId::random(),
-                "device": null, "path": null, "consistency": consistency, "cut_at": "2026-11-24T09:30:00Z",
-                "created_at": "2026-11-24T09:30:00Z", "attributes": 0, "owner": 0,
-                "nested": [{"path": "a", "cut_at": "2026-11-24T09:30:00Z"}]}],
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_failed_writer_and_its_components_are_warned_of() {
-        let id = WriterInstanceId::random();
-        let failure = VssError::new(VssCode::WriterErrorRetryable, "The lock is taken");
-        let writer = serde_json::json!({"name": "redis", "class_id": id, "instance_id": id, "state": "FAILED_AT_FREEZE",
-            "failure": failure, "frozen_ms": 0, "components": [
-                {"logical_path": "", "name": "data", "consistency": "crash", "failure": null},
-                {"logical_path": "", "name": "rest", "consistency": "application", "failure": null}]});
-        let set = ShadowCopySet { writers: vec![serde_json::from_value(writer).unwrap()], ..set(Consistency::Crash) };
-        let status = |involved| WriterStatus {
-            instance_id: id,
-            class_id: WriterClassId::random(),
-            name: "redis".to_owned(),
-            involved,
-            state: WriterState::FailedAtFreeze,
-            failure: Some(failure.clone()),
-            application_code: None,
-        };
-        let warnings = degraded(&set, &[status(true), status(false)]);
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
-        assert!(warnings[0].contains("redis failed: The lock is taken"));
-        assert!(warnings[1].contains("data of writer redis is only crash-consistent"));
-    }
-
-    #[test]
-    fn what_is_required_is_the_least_and_the_culprit_is_named() {
-        require(&set(Consistency::Application), Consistency::FileSystem).unwrap();
-        require(&set(Consistency::Crash), Consistency::Crash).unwrap();
-        let error = require(&set(Consistency::Crash), Consistency::FileSystem).unwrap_err();
-        assert_eq!(error.code, VssCode::WriterErrorInconsistentSnapshot);
-        assert!(error.message.contains("/srv is crash (cut with a nested subvolume)"), "{}", error.message);
     }
 }

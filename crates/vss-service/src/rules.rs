@@ -76,6 +76,14 @@ pub fn root(peer: &Peer, what: &str) -> Result<(), VssError> {
     if peer.uid == 0 { Ok(()) } else { Err(denied(peer, what, "Use sudo")) }
 }
 
+/// May this peer name the directory for images?
+///
+/// # Errors
+/// `E_ACCESSDENIED`.
+pub fn choose_storage(peer: &Peer) -> Result<(), VssError> {
+    root(peer, "choose where images lie")
+}
+
 /// May this peer touch what belongs to `owner`?
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use vss_api::management::{CheckedVolume, MissingVolume};
 use vss_api::progress::Milliseconds;
-use vss_model::{Bytes, Consistency};
+use vss_model::{Bytes, Consistency, PlaceForecast, Work};
 
 /// Names that are listed one by one.
 const LISTED: usize = 20;
@@ -126,17 +126,39 @@ fn notes(document: &CheckDocument) -> Vec<String> {
 /// What it takes where blocks are copied.
 fn copying(volume: &CheckedVolume) -> Option<String> {
     let forecast = volume.copying.as_ref()?;
-    let (volume, place) = (volume.volume.display(), forecast.storage.display());
-    let time = forecast.read_ms.map_or_else(String::new, |read| format!(" in about {}", Milliseconds(read)));
-    let hold = forecast.hold_ms.map_or_else(String::new, |hold| format!("; a hold of about {}", Milliseconds(hold)));
+    let per_second = |rate: u64| format!("{}/s", Bytes(rate));
+    let what = match forecast.work {
+        Work::Copying => "everything in use, for the first time",
+        Work::Catching => "what was written since the last copy",
+        Work::Comparing | Work::Reverting => "everything in use, to compare it",
+    };
+    let mut parts = vec![format!("{} to read: {what}", Bytes(forecast.bytes_to_read))];
+    parts.extend(forecast.rounds.filter(|rounds| *rounds > 1).map(|rounds| format!("{rounds} rounds")));
+    parts.push(match (forecast.read_ms, forecast.copy_rate) {
+        (Some(read), Some(rate)) => format!("about {} at {}", Milliseconds(read), per_second(rate)),
+        _ => "how fast is not known before a first copy".to_owned(),
+    });
+    parts.push(forecast.dirty_rate.map_or_else(
+        || "how much is written meanwhile is not known".to_owned(),
+        |rate| format!("{} being written", per_second(rate)),
+    ));
+    parts.push(
+        volume.hold_ms.map_or_else(
+            || "the hold is not known".to_owned(),
+            |hold| format!("a hold of about {}", Milliseconds(hold)),
+        ),
+    );
+    let place = |place: &PlaceForecast| {
+        let (needed, available) = (Bytes(place.bytes_needed), Bytes(place.bytes_available));
+        format!("{} ({needed} needed, {available} available)", place.storage.display())
+    };
+    let is_chosen = |place: &&PlaceForecast| forecast.storage.as_ref() == Some(&place.storage);
+    let into = forecast.places.iter().find(is_chosen).map_or_else(|| "nowhere".to_owned(), place);
+    let others: Vec<String> = forecast.places.iter().filter(|place| !is_chosen(place)).map(place).collect();
+    let other = if others.is_empty() { String::new() } else { format!(", other places: {}", others.join(", ")) };
     let why = forecast.full_compare.as_ref();
     let compared = why.map_or_else(String::new, |why| format!(". Everything is read and compared: {why}"));
-    Some(format!(
-        "{volume} into {place}: {} to read{time}; {} needed there, {} available{hold}{compared}",
-        Bytes(forecast.bytes_to_read),
-        Bytes(forecast.bytes_needed),
-        Bytes(forecast.bytes_available)
-    ))
+    Some(format!("{} into {into}{other}: {}{compared}", volume.volume.display(), parts.join("; ")))
 }
 
 fn nested(volume: &CheckedVolume) -> Option<String> {
@@ -287,17 +309,30 @@ mod tests {
     fn what_a_copy_of_blocks_takes_is_told() {
         let mut volume = volume("/srv", Some("file-system"), &[], 0);
         assert_eq!(copying(&volume), None);
-        let forecast = json!({"storage": "/var/lib/vss", "bytes_to_read": 1_288_490_189, "bytes_needed": 1_417_339_207,
-            "bytes_available": 42_949_672_960_u64, "read_ms": 12_000, "hold_ms": 80, "full_compare": null});
+        let place =
+            |storage: &str| json!({"storage": storage, "bytes_needed": 1_417_339_207, "bytes_available": 40_u64 << 30});
+        let forecast = json!({"work": "copying", "full_compare": null, "storage": "/var/lib/vss",
+            "places": [place("/var/lib/vss"), place("/srv")], "rounds": 3, "bytes_to_read": 1_288_490_189,
+            "copy_rate": 100 << 20, "dirty_rate": 2 << 20, "read_ms": 12_000});
         volume.copying = serde_json::from_value(forecast).unwrap();
+        volume.hold_ms = Some(80);
         assert_eq!(
             copying(&volume).unwrap(),
-            "/srv into /var/lib/vss: 1.2 GiB to read in about 12 s; 1.3 GiB needed there, 40 GiB available; a hold of \
-             about 80 ms"
+            "/srv into /var/lib/vss (1.3 GiB needed, 40 GiB available), other places: /srv (1.3 GiB needed, 40 GiB \
+             available): 1.2 GiB to read: everything in use, for the first time; 3 rounds; about 12 s at 100 MiB/s; \
+             2.0 MiB/s being written; a hold of about 80 ms"
         );
         let forecast = volume.copying.as_mut().unwrap();
-        (forecast.read_ms, forecast.hold_ms, forecast.full_compare) = (None, None, Some("no BPF".to_owned()));
-        assert!(copying(&volume).unwrap().ends_with("40 GiB available. Everything is read and compared: no BPF"));
+        (forecast.read_ms, forecast.copy_rate, forecast.dirty_rate, forecast.rounds) = (None, None, None, None);
+        (forecast.storage, forecast.work) = (None, Work::Comparing);
+        forecast.places.clear();
+        forecast.full_compare = Some("no BPF".to_owned());
+        volume.hold_ms = None;
+        assert_eq!(
+            copying(&volume).unwrap(),
+            "/srv into nowhere: 1.2 GiB to read: everything in use, to compare it; how fast is not known before a first \
+             copy; how much is written meanwhile is not known; the hold is not known. Everything is read and compared: no BPF"
+        );
     }
 
     #[test]

@@ -360,8 +360,9 @@ mod tests {
         );
         let volume = json!({"volume": "/srv", "volume_id": "x:y", "fs_type": "btrfs", "provider": "btrfs",
             "consistency": "crash", "nested_count": 1, "nested": ["n"], "shadows": 0, "failure": null,
-            "copying": {"storage": "/var/lib/vss", "bytes_to_read": 1, "bytes_needed": 1, "bytes_available": 1,
-                "read_ms": 1, "hold_ms": 1, "full_compare": null}});
+            "hold_ms": 1, "copying": {"work": "copying", "full_compare": null, "storage": "/var/lib/vss",
+                "places": [{"storage": "/var/lib/vss", "bytes_needed": 1, "bytes_available": 1}], "rounds": 1,
+                "bytes_to_read": 1, "copy_rate": 1, "dirty_rate": 1, "read_ms": 1}});
         let missing = json!({"volume": "/wal", "volume_id": "x:z", "provider": null, "reason": "r"});
         let component = json!({"logical_path": "", "name": "db", "consistency": "application", "missing": [missing]});
         let writer = json!({"name": "pg", "instance_name": "", "class_id": ID, "instance_id": ID, "failure": null,

@@ -1,6 +1,6 @@
 //! From the options of the command line to what is asked of the service.
 
-use crate::args::BackupArguments;
+use crate::args::{BackupArguments, CopyingArguments};
 use std::time::Duration;
 use vss_model::{BackupState, CreationOptions, VssError};
 use vss_requester::volumes::{Selected, resolve};
@@ -16,15 +16,6 @@ pub(crate) fn request(
     selected: &[Selected],
     arguments: &BackupArguments,
 ) -> Result<BackupRequest, VssError> {
-    let copying = &arguments.copying;
-    let options = CreationOptions {
-        max_rate: copying.max_rate,
-        max_hold_ms: copying.max_hold,
-        // The service has another working directory.
-        storage: copying.storage.as_deref().map(resolve).transpose()?,
-        full_compare: copying.full_compare,
-    };
-    options.check()?;
     let usual = BackupRequest::new(requester, lifetime, selected);
     Ok(BackupRequest {
         context: lifetime.context(!arguments.no_writers),
@@ -37,12 +28,28 @@ pub(crate) fn request(
             names => WriterChoice::Named(names.to_vec()),
         },
         provider: arguments.provider.clone(),
-        options,
+        options: options(&arguments.copying)?,
         strict: !arguments.allow_degraded,
         require: arguments.require.map(Into::into),
         wait: Duration::from_secs(arguments.wait.into()),
         ..usual
     })
+}
+
+/// The wishes for providers that copy blocks.
+///
+/// # Errors
+/// As [`request`].
+pub(crate) fn options(copying: &CopyingArguments) -> Result<CreationOptions, VssError> {
+    let options = CreationOptions {
+        max_rate: copying.max_rate,
+        max_hold_ms: copying.max_hold,
+        // The service has another working directory.
+        storage: copying.storage.as_deref().map(resolve).transpose()?,
+        full_compare: copying.full_compare,
+    };
+    options.check()?;
+    Ok(options)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use vss_linux::{
     btrfs::{self, Access},
     mountinfo,
 };
-use vss_model::{FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
+use vss_model::{CreationOptions, FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
 use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
@@ -141,14 +141,15 @@ impl Provider for BtrfsProvider {
         Ok(vec![volume.mount_point.clone()])
     }
 
-    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
+    fn forecast(&self, volume: &Volume, _options: &CreationOptions) -> Result<Forecast, VssError> {
         let devices = self.admit(volume)?;
         let subvolume = volume.subvolume.unwrap_or(btrfs::TOP_LEVEL);
         // By the same way that EndPrepare takes, but read-only.
         let file_system =
             FileSystem::open(&volume.uuid, &devices, Access::ReadOnly)?.ok_or_else(|| no_device(volume))?;
         let nested = nested::list(&file_system, subvolume)?;
-        Ok(Forecast { nested: nested.into_iter().map(|nested| nested.path).collect(), copying: None })
+        let nested = nested.into_iter().map(|nested| nested.path).collect();
+        Ok(Forecast { nested, hold_ms: Some(0), ..Forecast::default() })
     }
 
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {

@@ -35,7 +35,7 @@ fn a_full_file_system_is_refused_with_numbers() {
     let error = provider.begin_prepare(&request).unwrap_err();
     assert_eq!(error.code, VssCode::InsufficientStorage);
     assert!(error.message.contains("16 MiB"), "{error}");
-    assert_eq!(provider.forecast(&request.volume).unwrap_err(), error, "the forecast says the same");
+    assert_eq!(provider.forecast(&request.volume, &request.options).unwrap_err(), error, "the forecast says the same");
 
     // Without the guard: whatever the kernel says, nothing is left.
     let provider = BtrfsProvider::new(BtrfsOptions { min_free_bytes: Some(0) });

@@ -2,6 +2,7 @@
 
 use crate::{
     member::{House, Making, Member},
+    refusal::Rates,
     rounds::{self, Next, Standing},
     teller::{Known, Teller},
 };
@@ -9,13 +10,11 @@ use std::{
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
-use vss_model::{ShadowId, VssCode, VssError};
+use vss_model::{ShadowId, VssError};
 use vss_provider::{CommittedCopy, current, stage::Stage};
 
 /// How long PreCommit may go on reading: writers are frozen.
 const CATCH_UP: Duration = Duration::from_secs(2);
-
-const MIB: u64 = 1 << 20;
 
 /// A set that is not finished.
 #[derive(Debug)]
@@ -137,34 +136,9 @@ impl Creation {
     }
 
     fn refusal(&self, standing: &Standing, dirty_rate: Option<u64>) -> VssError {
-        let per_second =
-            |rate: Option<u64>| rate.map_or("an unknown rate".to_owned(), |rate| format!("{} MiB/s", rate / MIB));
         let read_rate = self.making.iter().filter_map(|making| making.rate).min();
-        let (hold, most) = (standing.hold.unwrap_or_default().as_millis(), self.longest.as_millis());
-        if self.making.iter().all(Making::is_untraced) {
-            return VssError::new(
-                VssCode::ProviderVeto,
-                format!(
-                    "Comparing all {} MiB in use inside the hold would take {hold} ms at {}, and {most} ms is the most that \
-                     is begun",
-                    standing.dirty / MIB,
-                    per_second(read_rate)
-                ),
-            )
-            .with_hint("Allow a longer hold with --max-hold, 8000 ms at most, or make tracing possible");
-        }
-        VssError::new(
-            VssCode::ProviderVeto,
-            format!(
-                "After {} rounds {} MiB are left to be read: {hold} ms at {}, and {most} ms is the most that is held for; \
-                 applications write to {}",
-                self.round,
-                standing.dirty / MIB,
-                per_second(read_rate),
-                per_second(dirty_rate)
-            ),
-        )
-        .with_hint("Try again when less is written to the volume, or allow a longer hold with --max-hold, 8000 ms at most")
+        let is_untraced = self.making.iter().all(Making::is_untraced);
+        standing.refusal(Rates { read: read_rate, dirty: dirty_rate }, self.longest, is_untraced)
     }
 
     /// The point in time. In the hold: allocates nothing unless it fails.

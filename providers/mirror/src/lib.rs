@@ -25,7 +25,8 @@
 //! | `provider.rs` | the contract: phases, mount, delete |
 //! | `creation.rs` | one set in creation: rounds over all its volumes |
 //! | `member.rs`, `cut.rs`, `mending.rs` | one volume of it: what is marked, owed, read; its cut; what comes after |
-//! | `rounds.rs` | when to hold |
+//! | `rounds.rs`, `refusal.rs` | when to hold, where the rounds lead; the words when they lead nowhere |
+//! | `outlook.rs`, `look.rs` | what a copy would take; how much is written just now |
 //! | `copier.rs` | reading and writing while applications work |
 //! | `hold.rs` | reading while writes are held |
 //! | `source.rs`, `used.rs` | the volume, and which blocks of it are in use |
@@ -47,14 +48,17 @@ mod cut;
 mod fault;
 mod hold;
 mod kept;
+mod look;
 mod member;
 mod mending;
 mod mirror;
+mod outlook;
 mod place;
 mod provider;
 mod record;
 #[cfg(feature = "fault-injection")]
 mod reference;
+mod refusal;
 mod revert;
 mod rounds;
 mod source;

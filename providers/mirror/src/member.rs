@@ -426,7 +426,7 @@ fn begin(
     let (mut trust, mut tracer) = trust::judge(mirror, kept, source, &pins);
     if member.options.full_compare {
         if trust != Trust::New {
-            trust = Trust::Compare("the requester wished so".to_owned());
+            trust = Trust::wished();
         }
         tracer = None;
     }

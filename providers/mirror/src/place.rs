@@ -192,9 +192,9 @@ pub(crate) struct Wishes<'a> {
     pub(crate) state_directory: &'a Path,
 }
 
-/// The place that was taken.
+/// What a place has to offer.
 #[derive(Debug)]
-pub(crate) struct Choice {
+pub(crate) struct Offer {
     pub(crate) place: Place,
     /// Bytes that will be written there beyond what is there.
     pub(crate) needed: u64,
@@ -202,60 +202,82 @@ pub(crate) struct Choice {
     pub(crate) room: u64,
 }
 
-/// The first place with room for the image of a volume with `used` bytes in use and 10 % more; `there` says how many bytes of
-/// it lie at a place already.
+/// Every place that may be taken, in the order of choice: what it has to offer, or why it is none.
+#[derive(Debug)]
+pub(crate) struct Survey(Vec<Result<Offer, String>>);
+
+/// Looks at every place for the image of a volume with `used` bytes in use and 10 % more; `there` says how many bytes of it lie
+/// at a place already.
 ///
 /// # Errors
-/// `VSS_E_INSUFFICIENT_STORAGE`, with the bytes missing at each; `VSS_E_PROVIDER_VETO` when there is no such place.
-pub(crate) fn choose(
+/// Why the place that somebody named is none.
+pub(crate) fn survey(
     volume: &Volume,
     used: u64,
     wishes: Wishes<'_>,
     min_free: Option<u64>,
     there: impl Fn(&Place) -> u64,
-) -> Result<Choice, VssError> {
+) -> Result<Survey, VssError> {
     let named = wishes.storage.or(wishes.setting);
     let candidates = match named {
         Some(directory) => vec![PlaceName::of_directory(directory)],
         None => vec![PlaceName::of_directory(wishes.state_directory), Ok(PlaceName::of_volume(volume))],
     };
-    let mut without = Vec::new();
-    let mut is_full = false;
-    for candidate in candidates {
-        let place = match candidate.and_then(|name| Ok((Place::open(&name)?, name))) {
-            Ok((Some(place), _)) => place,
-            Ok((None, name)) => {
-                without.push(format!("{} is not reachable", name.shown.display()));
-                continue;
-            }
-            // The wish of somebody is answered as it is.
-            Err(error) if named.is_some() => return Err(error),
-            Err(error) => {
-                without.push(error.message);
-                continue;
-            }
+    let offer = |candidate: Result<PlaceName, VssError>| -> Result<_, VssError> {
+        let name = candidate?;
+        let Some(place) = Place::open(&name)? else {
+            return Ok(Err(format!("{} is not reachable", name.shown.display())));
         };
         let already = there(&place);
         let on_itself = if place.name.is_on(volume) { already } else { 0 };
         let used = used.saturating_sub(on_itself);
         let needed = (used + used / 10).saturating_sub(already);
         let room = place.room(min_free)?;
-        if needed <= room {
-            return Ok(Choice { place, needed, room });
-        }
-        is_full = true;
-        without.push(format!(
-            "{} lacks {} MiB ({} MiB are needed, {} MiB are available above the floor)",
-            place.name.shown.display(),
-            (needed - room).div_ceil(MIB),
-            needed.div_ceil(MIB),
-            room / MIB
-        ));
+        Ok(Ok(Offer { place, needed, room }))
+    };
+    let answer = |candidate| match offer(candidate) {
+        // The wish of somebody is answered as it is.
+        Err(error) if named.is_some() => Err(error),
+        Err(error) => Ok(Err(error.message)),
+        Ok(offer) => Ok(offer),
+    };
+    candidates.into_iter().map(answer).collect::<Result<_, _>>().map(Survey)
+}
+
+impl Survey {
+    /// What the places have to offer.
+    pub(crate) fn offers(&self) -> impl Iterator<Item = &Offer> {
+        self.0.iter().flatten()
     }
-    let code = if is_full { VssCode::InsufficientStorage } else { VssCode::ProviderVeto };
-    Err(VssError::new(
-        code,
-        format!("There is no place for the image of {}: {}", volume.mount_point.display(), without.join("; ")),
-    )
-    .with_hint("Free space there, or name a directory with room: --storage DIR, or storage of [providers.mirror]"))
+
+    /// The first place with room.
+    ///
+    /// # Errors
+    /// `VSS_E_INSUFFICIENT_STORAGE`, with the bytes missing at each; `VSS_E_PROVIDER_VETO` when there is no such place.
+    pub(crate) fn choose(self, volume: &Volume) -> Result<Place, VssError> {
+        let mut without = Vec::new();
+        let mut is_full = false;
+        for found in self.0 {
+            match found {
+                Ok(offer) if offer.needed <= offer.room => return Ok(offer.place),
+                Ok(Offer { place, needed, room }) => {
+                    is_full = true;
+                    without.push(format!(
+                        "{} lacks {} MiB ({} MiB are needed, {} MiB are available above the floor)",
+                        place.name.shown.display(),
+                        (needed - room).div_ceil(MIB),
+                        needed.div_ceil(MIB),
+                        room / MIB
+                    ));
+                }
+                Err(why) => without.push(why),
+            }
+        }
+        let code = if is_full { VssCode::InsufficientStorage } else { VssCode::ProviderVeto };
+        Err(VssError::new(
+            code,
+            format!("There is no place for the image of {}: {}", volume.mount_point.display(), without.join("; ")),
+        )
+        .with_hint("Free space there, or name a directory with room: --storage DIR, or storage of [providers.mirror]"))
+    }
 }

@@ -6,21 +6,18 @@ use crate::{
     kept::{self, Registry},
     member::{House, Member},
     mirror,
-    place::{self, Choice, Place, PlaceName, Wishes},
-    record::Found,
+    place::{self, Place, PlaceName, Survey, Wishes},
     revert::Running,
-    rounds,
-    source::{self, Source},
+    source,
     teller::Teller,
-    trust::{Facts, Trust},
 };
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, sync::OnceLock, time::Duration};
 use vss_linux::statfs;
 use vss_model::{CreationOptions, FreezePolicy, ProviderId, SetId, ShadowId, Volume, VssCode, VssError, limits};
 use vss_provider::{
-    Capabilities, CommittedCopy, CopyForecast, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence,
-    Provider, ProviderProperties, ProviderType, StoredCopy, Support,
+    Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
+    ProviderProperties, ProviderType, StoredCopy, Support,
     blocks::ChangedBlocks,
     current::Current,
     failure::failed,
@@ -142,8 +139,8 @@ impl MirrorProvider {
         Ok(())
     }
 
-    /// Can this volume be taken into a set now, and where would its image lie?
-    fn admit(&self, volume: &Volume, options: &CreationOptions) -> Result<Choice, VssError> {
+    /// Can this volume be taken into a set now, and what do the places for its image have to offer?
+    pub(crate) fn admit(&self, volume: &Volume, options: &CreationOptions) -> Result<Survey, VssError> {
         self.check_is_not_reverted(volume)?;
         source::check(volume)?;
         if !options.full_compare {
@@ -163,62 +160,27 @@ impl MirrorProvider {
             setting: self.options.storage.as_deref(),
             state_directory: &self.options.state_directory,
         };
-        let choice = place::choose(volume, space.total - space.free, wishes, self.options.min_free_bytes, there)?;
-        if let Some(store) = Store::open(&choice.place)?
-            && let Some(shadow_id) = mirror::lent(&store, &key)?
+        place::survey(volume, space.total - space.free, wishes, self.options.min_free_bytes, there)
+    }
+
+    /// The place for the volume's image, when it may be taken.
+    pub(crate) fn choose(survey: Survey, volume: &Volume) -> Result<Place, VssError> {
+        let place = survey.choose(volume)?;
+        if let Some(store) = Store::open(&place)?
+            && let Some(shadow_id) = mirror::lent(&store, &kept::key(&volume.id))?
         {
             return Err(VssError::new(
                 VssCode::MaximumNumberOfSnapshotsReached,
                 format!(
                     "{} has its one shadow copy {shadow_id} on {}: files on {} cannot share blocks",
                     volume.mount_point.display(),
-                    choice.place.name.shown.display(),
-                    choice.place.name.outer.fs_type
+                    place.name.shown.display(),
+                    place.name.outer.fs_type
                 ),
             )
             .with_hint("Delete that one first, or let images lie on XFS or btrfs (--storage DIR)"));
         }
-        Ok(choice)
-    }
-
-    /// What a copy would take.
-    fn foresee(&self, volume: &Volume, choice: &Choice) -> Result<Forecast, VssError> {
-        let key = kept::key(&volume.id);
-        let source = Source::open(volume)?;
-        let in_use = statfs::of_fd(&source.directory).map_or(0, |space| space.total - space.free);
-        let state = match Store::open(&choice.place)? {
-            Some(store) => mirror::state(&store, &key)?,
-            None => Found::None,
-        };
-        let mut copying = CopyForecast {
-            storage: choice.place.name.shown.clone(),
-            bytes_to_read: in_use,
-            bytes_needed: choice.needed,
-            bytes_available: choice.room,
-            read_ms: None,
-            hold_ms: None,
-            full_compare: None,
-        };
-        if let Found::Whole(state) = state {
-            let kept = self.registry.get(&key)?.filter(|kept| kept.place == choice.place.name);
-            let (facts, tracer) =
-                Facts::of(&state, kept.as_ref(), Some(source.device_number), source.size, &self.house().pins(&key));
-            let mut rate = state.first_rate;
-            match (facts.judge(), tracer) {
-                (Trust::Whole, Some(tracer)) => {
-                    copying.bytes_to_read = (tracer.dirty() * tracer.chunk_bytes()).min(in_use);
-                    rate = state.later_rate.or(rate);
-                }
-                (Trust::Compare(why), _) => copying.full_compare = Some(why),
-                _ => {}
-            }
-            let time =
-                |bytes: u64, rate| rounds::duration(bytes, rate).and_then(|time| time.as_millis().try_into().ok());
-            copying.read_ms = time(copying.bytes_to_read, rate);
-            // What is held for in any case.
-            copying.hold_ms = time(rounds::LITTLE, state.later_rate.or(state.first_rate));
-        }
-        Ok(Forecast { nested: Vec::new(), copying: Some(copying) })
+        Ok(place)
     }
 
     /// True when no set is in creation.
@@ -268,16 +230,15 @@ impl Provider for MirrorProvider {
         Ok(Vec::new())
     }
 
-    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
-        let choice = self.admit(volume, &CreationOptions::default())?;
-        self.foresee(volume, &choice)
+    fn forecast(&self, volume: &Volume, options: &CreationOptions) -> Result<Forecast, VssError> {
+        self.foresee(volume, options)
     }
 
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {
         let volume = &request.volume;
         // First, because a set that is forgotten may have the mirror.
         self.current.begin(request.set_id);
-        let place = self.admit(volume, &request.options)?.place.name;
+        let place = Self::choose(self.admit(volume, &request.options)?, volume)?.name;
         let data = CopyData::text(&place)?;
         self.current.phase(request.set_id, Stage::Preparing, "begin_prepare", |creation, _| {
             let is_in = creation.members.iter().any(|member| member.shadow_id == request.shadow_id);

@@ -37,7 +37,7 @@ fn what_was_written_untraced_is_found_by_comparing() {
     let first = create(&provider, &volumes).remove(0);
     assert!(Tracer::remove(&pins(&instance, &volume)).unwrap());
     write(&volume, "file", 2, 30);
-    let forecast = provider.forecast(&volumes[0]).unwrap().copying.unwrap();
+    let forecast = provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap();
     assert!(forecast.full_compare.is_some_and(|why| why.contains("tracer was removed")));
     let listed = provider.storage().unwrap().list().unwrap();
     assert!(listed[0].full_compare.is_some() && listed[0].shadows == 1, "{listed:?}");
@@ -56,7 +56,7 @@ fn what_was_written_untraced_is_found_by_comparing() {
     let changed = provider.blocks().unwrap().changed(&copies[0], Some(&first)).unwrap();
     assert!(matches!(&changed, Changes::Unknown(why) if why.contains("tracer was removed")), "{changed:?}");
     // And then it is trusted again, and little is left to be read.
-    let forecast = provider.forecast(&volumes[0]).unwrap().copying.unwrap();
+    let forecast = provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap();
     assert!(forecast.full_compare.is_none() && forecast.bytes_to_read < 10 << 20, "{forecast:?}");
     let next = create(&provider, &volumes).remove(0);
     assert!(matches!(provider.blocks().unwrap().changed(&next, Some(&copies[0])).unwrap(), Changes::Known(_)));
@@ -78,7 +78,7 @@ fn a_device_that_was_taken_away_is_compared() {
         fs::write(image, data).unwrap();
     });
     let volumes = [volume.volume()];
-    let why = provider.forecast(&volumes[0]).unwrap().copying.unwrap().full_compare;
+    let why = provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap().full_compare;
     assert!(why.as_ref().is_some_and(|why| why.contains("taken away")), "{why:?}");
     let copy = create(&provider, &volumes).remove(0);
     let trees = provider.mount(&copy, false).unwrap();
@@ -242,7 +242,10 @@ fn a_volume_is_put_back_also_when_that_was_broken_off() {
         assert!(!volume.path().join("new").exists());
         // The tracer saw it: the next copy is right, and reads little.
         let volumes = [volume.volume()];
-        assert_eq!(provider.forecast(&volumes[0]).unwrap().copying.unwrap().full_compare, None);
+        assert_eq!(
+            provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap().full_compare,
+            None
+        );
         let next = create(&provider, &volumes).remove(0);
         let trees = provider.mount(&next, false).unwrap();
         let found = shown(&trees, &storage.beside("shown"), |top| fs::read(top.join("file")).unwrap());
@@ -266,7 +269,7 @@ fn a_device_that_grew_is_not_put_back() {
     assert!(refused.code == VssCode::ProviderVeto && refused.message.contains("bytes"), "{refused}");
     volume.mount();
     let volumes = [volume.volume()];
-    let forecast = provider.forecast(&volumes[0]).unwrap().copying.unwrap();
+    let forecast = provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap();
     assert!(forecast.full_compare.is_some_and(|why| why.contains("another size")));
     let second = create(&provider, &volumes).remove(0);
     let changed = provider.blocks().unwrap().changed(&second, Some(&first)).unwrap();

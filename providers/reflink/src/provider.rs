@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use vss_model::{FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
+use vss_model::{CreationOptions, FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError};
 use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
@@ -130,10 +130,12 @@ impl Provider for ReflinkProvider {
         Ok(vec![image.path])
     }
 
-    fn forecast(&self, volume: &Volume) -> Result<Forecast, VssError> {
+    fn forecast(&self, volume: &Volume, _options: &CreationOptions) -> Result<Forecast, VssError> {
         let image = self.admit(volume)?;
-        cost::check(u64::from(extents_of(&image.file)?))?;
-        Ok(Forecast::default())
+        let extents = u64::from(extents_of(&image.file)?);
+        cost::check(extents)?;
+        let hold_ms = cost::forecast(extents).as_millis().try_into().ok();
+        Ok(Forecast { hold_ms, ..Forecast::default() })
     }
 
     fn begin_prepare(&self, request: &PrepareRequest) -> Result<StoredCopy, VssError> {

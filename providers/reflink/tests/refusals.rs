@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 use vss_linux::loop_device::{AttachOptions, LoopDevice};
-use vss_model::{Volume, VssCode};
+use vss_model::{CreationOptions, Volume, VssCode};
 use vss_provider::{Provider, Support};
 use vss_provider_reflink::{ReflinkOptions, ReflinkProvider};
 
@@ -20,7 +20,7 @@ fn refuses(volume: &Volume, words: &[&str]) {
     let Support::No(reason) = provider.is_volume_supported(volume).unwrap() else { panic!("it is supported") };
     assert!(words.iter().all(|word| reason.contains(word)), "{reason}");
     for error in [
-        provider.forecast(volume).map(drop).unwrap_err(),
+        provider.forecast(volume, &CreationOptions::default()).map(drop).unwrap_err(),
         provider.begin_prepare(&request(volume)).map(drop).unwrap_err(),
         provider.writes_to(volume).map(drop).unwrap_err(),
     ] {
@@ -128,6 +128,10 @@ fn an_outer_file_system_with_too_little_room_is_refused() {
     let error = greedy.begin_prepare(&request(&inner.volume())).unwrap_err();
     assert_eq!(error.code, VssCode::InsufficientStorage);
     assert!(error.message.contains("1048576 MiB"), "{error}");
-    assert_eq!(greedy.forecast(&inner.volume()).unwrap_err(), error, "the forecast says the same");
+    assert_eq!(
+        greedy.forecast(&inner.volume(), &CreationOptions::default()).unwrap_err(),
+        error,
+        "the forecast says the same"
+    );
     outer.assert_nothing_left();
 }

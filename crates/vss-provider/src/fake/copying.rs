@@ -1,7 +1,9 @@
 //! What a fake does when it is to look like a provider that copies blocks: it takes its time, tells how far it is, heeds abort,
 //! and keeps something for each volume.
 
-use crate::{CopyForecast, Deletion, PrepareRequest, progress::Watcher, storage::ShadowStorage};
+use crate::{
+    CopyForecast, Deletion, Forecast, PlaceForecast, PrepareRequest, progress::Watcher, storage::ShadowStorage,
+};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -13,6 +15,11 @@ use vss_model::{CreationOptions, Instant, Progress, Storage, Volume, VolumeId, V
 
 /// Time between two looks at the clock and at abort.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// What is told of a copying without wishes: bytes a second that are read, that are written by applications, and milliseconds.
+const COPY_RATE: u64 = 310 << 20;
+const DIRTY_RATE: u64 = 22 << 20;
+const HOLD_MS: u64 = 80;
 
 /// The copying that a fake makes believe.
 #[derive(Debug, Clone)]
@@ -29,16 +36,25 @@ pub struct FakeCopying {
 
 impl FakeCopying {
     /// What `forecast` says.
-    pub(super) fn forecast(&self, is_first: bool) -> CopyForecast {
-        CopyForecast {
-            storage: self.place.clone(),
-            bytes_to_read: self.bytes,
-            bytes_needed: self.bytes,
-            bytes_available: 2 * self.bytes,
-            read_ms: Some(milliseconds(self.time)),
-            hold_ms: Some(80),
+    pub(super) fn forecast(&self, is_first: bool, options: &CreationOptions) -> Forecast {
+        let storage = options.storage.clone().unwrap_or_else(|| self.place.clone());
+        let copying = CopyForecast {
+            work: if is_first { Work::Comparing } else { Work::Catching },
             full_compare: is_first.then(|| "nothing was traced yet".to_owned()),
-        }
+            places: vec![PlaceForecast {
+                storage: storage.clone(),
+                bytes_needed: self.bytes,
+                bytes_available: 2 * self.bytes,
+            }],
+            storage: Some(storage),
+            rounds: Some(2),
+            bytes_to_read: self.bytes,
+            copy_rate: Some(options.max_rate.unwrap_or(COPY_RATE)),
+            dirty_rate: Some(DIRTY_RATE),
+            read_ms: Some(milliseconds(self.time)),
+        };
+        let hold_ms = Some(options.max_hold_ms.unwrap_or(HOLD_MS));
+        Forecast { copying: Some(copying), hold_ms, ..Forecast::default() }
     }
 
     /// Copies one volume, unless `is_aborted`; false when it was.
@@ -56,9 +72,9 @@ impl FakeCopying {
                 round,
                 bytes_done: part(self.bytes, share),
                 bytes_total: self.bytes,
-                copy_rate: Some(request.options.max_rate.unwrap_or(310 << 20)),
-                dirty_rate: Some(22 << 20),
-                hold_ms: Some(request.options.max_hold_ms.unwrap_or(80)),
+                copy_rate: Some(request.options.max_rate.unwrap_or(COPY_RATE)),
+                dirty_rate: Some(DIRTY_RATE),
+                hold_ms: Some(request.options.max_hold_ms.unwrap_or(HOLD_MS)),
                 left_ms: Some(milliseconds(self.time - passed)),
             });
             if is_aborted() {

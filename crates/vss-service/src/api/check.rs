@@ -3,6 +3,7 @@
 use super::requester::SHARE_OF_UID;
 use crate::check::{Survey, check_question, choose_writers};
 use crate::coordinator::{Action, Coordinator};
+use crate::rules;
 use std::sync::Arc;
 use vss_api::management::Check;
 use vss_api::server::{Peer, Replier};
@@ -13,7 +14,10 @@ impl Coordinator {
     /// same peer.
     pub(crate) fn check(&mut self, peer: &Peer, question: Check, replier: Replier) {
         let uid = peer.uid;
-        if let Err(error) = check_question(&question).and_then(|()| self.has_room_for_check(uid)) {
+        let permitted = check_question(&question)
+            .and_then(|()| question.options.storage.as_ref().map_or(Ok(()), |_| rules::choose_storage(peer)))
+            .and_then(|()| self.has_room_for_check(uid));
+        if let Err(error) = permitted {
             return replier.error(&error);
         }
         let (writers, unknown) = choose_writers(&question, self.registry.writers());

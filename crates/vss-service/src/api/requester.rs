@@ -348,7 +348,7 @@ impl Coordinator {
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if options.storage.is_some()
-            && let Err(error) = rules::root(&connection.peer, "choose where images lie")
+            && let Err(error) = rules::choose_storage(&connection.peer)
         {
             return replier.error(&error);
         }

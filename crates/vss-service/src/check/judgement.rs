@@ -94,7 +94,7 @@ pub fn judge(found: &Found) -> SetForecast {
     let volumes: Vec<CheckedVolume> = found
         .volumes
         .iter()
-        .map(|one| one.checked(if one.forecast.is_ok() { of_volumes.next() } else { None }))
+        .map(|one| one.checked(if one.failure().is_none() { of_volumes.next() } else { None }))
         .collect();
     let mut of_components = levels.components.into_iter();
     let mut left = COMPONENTS_LISTED;
@@ -141,9 +141,14 @@ pub fn judge(found: &Found) -> SetForecast {
 }
 
 impl FoundVolume {
+    /// Why it cannot be copied now.
+    fn failure(&self) -> Option<&VssError> {
+        self.forecast.as_ref().map_or_else(Some, |forecast| forecast.refusal.as_ref())
+    }
+
     /// How it would be cut; none when it cannot be copied now.
     fn cut(&self) -> Option<Cut<'_>> {
-        let forecast = self.forecast.as_ref().ok()?;
+        let forecast = self.forecast.as_ref().ok().filter(|forecast| forecast.refusal.is_none())?;
         Some(Cut {
             volume: &self.volume.id,
             freeze_policy: self.freeze_policy,
@@ -162,8 +167,9 @@ impl FoundVolume {
             nested_count: nested.len() as u64,
             nested: nested.iter().take(NESTED_LISTED).cloned().collect(),
             shadows: self.shadows,
+            hold_ms: self.forecast.as_ref().ok().and_then(|forecast| forecast.hold_ms),
             copying: self.forecast.as_ref().ok().and_then(|forecast| forecast.copying.clone()),
-            failure: self.forecast.as_ref().err().cloned(),
+            failure: self.failure().cloned(),
         }
     }
 }
@@ -262,7 +268,10 @@ mod tests {
                     provider: "btrfs".to_owned(),
                     freeze_policy: FreezePolicy::MustNotHold,
                     shadows: 0,
-                    forecast: Ok(Forecast { nested: nested.iter().map(PathBuf::from).collect(), copying: None }),
+                    forecast: Ok(Forecast {
+                        nested: nested.iter().map(PathBuf::from).collect(),
+                        ..Forecast::default()
+                    }),
                 });
             }
             self

@@ -12,15 +12,17 @@ use crate::providers::{by_contract, targets};
 use crate::writers::{self, RegisteredWriter};
 use crate::{blocking, jobs, volumes};
 use judgement::{Found, FoundVolume, FoundWriter};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use vss_api::management::{Check, CheckedPath, MissingVolume, SetForecast};
 use vss_api::requester::VolumeQuestion;
 use vss_model::{
-    Attributes, Context, FreezePolicy, SessionId, SetId, Volume, VssCode, VssError, WriterClassId, limits,
+    Attributes, Context, CreationOptions, FreezePolicy, SessionId, SetId, Volume, VolumeId, VssCode, VssError, limits,
+    named_writers,
 };
-use vss_provider::Provider;
 use vss_session::{Event, Member, State};
 
 /// One check: what was asked, and what only the coordinator knows.
@@ -58,11 +60,14 @@ pub fn check_question(question: &Check) -> Result<(), VssError> {
     if question.no_writers && !question.writers.is_empty() {
         return wrong("A check takes writers or no_writers, not both".to_owned());
     }
-    Ok(())
+    if question.context == Context::All {
+        return wrong("In the context all no set is made".to_owned());
+    }
+    question.options.check()
 }
 
 /// The writers that would be asked, of those that are registered, and what a requester would be told of a name that nobody
-/// has. A name stands for the classes of all who have it, as EnableWriterClasses takes them.
+/// has.
 #[must_use]
 pub fn choose_writers(
     question: &Check,
@@ -71,19 +76,12 @@ pub fn choose_writers(
     if question.no_writers {
         return (Vec::new(), None);
     }
-    let names = &question.writers;
-    if names.is_empty() {
+    if question.writers.is_empty() {
         return (registered.to_vec(), None);
     }
-    let is_named = |writer: &&Arc<RegisteredWriter>| names.contains(&writer.register.name);
-    let classes: Vec<WriterClassId> =
-        registered.iter().filter(is_named).map(|writer| writer.register.class_id).collect();
+    let by_name = registered.iter().map(|writer| (writer.register.name.as_str(), writer.register.class_id));
+    let (classes, unknown) = named_writers::classes_of(&question.writers, by_name);
     let chosen = registered.iter().filter(|writer| classes.contains(&writer.register.class_id)).cloned().collect();
-    let unknown = names.iter().find(|name| registered.iter().all(|writer| writer.register.name != **name));
-    let unknown = unknown.map(|name| {
-        VssError::new(VssCode::ObjectNotFound, format!("No writer named \"{name}\" is registered"))
-            .with_hint("`vss list writers` shows those that are")
-    });
     (chosen, unknown)
 }
 
@@ -113,6 +111,7 @@ impl Survey {
         blocking::run("Examining the volumes", limits::PROVIDER_IN_WINDOW, move || {
             found.mounts = volumes::mount_table()?;
             found.local = local_volumes(&environment)?;
+            found.obstacles.extend(question.options.storage.as_deref().and_then(|at| volumes::check_storage(at).err()));
             found.obstacles.extend(hold_obstacle(&environment, &found.volumes));
             found.warnings.extend(creation_lock::held(&creation_lock));
             found.warnings.extend(Config::load(&state_directory).err().map(|error| {
@@ -126,24 +125,26 @@ impl Survey {
     }
 }
 
-/// Finds the volume of each path, and asks the provider of each volume. One after another, as they would be added.
+/// Finds the volume of each path, one after another, as they would be added, and asks the provider of each volume: of all at
+/// a time, because that may take a moment of measuring.
 async fn locate(
     environment: &Arc<Environment>,
     question: &Check,
 ) -> Result<(Vec<CheckedPath>, Vec<FoundVolume>), VssError> {
     let mut set = NobodysSet::begin()?;
     let began = tokio::time::Instant::now();
-    let (mut paths, mut found): (Vec<CheckedPath>, Vec<FoundVolume>) = (Vec::new(), Vec::new());
+    let mut paths: Vec<CheckedPath> = Vec::new();
+    let (mut known, mut asked): (Vec<VolumeId>, JoinSet<(usize, FoundVolume)>) = (Vec::new(), JoinSet::new());
     for path in &question.paths {
         if began.elapsed() > limits::CHECK {
             paths.push(CheckedPath { path: path.clone(), volume_id: None, failure: Some(not_looked_at()) });
             continue;
         }
-        let asked = VolumeQuestion { volume: path.clone(), provider: question.provider.clone() };
-        let admitted = jobs::find_volume(Arc::clone(environment), asked, Context::Backup, Attributes::empty())
+        let wanted = VolumeQuestion { volume: path.clone(), provider: question.provider.clone() };
+        let admitted = jobs::find_volume(Arc::clone(environment), wanted, question.context, Attributes::empty())
             .await
             .and_then(|candidate| {
-                let is_known = found.iter().any(|known| known.volume.id == candidate.volume.id);
+                let is_known = known.contains(&candidate.volume.id);
                 if !is_known {
                     set.add(&candidate)?;
                 }
@@ -153,7 +154,10 @@ async fn locate(
             Ok((candidate, is_known)) => {
                 let id = candidate.volume.id.clone();
                 if !is_known {
-                    found.push(examine(environment, candidate.volume, candidate.provider).await);
+                    let (place, environment) = (known.len(), Arc::clone(environment));
+                    let options = question.options.clone();
+                    known.push(id.clone());
+                    asked.spawn(async move { (place, examine(&environment, candidate, options).await) });
                 }
                 (Some(id), None)
             }
@@ -161,7 +165,14 @@ async fn locate(
         };
         paths.push(CheckedPath { path: path.clone(), volume_id, failure });
     }
-    Ok((paths, found))
+    let mut found = BTreeMap::new();
+    while let Some(answer) = asked.join_next().await {
+        let (place, volume) = answer.map_err(|error| {
+            VssError::new(VssCode::Unexpected, format!("The examination of a volume broke off: {error}"))
+        })?;
+        found.insert(place, volume);
+    }
+    Ok((paths, found.into_values().collect()))
 }
 
 fn not_looked_at() -> VssError {
@@ -169,10 +180,11 @@ fn not_looked_at() -> VssError {
     VssError::new(VssCode::Unexpected, message).with_hint("Ask for it alone")
 }
 
-async fn examine(environment: &Environment, volume: Volume, provider: Arc<dyn Provider>) -> FoundVolume {
+async fn examine(environment: &Environment, candidate: jobs::Candidate, options: CreationOptions) -> FoundVolume {
+    let jobs::Candidate { volume, provider, .. } = candidate;
     let properties = provider.properties();
     let (name, asked) = (properties.name.clone(), volume.clone());
-    let work = move || provider.forecast(&asked).map_err(|error| by_contract(&name, error));
+    let work = move || provider.forecast(&asked, &options).map_err(|error| by_contract(&name, error));
     let what = format!("Provider {} in forecast", properties.name);
     let forecast = blocking::run(&what, limits::PROVIDER_IN_WINDOW, work).await;
     let shadows = environment.catalogue.copies_of(&volume.id) as u64;
@@ -201,17 +213,11 @@ impl NobodysSet {
     }
 }
 
-/// What a requester would be told when a writer that it named did not answer.
+/// What a requester would be told when a writer that it named did not answer. One that is not registered is told of already.
 fn silent(names: &[String], writers: &[FoundWriter]) -> Option<VssError> {
-    let is_silent = |name: &&String| {
-        let mut of_name = writers.iter().filter(|writer| writer.name == **name).peekable();
-        // One that is not registered is told of already.
-        of_name.peek().is_some() && of_name.all(|writer| writer.metadata.is_err())
-    };
-    names.iter().find(is_silent).map(|name| {
-        VssError::new(VssCode::ObjectNotFound, format!("Writer \"{name}\" did not say what it owns (Identify)"))
-            .with_hint("See the writer's log, and restart it")
-    })
+    let is_asked = |name: &&String| writers.iter().any(|writer| writer.name == **name);
+    let answered = writers.iter().filter(|writer| writer.metadata.is_ok()).map(|writer| writer.name.as_str());
+    named_writers::silent(names.iter().filter(is_asked), answered)
 }
 
 /// Why the volumes cannot be held together, by the function that creation asks.
@@ -251,7 +257,8 @@ mod tests {
     use serde_json::{Value, json};
     use std::os::fd::OwnedFd;
     use vss_api::writer::{Event, EventKind, EventReply, Identify, Identity};
-    use vss_model::{ShadowId, VolumeId, WriterInstanceId};
+    use vss_model::{ShadowId, WriterClassId, WriterInstanceId};
+    use vss_provider::Provider;
     use vss_provider::fake::{FakeOptions, FakeProvider};
 
     fn question(question: Value) -> Check {
@@ -285,6 +292,9 @@ mod tests {
             json!({"paths": ["/".repeat(limits::PATH_BYTES + 1)]}),
             json!({"paths": ["/"], "no_writers": true, "writers": ["db"]}),
             json!({"paths": ["/"], "writers": vec!["db"; limits::WRITERS + 1]}),
+            json!({"paths": ["/"], "context": "all"}),
+            json!({"paths": ["/"], "options": {"max_rate": 50}}),
+            json!({"paths": ["/"], "options": {"storage": "images"}}),
         ] {
             let error = check_question(&question(wrong)).unwrap_err();
             assert_eq!(error.code, VssCode::InvalidArgument);

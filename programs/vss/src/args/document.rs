@@ -1,6 +1,6 @@
 //! What is typed about documents.
 
-use super::{Id, id};
+use super::shadow::{Id, id};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

@@ -7,6 +7,7 @@ use crate::forecast;
 use crate::inside;
 use crate::json::{CheckDocument, CheckedPathDocument};
 use crate::output::{self, say};
+use crate::request::options;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use vss_api::management::{Check, SetForecast};
 use vss_model::{Consistency, VssCode, VssError};
 use vss_requester::volumes::{self, Mount, Selected};
-use vss_requester::{Instance, Management};
+use vss_requester::{Instance, Lifetime, Management};
 
 /// Who waits for longer is told for what.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,11 +32,14 @@ pub(super) fn check(instance: &Instance, arguments: &CheckArguments) -> Result<(
     let forecast = if paths.is_empty() {
         SetForecast::default()
     } else {
+        let lifetime = if arguments.persistent { Lifetime::Persistent } else { Lifetime::Session };
         let question = Check {
             paths,
-            provider: arguments.provider.clone(),
-            no_writers: arguments.no_writers,
-            writers: arguments.writer.clone(),
+            provider: arguments.backup.provider.clone(),
+            no_writers: arguments.backup.no_writers,
+            writers: arguments.backup.writer.clone(),
+            context: lifetime.context(!arguments.backup.no_writers),
+            options: options(&arguments.backup.copying)?,
         };
         let mut management = Management::connect(instance)?;
         patiently(|| management.check(question))?
@@ -76,7 +80,7 @@ fn document(
         CheckedPathDocument { path: path.clone(), resolved, volume_id, failure }
     });
     let paths: Vec<CheckedPathDocument> = typed.collect();
-    obstacles.extend(arguments.require.and_then(|level| too_low(consistency?, level.into())));
+    obstacles.extend(arguments.backup.require.and_then(|level| too_low(consistency?, level.into())));
     CheckDocument {
         possible: possible && obstacles.is_empty() && paths.iter().all(|path| path.failure.is_none()),
         consistency,
