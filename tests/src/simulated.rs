@@ -5,10 +5,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
-use vss_api::writer::{Identify, Identity, Register};
+use vss_api::writer::{EventKind, Identify, Identity, Register};
 use vss_model::{VssCode, VssError};
 use vss_writer::simulated::{Description, Handle, SimulatedWriter};
-use vss_writer::{Answer, Call, Monitor, Notice, Options, Stop, Stopper, Writer, run};
+use vss_writer::{Answer, AnyWriter, Call, Monitor, Notice, Options, Stop, Stopper, run};
 
 use crate::instance::Instance;
 
@@ -28,7 +28,7 @@ struct Looking<F> {
     look: F,
 }
 
-impl<F: FnMut(&Call<'_>) -> anyhow::Result<()> + Send> Writer for Looking<F> {
+impl<F: FnMut(&Call<'_>) -> anyhow::Result<()> + Send> AnyWriter for Looking<F> {
     fn registration(&self) -> Register {
         self.writer.registration()
     }
@@ -37,38 +37,12 @@ impl<F: FnMut(&Call<'_>) -> anyhow::Result<()> + Send> Writer for Looking<F> {
         self.writer.identify(identify)
     }
 
-    fn prepare_backup(&mut self, call: &Call<'_>) -> Answer {
-        self.writer.prepare_backup(call)
-    }
-
-    fn prepare_snapshot(&mut self, call: &Call<'_>) -> Answer {
-        self.writer.prepare_snapshot(call)
-    }
-
-    fn freeze(&mut self, call: &Call<'_>) -> Answer {
-        self.writer.freeze(call)
-    }
-
-    fn thaw(&mut self, call: &Call<'_>) -> Answer {
-        self.writer.thaw(call)
-    }
-
-    fn post_snapshot(&mut self, call: &Call<'_>) -> Answer {
-        self.writer.post_snapshot(call)
-    }
-
-    fn abort(&mut self, call: &Call<'_>) -> Answer {
-        self.writer.abort(call)
-    }
-
-    fn backup_complete(&mut self, call: &Call<'_>) -> Answer {
-        (self.look)(call)
-            .map_err(|error| VssError::new(VssCode::WriterErrorNonRetryable, format!("cannot look: {error:#}")))?;
-        self.writer.backup_complete(call)
-    }
-
-    fn backup_shutdown(&mut self, call: &Call<'_>) -> Answer {
-        self.writer.backup_shutdown(call)
+    fn event(&mut self, call: &Call<'_>) -> Answer {
+        if call.kind() == EventKind::BackupComplete {
+            (self.look)(call)
+                .map_err(|error| VssError::new(VssCode::WriterErrorNonRetryable, format!("cannot look: {error:#}")))?;
+        }
+        self.writer.event(call)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A writer for tests: remembers what it was called for, and fails, hangs or dies where it is told to.
 
-use crate::{Answer, Call, Writer, done};
+use crate::{Answer, AnyWriter, Call, done};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -159,26 +159,6 @@ impl FakeWriter {
             }
         }
     }
-
-    fn act(&mut self, call: &Call<'_>) -> Answer {
-        let kind = call.kind();
-        let volumes = &call.event().volumes;
-        self.record(
-            kind,
-            call.event().session_id,
-            volumes.iter().filter(|v| call.directory(&v.volume).is_some()).count(),
-        );
-        if let Some(misdeed) = self.misdeed(kind) {
-            commit(misdeed, || self.hang(|until| call.wait_for(None, until).is_err()))?;
-        }
-        let mut shared = self.handle.lock();
-        match kind {
-            EventKind::Freeze => shared.frozen.insert(call.event().session_id),
-            EventKind::Thaw | EventKind::Abort => shared.frozen.remove(&call.event().session_id),
-            _ => false,
-        };
-        done()
-    }
 }
 
 /// Does what the misdeed says; returns when the work may go on.
@@ -198,7 +178,7 @@ fn commit(misdeed: Misdeed, hang: impl FnOnce()) -> Result<(), VssError> {
     }
 }
 
-impl Writer for FakeWriter {
+impl AnyWriter for FakeWriter {
     fn registration(&self) -> Register {
         self.register.clone()
     }
@@ -216,35 +196,23 @@ impl Writer for FakeWriter {
         Ok(self.identity.clone())
     }
 
-    fn prepare_backup(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn prepare_snapshot(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn freeze(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn thaw(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn post_snapshot(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn abort(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn backup_complete(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn backup_shutdown(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
+    fn event(&mut self, call: &Call<'_>) -> Answer {
+        let kind = call.kind();
+        let volumes = &call.event().volumes;
+        self.record(
+            kind,
+            call.event().session_id,
+            volumes.iter().filter(|v| call.directory(&v.volume).is_some()).count(),
+        );
+        if let Some(misdeed) = self.misdeed(kind) {
+            commit(misdeed, || self.hang(|until| call.wait_for(None, until).is_err()))?;
+        }
+        let mut shared = self.handle.lock();
+        match kind {
+            EventKind::Freeze => shared.frozen.insert(call.event().session_id),
+            EventKind::Thaw | EventKind::Abort => shared.frozen.remove(&call.event().session_id),
+            _ => false,
+        };
+        done()
     }
 }

@@ -1,10 +1,11 @@
 //! The writer contract: what the service asks of an application that owns data, and the loop that serves a [`Writer`].
 //!
-//! Here live the trait with VSS's events ([`Writer`]), one call of an event ([`Call`]) with what helps to serve it, the loop
-//! that registers a writer and serves its events over the socket `/run/vss/writer` ([`run`]), the same for applications on
-//! tokio (`asynchronous`, with the feature `tokio`), fakes of both sides ([`fake::FakeWriter`], [`fake_service::FakeService`])
-//! and the conformance suite that every writer runs ([`conformance`]). Real writers are crates of their own under `writers/`.
-//! `docs/writers.md` is for the author of one: this crate is all that it needs ([`model`] and [`messages`] have the words).
+//! Here live the trait with VSS's events ([`Writer`]; [`AnyWriter`] for what takes them all in one place), one call of an event
+//! ([`Call`]) with what helps to serve it, the loop that registers a writer and serves its events over the socket
+//! `/run/vss/writer` ([`run`]), the same for applications on tokio (`asynchronous`, with the feature `tokio`), fakes of both
+//! sides ([`fake::FakeWriter`], [`fake_service::FakeService`]) and the conformance suite that every writer runs
+//! ([`conformance`]). Real writers are crates of their own under `writers/`. `docs/writers.md` is for the author of one: this
+//! crate is all that it needs ([`model`] and [`messages`] have the words).
 //!
 //! Everything here blocks: a writer is one thread. It prints nothing; who wants to know passes a [`Monitor`].
 //!
@@ -60,7 +61,7 @@ pub use call::{Call, Interrupted};
 pub use copy::CopyPath;
 pub use run::{Monitor, Notice, Options, RunError, Silent, run};
 pub use stop::{Stop, Stopper};
-pub use writer::{Answer, Writer, deliver, done};
+pub use writer::{Answer, AnyWriter, Writer, done};
 
 /// How a file of the copy is opened or made ([`CopyPath`]).
 pub use rustix::fs::{Mode, OFlags};

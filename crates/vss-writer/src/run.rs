@@ -2,7 +2,7 @@
 
 use crate::call::wait;
 use crate::sessions::{Sessions, reply, timed_out};
-use crate::{Call, Interrupted, Stop, Writer, deliver};
+use crate::{AnyWriter, Call, Interrupted, Stop};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// See [`RunError`].
-pub fn run(socket: &Path, writer: &mut dyn Writer, options: &Options<'_>) -> Result<(), RunError> {
+pub fn run(socket: &Path, writer: &mut dyn AnyWriter, options: &Options<'_>) -> Result<(), RunError> {
     let stop: Vec<BorrowedFd<'_>> = options.stop.map(AsFd::as_fd).into_iter().collect();
     run_until(socket, writer, options.reconnect, options.monitor, &stop)
 }
@@ -130,7 +130,7 @@ pub fn run(socket: &Path, writer: &mut dyn Writer, options: &Options<'_>) -> Res
 /// As [`run`], until one of `stop` is closed.
 pub(crate) fn run_until(
     socket: &Path,
-    writer: &mut dyn Writer,
+    writer: &mut dyn AnyWriter,
     reconnect: bool,
     monitor: &dyn Monitor,
     stop: &[BorrowedFd<'_>],
@@ -191,7 +191,7 @@ fn will_pass(error: &VssError) -> bool {
     matches!(error.code, VssCode::WriterAlreadySubscribed | VssCode::OutOfMemory)
 }
 
-fn register(socket: &Path, writer: &dyn Writer) -> Result<(Registered, WriterEvents), ClientError> {
+fn register(socket: &Path, writer: &dyn AnyWriter) -> Result<(Registered, WriterEvents), ClientError> {
     let client = Client::connect(socket)?;
     client.set_timeout(Some(PATIENCE))?;
     let (registered, line) = client.register(writer.registration())?;
@@ -207,7 +207,7 @@ fn stopped(stop: &[BorrowedFd<'_>]) -> bool {
 /// One connection's life.
 struct Service<'a> {
     line: WriterEvents,
-    writer: &'a mut dyn Writer,
+    writer: &'a mut dyn AnyWriter,
     stop: &'a [BorrowedFd<'a>],
     monitor: &'a dyn Monitor,
     sessions: Sessions,
@@ -275,7 +275,7 @@ impl Service<'_> {
             call = call.interrupted_by(self.line.as_fd());
             call = self.stop.iter().fold(call, |call, stop| call.interrupted_by(*stop));
         }
-        let mut answer = deliver(self.writer, &call);
+        let mut answer = self.writer.event(&call);
         drop(call);
         if self.sessions.end(kind, event.session_id, answer.is_ok()) {
             self.thaw_the_late();
@@ -316,7 +316,7 @@ impl Service<'_> {
         }
         self.monitor.notice(&Notice::ByItself { kind, why });
         let began = Instant::now();
-        let answer = deliver(self.writer, &Call::new(kind, &event));
+        let answer = self.writer.event(&Call::new(kind, &event));
         self.monitor.notice(&Notice::Handled { kind, failure: answer.as_ref().err(), took: began.elapsed() });
     }
 }

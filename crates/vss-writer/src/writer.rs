@@ -129,20 +129,45 @@ pub trait Writer {
     }
 }
 
-/// Calls the handler of an event other than Identify, which has parameters of its own and does nothing here.
-///
-/// # Errors
-/// Those of the handler.
-pub fn deliver(writer: &mut dyn Writer, call: &Call<'_>) -> Answer {
-    match call.kind() {
-        EventKind::Identify => done(),
-        EventKind::PrepareBackup => writer.prepare_backup(call),
-        EventKind::PrepareSnapshot => writer.prepare_snapshot(call),
-        EventKind::Freeze => writer.freeze(call),
-        EventKind::Thaw => writer.thaw(call),
-        EventKind::PostSnapshot => writer.post_snapshot(call),
-        EventKind::Abort => writer.abort(call),
-        EventKind::BackupComplete => writer.backup_complete(call),
-        EventKind::BackupShutdown => writer.backup_shutdown(call),
+/// What the loop serves: every [`Writer`], and whatever takes all events in one place, such as what passes them on. The
+/// contract is that of [`Writer`].
+pub trait AnyWriter {
+    /// See [`Writer::registration`].
+    fn registration(&self) -> Register;
+
+    /// See [`Writer::identify`].
+    ///
+    /// # Errors
+    /// See there.
+    fn identify(&mut self, identify: &Identify) -> Result<Identity, VssError>;
+
+    /// Any event but Identify, which has parameters of its own and does nothing here: the handler of its name.
+    ///
+    /// # Errors
+    /// Those of the handler.
+    fn event(&mut self, call: &Call<'_>) -> Answer;
+}
+
+impl<W: Writer> AnyWriter for W {
+    fn registration(&self) -> Register {
+        Writer::registration(self)
+    }
+
+    fn identify(&mut self, identify: &Identify) -> Result<Identity, VssError> {
+        Writer::identify(self, identify)
+    }
+
+    fn event(&mut self, call: &Call<'_>) -> Answer {
+        match call.kind() {
+            EventKind::Identify => done(),
+            EventKind::PrepareBackup => self.prepare_backup(call),
+            EventKind::PrepareSnapshot => self.prepare_snapshot(call),
+            EventKind::Freeze => self.freeze(call),
+            EventKind::Thaw => self.thaw(call),
+            EventKind::PostSnapshot => self.post_snapshot(call),
+            EventKind::Abort => self.abort(call),
+            EventKind::BackupComplete => self.backup_complete(call),
+            EventKind::BackupShutdown => self.backup_shutdown(call),
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vss_api::writer::{ComponentReply, EventKind, EventReply, Identify, Identity, Register};
 use vss_model::{BackupType, Component, ComponentName, SessionId, VssCode, VssError, WriterClassId, WriterState};
 use vss_writer::fake::FakeWriter;
-use vss_writer::{Answer, Call, Writer, conformance, deliver};
+use vss_writer::{Answer, AnyWriter, Call, conformance};
 
 use EventKind::{Abort, BackupComplete, BackupShutdown, Freeze, PostSnapshot, PrepareBackup, PrepareSnapshot, Thaw};
 
@@ -53,16 +53,9 @@ impl Wrong {
             mistake: Box::new(|_, _| None),
         }
     }
-
-    fn act(&mut self, call: &Call<'_>) -> Answer {
-        let session = call.event().session_id;
-        let answer = (self.mistake)(&Past(&self.past, session), call);
-        self.past.push((session, call.kind()));
-        answer.unwrap_or_else(|| deliver(&mut self.fake, call))
-    }
 }
 
-impl Writer for Wrong {
+impl AnyWriter for Wrong {
     fn registration(&self) -> Register {
         (self.register)(self.fake.registration())
     }
@@ -72,36 +65,11 @@ impl Writer for Wrong {
         Ok((self.identity)(identity, &self.past))
     }
 
-    fn prepare_backup(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn prepare_snapshot(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn freeze(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn thaw(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn post_snapshot(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn abort(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn backup_complete(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn backup_shutdown(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
+    fn event(&mut self, call: &Call<'_>) -> Answer {
+        let session = call.event().session_id;
+        let answer = (self.mistake)(&Past(&self.past, session), call);
+        self.past.push((session, call.kind()));
+        answer.unwrap_or_else(|| self.fake.event(call))
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use vss_linux::process::signal_descriptor;
-use vss_writer::{Monitor, Notice, Options, RunError, Stop, Writer, run};
+use vss_writer::{AnyWriter, Monitor, Notice, Options, RunError, Stop, run};
 use vss_writer_postgresql::{PostgresqlWriter, Sources};
 use vss_writer_script::{Places, load};
 
@@ -72,8 +72,8 @@ fn serve(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// The writers that this process serves itself.
-fn writers(arguments: &Arguments, log: &Log) -> Result<Vec<Box<dyn Writer + Send>>> {
-    let postgresql = |user: &Option<String>| -> Result<Box<dyn Writer + Send>> {
+fn writers(arguments: &Arguments, log: &Log) -> Result<Vec<Box<dyn AnyWriter + Send>>> {
+    let postgresql = |user: &Option<String>| -> Result<Box<dyn AnyWriter + Send>> {
         let writer = PostgresqlWriter::new(Sources::default(), user.clone());
         Ok(Box::new(writer.context("cannot serve PostgreSQL")?))
     };
@@ -128,7 +128,7 @@ fn wait(receiver: &Receiver<Message>, writers: usize, notify: bool, log: &Log) -
 
 /// Runs one writer on a thread of its own.
 fn spawn(
-    mut writer: Box<dyn Writer + Send>,
+    mut writer: Box<dyn AnyWriter + Send>,
     index: usize,
     arguments: &Arguments,
     stop: &Stop,

@@ -28,7 +28,7 @@ pub use trust::{Distrust, trusted_program};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use vss_model::VssError;
-use vss_writer::Writer;
+use vss_writer::AnyWriter;
 
 /// Where the writers of a machine are described.
 #[derive(Debug, Clone)]
@@ -76,13 +76,13 @@ pub fn load(places: &Places) -> Loaded {
 #[derive(Default)]
 pub struct Loaded {
     /// To be run, each on a thread of its own.
-    pub writers: Vec<Box<dyn Writer + Send>>,
+    pub writers: Vec<Box<dyn AnyWriter + Send>>,
     /// A sentence for each file that could not be used and for each hook that could not be thawed.
     pub problems: Vec<String>,
 }
 
 impl Loaded {
-    fn add(&mut self, writer: impl Writer + Send + 'static) {
+    fn add(&mut self, writer: impl AnyWriter + Send + 'static) {
         self.writers.push(Box::new(writer));
     }
 

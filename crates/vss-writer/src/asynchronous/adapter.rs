@@ -1,9 +1,9 @@
-//! The thread's side: a blocking [`crate::Writer`] that hands each call to the runtime and waits for what comes back.
+//! The thread's side: a blocking writer that hands each call to the runtime and waits for what comes back.
 
 use super::Call;
 use super::driver::{Job, Task};
 use crate::call::{LONGEST, wait};
-use crate::{Answer, Interrupted, Writer};
+use crate::{Answer, AnyWriter, Interrupted};
 use rustix::io::{Errno, read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -68,14 +68,6 @@ impl Adapter {
         let mut bytes = [0; 64];
         while matches!(read(&self.bell, &mut bytes), Ok(64) | Err(Errno::INTR)) {}
     }
-
-    fn event(&mut self, call: &crate::Call<'_>) -> Answer {
-        let owned = Call::of(call).map_err(|error| {
-            let message = format!("Cannot duplicate the directories of the copies: {error}");
-            VssError::new(VssCode::WriterErrorOutOfResources, message).with_hint("Raise the limit of open files")
-        })?;
-        self.ask(call.kind(), |task| Job::Event(owned, task), |bell| call.wait_for(Some(bell), call.deadline()))
-    }
 }
 
 fn gone(name: &str) -> VssError {
@@ -88,7 +80,7 @@ fn late(name: &str, runs_whole: bool) -> VssError {
         .with_hint("Try again when the machine is less busy")
 }
 
-impl Writer for Adapter {
+impl AnyWriter for Adapter {
     fn registration(&self) -> Register {
         self.register.clone()
     }
@@ -99,35 +91,11 @@ impl Writer for Adapter {
         self.ask(EventKind::Identify, |task| Job::Identify(identify, task), |bell| wait(Some(bell), &[], until))
     }
 
-    fn prepare_backup(&mut self, call: &crate::Call<'_>) -> Answer {
-        self.event(call)
-    }
-
-    fn prepare_snapshot(&mut self, call: &crate::Call<'_>) -> Answer {
-        self.event(call)
-    }
-
-    fn freeze(&mut self, call: &crate::Call<'_>) -> Answer {
-        self.event(call)
-    }
-
-    fn thaw(&mut self, call: &crate::Call<'_>) -> Answer {
-        self.event(call)
-    }
-
-    fn post_snapshot(&mut self, call: &crate::Call<'_>) -> Answer {
-        self.event(call)
-    }
-
-    fn abort(&mut self, call: &crate::Call<'_>) -> Answer {
-        self.event(call)
-    }
-
-    fn backup_complete(&mut self, call: &crate::Call<'_>) -> Answer {
-        self.event(call)
-    }
-
-    fn backup_shutdown(&mut self, call: &crate::Call<'_>) -> Answer {
-        self.event(call)
+    fn event(&mut self, call: &crate::Call<'_>) -> Answer {
+        let owned = Call::of(call).map_err(|error| {
+            let message = format!("Cannot duplicate the directories of the copies: {error}");
+            VssError::new(VssCode::WriterErrorOutOfResources, message).with_hint("Raise the limit of open files")
+        })?;
+        self.ask(call.kind(), |task| Job::Event(owned, task), |bell| call.wait_for(Some(bell), call.deadline()))
     }
 }

@@ -78,7 +78,7 @@ pub trait Writer {
     }
 }
 
-/// As [`crate::deliver`].
+/// As [`crate::AnyWriter::event`] of a [`crate::Writer`].
 pub(super) async fn deliver<W: Writer>(writer: &mut W, call: &Call) -> Answer {
     match call.kind() {
         EventKind::Identify => done(),

@@ -4,14 +4,14 @@ use super::interruptions::{CUTS, cut_short};
 use super::{
     Abort, BackupShutdown, Freeze, PostSnapshot, PrepareBackup, PrepareSnapshot, Thaw, WHOLE, event, identity, sequence,
 };
-use crate::Writer;
+use crate::AnyWriter;
 
 /// Checks that the application is held still exactly when it has to be. `is_held` looks at the application itself: tries to
 /// write, reads its status, looks for its lock. It is not for writers that have nothing to hold in Freeze.
 ///
 /// # Panics
 /// It is not held after Freeze, or is held before PrepareSnapshot or after Thaw or Abort.
-pub fn check_hold(writer: &mut dyn Writer, is_held: &mut dyn FnMut() -> bool) {
+pub fn check_hold(writer: &mut dyn AnyWriter, is_held: &mut dyn FnMut() -> bool) {
     let mut hold = Hold { writer, is_held };
     hold.must_be(false, "before any backup");
     hold.lasts_from_freeze_to_thaw();
@@ -21,7 +21,7 @@ pub fn check_hold(writer: &mut dyn Writer, is_held: &mut dyn FnMut() -> bool) {
 }
 
 struct Hold<'a> {
-    writer: &'a mut dyn Writer,
+    writer: &'a mut dyn AnyWriter,
     is_held: &'a mut dyn FnMut() -> bool,
 }
 

@@ -1,17 +1,17 @@
 //! Who the writer is and what it owns: sound, bounded, and always the same (spec R 2.1 and 3).
 
 use super::{WHOLE, event, identity, sequence};
-use crate::Writer;
+use crate::AnyWriter;
 use std::time::Duration;
 use vss_model::{WriterClassId, WriterInstanceId, limits};
 
-pub(super) fn check(writer: &mut dyn Writer) {
+pub(super) fn check(writer: &mut dyn AnyWriter) {
     registration_is_stable_and_bounded(writer);
     identity_is_sound_and_repeats(writer);
     identify_in_the_middle_changes_nothing(writer);
 }
 
-fn registration_is_stable_and_bounded(writer: &mut dyn Writer) {
+fn registration_is_stable_and_bounded(writer: &mut dyn AnyWriter) {
     let register = writer.registration();
     assert_eq!(register, writer.registration(), "the registration changes");
     assert!(register.class_id != WriterClassId::from_u128(0), "the class id is nil: make one with uuidgen and keep it");
@@ -22,7 +22,7 @@ fn registration_is_stable_and_bounded(writer: &mut dyn Writer) {
     assert!(allowed.contains(&limit), "the freeze limit is {limit:?}, 1 ms to 60 s are allowed");
 }
 
-fn identity_is_sound_and_repeats(writer: &mut dyn Writer) {
+fn identity_is_sound_and_repeats(writer: &mut dyn AnyWriter) {
     let first = identity(writer);
     assert!(!first.components.is_empty(), "Identify names no component");
     assert_eq!(first, identity(writer), "Identify answers something else the second time");
@@ -30,7 +30,7 @@ fn identity_is_sound_and_repeats(writer: &mut dyn Writer) {
     metadata.check().unwrap_or_else(|error| panic!("the metadata are not sound: {error}"));
 }
 
-fn identify_in_the_middle_changes_nothing(writer: &mut dyn Writer) {
+fn identify_in_the_middle_changes_nothing(writer: &mut dyn AnyWriter) {
     let before = identity(writer);
     let event = event(writer);
     for kind in WHOLE {

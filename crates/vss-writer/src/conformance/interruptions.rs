@@ -5,7 +5,7 @@ use super::{
     Abort, BackupComplete, BackupShutdown, Freeze, PostSnapshot, PrepareBackup, PrepareSnapshot, WHOLE, answers, event,
     sequence,
 };
-use crate::{Call, Writer, deliver};
+use crate::{AnyWriter, Call};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(super) enum Cut {
 /// Both, so that a suite can try each.
 pub(super) const CUTS: [Cut; 2] = [Cut::Deadline, Cut::Connection];
 
-pub(super) fn check(writer: &mut dyn Writer) {
+pub(super) fn check(writer: &mut dyn AnyWriter) {
     for cut in CUTS {
         for kind in [PrepareBackup, PrepareSnapshot, Freeze, PostSnapshot, BackupComplete] {
             let event = event(writer);
@@ -49,7 +49,7 @@ pub(super) fn check(writer: &mut dyn Writer) {
 }
 
 /// Calls an event that has no time left.
-pub(super) fn cut_short(writer: &mut dyn Writer, event: &Event, kind: EventKind, cut: Cut) {
+pub(super) fn cut_short(writer: &mut dyn AnyWriter, event: &Event, kind: EventKind, cut: Cut) {
     let (reader, other_end) = io::pipe().expect("a pipe");
     let began = Instant::now();
     let call = Call::new(kind, event).interrupted_by(reader.as_fd());
@@ -61,7 +61,7 @@ pub(super) fn cut_short(writer: &mut dyn Writer, event: &Event, kind: EventKind,
         }
     };
     // A failure is as good as a success here; what it says must be understood all the same.
-    let _ = answers::checked(event, kind, deliver(writer, &call));
+    let _ = answers::checked(event, kind, writer.event(&call));
     let took = began.elapsed();
     assert!(took <= SOON, "{} went on for {took:?} after its end had come ({cut:?})", kind.name());
 }

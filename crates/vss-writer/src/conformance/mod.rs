@@ -12,7 +12,7 @@ mod sequences;
 
 pub use hold::check_hold;
 
-use crate::{Answer, Call, Writer, deliver, fake_service};
+use crate::{Answer, AnyWriter, Call, fake_service};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ pub const WHOLE: [EventKind; 7] =
 ///
 /// # Panics
 /// The writer breaks the contract.
-pub fn check(writer: &mut dyn Writer) {
+pub fn check(writer: &mut dyn AnyWriter) {
     identity::check(writer);
     sequences::check(writer);
     interruptions::check(writer);
@@ -41,7 +41,7 @@ pub fn check(writer: &mut dyn Writer) {
 /// A session of a full backup of the writer's own components and of the volumes that their directories lie on, one at
 /// least. No copy is made: in PostSnapshot there is none that could be written to.
 #[must_use]
-pub fn event(writer: &mut dyn Writer) -> Event {
+pub fn event(writer: &mut dyn AnyWriter) -> Event {
     let components = identity(writer).components;
     let mut places: BTreeSet<PathBuf> =
         components.iter().flat_map(vss_model::Component::all_files).map(|file| mount_point_of(&file.path)).collect();
@@ -65,7 +65,7 @@ fn mount_point_of(path: &Path) -> PathBuf {
 ///
 /// # Panics
 /// One of them fails, comes too late, or answers what no service understands.
-pub fn sequence(writer: &mut dyn Writer, event: &Event, kinds: &[EventKind]) {
+pub fn sequence(writer: &mut dyn AnyWriter, event: &Event, kinds: &[EventKind]) {
     for kind in kinds {
         let mut event = event.clone();
         if *kind == BackupComplete {
@@ -80,23 +80,23 @@ pub fn sequence(writer: &mut dyn Writer, event: &Event, kinds: &[EventKind]) {
 }
 
 /// Calls one event and checks everything of the answer but whether it is a failure.
-fn send(writer: &mut dyn Writer, event: &Event, kind: EventKind) -> Answer {
+fn send(writer: &mut dyn AnyWriter, event: &Event, kind: EventKind) -> Answer {
     let limit = match kind {
         Freeze => freeze_limit(writer),
         _ => Duration::from_millis(event.time_left_ms),
     };
     let began = Instant::now();
-    let answer = deliver(writer, &Call::new(kind, event).until(began + limit));
+    let answer = writer.event(&Call::new(kind, event).until(began + limit));
     let took = began.elapsed();
     assert!(took <= limit, "{} took {took:?}; the answer comes too late after {limit:?}", kind.name());
     answers::checked(event, kind, answer)
 }
 
-fn freeze_limit(writer: &dyn Writer) -> Duration {
+fn freeze_limit(writer: &dyn AnyWriter) -> Duration {
     writer.registration().freeze_timeout_ms.map_or(limits::WRITER_FREEZE, Duration::from_millis)
 }
 
-fn identity(writer: &mut dyn Writer) -> Identity {
+fn identity(writer: &mut dyn AnyWriter) -> Identity {
     let identify = Identify { session_id: SessionId::random(), time_left_ms: 30_000 };
     let began = Instant::now();
     let answer = writer.identify(&identify);

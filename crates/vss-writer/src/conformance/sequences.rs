@@ -4,14 +4,14 @@ use super::{
     Abort, BackupComplete, BackupShutdown, Freeze, PostSnapshot, PrepareBackup, PrepareSnapshot, Thaw, WHOLE, event,
     sequence,
 };
-use crate::Writer;
+use crate::AnyWriter;
 use vss_api::writer::Event;
 use vss_model::{BackupState, BackupType};
 
 /// Sessions that are open at once here: more than any two.
 const SESSIONS: usize = 6;
 
-pub(super) fn check(writer: &mut dyn Writer) {
+pub(super) fn check(writer: &mut dyn AnyWriter) {
     whole_backup_of_every_type(writer);
     backup_without_snapshot(writer);
     components_that_were_not_chosen_or_not_backed_up(writer);
@@ -25,7 +25,7 @@ pub(super) fn check(writer: &mut dyn Writer) {
     many_sessions_at_once(writer);
 }
 
-fn whole_backup_of_every_type(writer: &mut dyn Writer) {
+fn whole_backup_of_every_type(writer: &mut dyn AnyWriter) {
     use BackupType::{Copy, Differential, Full, Incremental, Log, Other};
     for backup_type in [Full, Copy, Incremental, Differential, Log, Other] {
         let backup_state = BackupState { backup_type, ..BackupState::default() };
@@ -34,12 +34,12 @@ fn whole_backup_of_every_type(writer: &mut dyn Writer) {
     }
 }
 
-fn backup_without_snapshot(writer: &mut dyn Writer) {
+fn backup_without_snapshot(writer: &mut dyn AnyWriter) {
     let event = Event { set_id: None, volumes: Vec::new(), ..event(writer) };
     sequence(writer, &event, &[PrepareBackup, BackupComplete, BackupShutdown]);
 }
 
-fn components_that_were_not_chosen_or_not_backed_up(writer: &mut dyn Writer) {
+fn components_that_were_not_chosen_or_not_backed_up(writer: &mut dyn AnyWriter) {
     let backup_state = BackupState { select_components: true, ..BackupState::default() };
     let mut event = Event { backup_state, ..event(writer) };
     event.components.iter_mut().for_each(|component| component.backup_succeeded = Some(false));
@@ -48,7 +48,7 @@ fn components_that_were_not_chosen_or_not_backed_up(writer: &mut dyn Writer) {
     sequence(writer, &Event { session_id: vss_model::SessionId::random(), ..event }, &WHOLE);
 }
 
-fn abort_at_every_point_also_twice(writer: &mut dyn Writer) {
+fn abort_at_every_point_also_twice(writer: &mut dyn AnyWriter) {
     for length in 1..=4 {
         let event = event(writer);
         sequence(writer, &event, &WHOLE[..length]);
@@ -56,26 +56,26 @@ fn abort_at_every_point_also_twice(writer: &mut dyn Writer) {
     }
 }
 
-fn abort_without_anything_before(writer: &mut dyn Writer) {
+fn abort_without_anything_before(writer: &mut dyn AnyWriter) {
     let event = event(writer);
     sequence(writer, &event, &[Abort, BackupShutdown]);
 }
 
 /// Another writer failed in PrepareBackup, and the requester tries again in the same session.
-fn prepared_again_after_abort(writer: &mut dyn Writer) {
+fn prepared_again_after_abort(writer: &mut dyn AnyWriter) {
     let event = event(writer);
     sequence(writer, &event, &[PrepareBackup, Abort]);
     sequence(writer, &event, &WHOLE);
 }
 
 /// Another writer failed in BackupComplete, and the requester tries again.
-fn completed_twice(writer: &mut dyn Writer) {
+fn completed_twice(writer: &mut dyn AnyWriter) {
     let event = event(writer);
     sequence(writer, &event, &WHOLE[..6]);
     sequence(writer, &event, &[BackupComplete, BackupShutdown]);
 }
 
-fn shutdown_without_complete(writer: &mut dyn Writer) {
+fn shutdown_without_complete(writer: &mut dyn AnyWriter) {
     for length in [1, 5] {
         let event = event(writer);
         sequence(writer, &event, &WHOLE[..length]);
@@ -84,12 +84,12 @@ fn shutdown_without_complete(writer: &mut dyn Writer) {
 }
 
 /// Its PrepareBackup was given up before it reached the writer.
-fn shutdown_without_anything_before(writer: &mut dyn Writer) {
+fn shutdown_without_anything_before(writer: &mut dyn AnyWriter) {
     let event = event(writer);
     sequence(writer, &event, &[BackupShutdown]);
 }
 
-fn two_sessions_in_turn(writer: &mut dyn Writer) {
+fn two_sessions_in_turn(writer: &mut dyn AnyWriter) {
     let (first, second) = (event(writer), event(writer));
     sequence(writer, &first, &[PrepareBackup]);
     sequence(writer, &second, &[PrepareBackup]);
@@ -99,7 +99,7 @@ fn two_sessions_in_turn(writer: &mut dyn Writer) {
     sequence(writer, &second, &[BackupComplete, BackupShutdown]);
 }
 
-fn many_sessions_at_once(writer: &mut dyn Writer) {
+fn many_sessions_at_once(writer: &mut dyn AnyWriter) {
     let sessions: Vec<Event> = (0..SESSIONS).map(|_| event(writer)).collect();
     for session in &sessions {
         sequence(writer, session, &[PrepareBackup]);

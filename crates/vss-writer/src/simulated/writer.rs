@@ -2,7 +2,7 @@
 
 use super::description::{Deed, Description};
 use super::files;
-use crate::{Answer, Call, Writer};
+use crate::{Answer, AnyWriter, Call};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -121,22 +121,6 @@ impl SimulatedWriter {
         None
     }
 
-    fn act(&mut self, call: &Call<'_>) -> Answer {
-        let (kind, event) = (call.kind(), call.event());
-        let directories = event.volumes.iter().filter(|volume| call.directory(&volume.volume).is_some()).count();
-        self.handle.lock().push(Told { kind, event: Some(event.clone()), directories });
-        let failure = self.misbehave(kind);
-        if let Some(failure) = failure.as_ref().filter(|failure| failure.state.is_some()) {
-            return Ok(failure.clone());
-        }
-        let mut reply = failure.unwrap_or_default();
-        reply.components = self.say(kind, event);
-        self.work_on_files(kind, event, &reply).map_err(|error| {
-            VssError::new(VssCode::WriterErrorNonRetryable, format!("{} on its files: {error}", kind.name()))
-        })?;
-        Ok(reply)
-    }
-
     /// Its components in the backup.
     fn involved<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Component> {
         let is_in = |component: &&Component| event.components.iter().any(|one| one.name == component.name);
@@ -208,7 +192,7 @@ fn counts(counters: &mut BTreeMap<usize, u32>, place: usize, most: u32) -> bool 
     happens
 }
 
-impl Writer for SimulatedWriter {
+impl AnyWriter for SimulatedWriter {
     fn registration(&self) -> Register {
         self.description.register(self.class_id)
     }
@@ -225,35 +209,19 @@ impl Writer for SimulatedWriter {
         })
     }
 
-    fn prepare_backup(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn prepare_snapshot(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn freeze(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn thaw(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn post_snapshot(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn abort(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn backup_complete(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
-    }
-
-    fn backup_shutdown(&mut self, call: &Call<'_>) -> Answer {
-        self.act(call)
+    fn event(&mut self, call: &Call<'_>) -> Answer {
+        let (kind, event) = (call.kind(), call.event());
+        let directories = event.volumes.iter().filter(|volume| call.directory(&volume.volume).is_some()).count();
+        self.handle.lock().push(Told { kind, event: Some(event.clone()), directories });
+        let failure = self.misbehave(kind);
+        if let Some(failure) = failure.as_ref().filter(|failure| failure.state.is_some()) {
+            return Ok(failure.clone());
+        }
+        let mut reply = failure.unwrap_or_default();
+        reply.components = self.say(kind, event);
+        self.work_on_files(kind, event, &reply).map_err(|error| {
+            VssError::new(VssCode::WriterErrorNonRetryable, format!("{} on its files: {error}", kind.name()))
+        })?;
+        Ok(reply)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vss_api::writer::{Event, EventKind, EventReply};
 use vss_model::VssError;
 use vss_writer::fake_service::event;
-use vss_writer::{Call, Writer, deliver};
+use vss_writer::{AnyWriter, Call};
 
 /// A directory with programs and with the file `log`, in which they note what they are told.
 pub(crate) struct Scene {
@@ -47,8 +47,8 @@ pub(crate) fn session(seconds: u64) -> Event {
     event(Path::new("/srv/my data"), Duration::from_secs(seconds))
 }
 
-pub(crate) fn tell(writer: &mut dyn Writer, event: &Event, kind: EventKind) -> Result<EventReply, VssError> {
-    deliver(writer, &Call::new(kind, event))
+pub(crate) fn tell(writer: &mut dyn AnyWriter, event: &Event, kind: EventKind) -> Result<EventReply, VssError> {
+    writer.event(&Call::new(kind, event))
 }
 
 /// True when no process has `marker` in its command line.
