@@ -2,7 +2,7 @@
 //!
 //! The way of one request: `api/door.rs` (credentials) -> `coordinator.rs` -> `api/requester.rs` -> `vss-session` (what
 //! may happen) -> `jobs.rs` -> `sagas/create_set.rs` -> `writers/`, `freeze_window.rs` (with `guard/`), providers ->
-//! `catalogue.rs` -> `exposure.rs`. Concrete providers and writers are named by the daemon's wiring only.
+//! `catalogue/` -> `exposure.rs`. Concrete providers and writers are named by the daemon's wiring only.
 
 pub mod api;
 pub mod blocking;

@@ -17,17 +17,17 @@
 //! Not here: which volumes are members, on which nesting level, and what is done in the hold.
 
 mod error;
+mod failure;
+mod hold;
+mod program;
 mod scope;
 mod supervisor;
 
-use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,10 +37,14 @@ use rustix::io::Errno;
 use vss_linux::clock;
 use vss_linux::hold::channel::{self, Received};
 use vss_linux::hold::ledger::Ledger;
-use vss_linux::hold::protocol::{Answer, Call, Cause, Request, Step};
+use vss_linux::hold::protocol::{Answer, Call, Request};
 use vss_linux::hold::{HOLD_LIMIT, LATE_AFTER, LEDGER_DIRECTORY};
 
 pub use error::{GuardError, GuardErrorKind};
+pub use hold::{Hold, Released};
+
+use failure::{Failure, unexpected};
+use program::start;
 use supervisor::Supervisor;
 
 /// A guard that is not ready after so long is given up; it usually needs 5 ms.
@@ -79,35 +83,6 @@ pub trait Monitor: Send {
     fn received(&mut self, answer: &Answer);
 }
 
-/// A hold that is on: every member is frozen. Instants are CLOCK_BOOTTIME in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hold {
-    /// Before the first FIFREEZE was called.
-    pub began_ns: u64,
-    /// After the last FIFREEZE had returned: from here on no member is written to.
-    pub frozen_ns: u64,
-    /// The guard ends the hold then by itself.
-    pub deadline_ns: u64,
-}
-
-/// A hold that was whole: no member was written to between `hold.frozen_ns` and `release_ns`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Released {
-    /// The hold.
-    pub hold: Hold,
-    /// When release was asked for; no FITHAW was called before.
-    pub release_ns: u64,
-    /// After the last FITHAW had returned.
-    pub thawed_ns: u64,
-}
-
-impl Released {
-    /// From the first FIFREEZE to the last FITHAW: how long writes may have waited.
-    pub fn duration(&self) -> Duration {
-        Duration::from_nanos(self.thawed_ns.saturating_sub(self.hold.began_ns))
-    }
-}
-
 /// The guard of one shadow copy set.
 pub struct Guard {
     pid: u32,
@@ -144,28 +119,6 @@ struct Member {
     frozen: bool,
 }
 
-/// The first thing that went wrong; an index instead of a name, because it is made in a hold.
-#[derive(Debug, Clone, Copy)]
-struct Failure {
-    kind: GuardErrorKind,
-    member: Option<usize>,
-    errno: Option<Errno>,
-}
-
-impl Failure {
-    fn of(kind: GuardErrorKind) -> Self {
-        Self { kind, member: None, errno: None }
-    }
-
-    fn member(self, member: u8) -> Self {
-        Self { member: Some(member.into()), ..self }
-    }
-
-    fn errno(self, errno: Errno) -> Self {
-        Self { errno: Some(errno), ..self }
-    }
-}
-
 impl Guard {
     /// Starts the guard `program` with `members` and waits until it is ready: its threads made, its memory locked, its
     /// ledger `runtime_directory/holds/name` written, and, under systemd, a scope of its own around it. Nothing is flushed or
@@ -195,7 +148,7 @@ impl Guard {
         let ledger = ledgers.join(name);
 
         let (channel, theirs) = channel::pair().map_err(cannot)?;
-        let mut starting = Starting(Some(start(program, &ledger, limit, theirs).map_err(cannot)?));
+        let mut starting = start(program, &ledger, limit, theirs).map_err(cannot)?;
         let descriptors: Vec<_> = members.iter().map(|member| (member.directory.as_fd(), member.level)).collect();
         channel::send_prepare(&channel, &descriptors).map_err(cannot)?;
         let ready_by = clock::boottime_ns() + nanoseconds(READY_LIMIT);
@@ -477,65 +430,6 @@ impl Guard {
             judge(member, answer)?;
         }
         Ok(())
-    }
-}
-
-/// What it means that this answer came where another was expected.
-fn unexpected(answer: Answer) -> Failure {
-    match answer {
-        Answer::Failed { member, step, errno } => {
-            let kind = match (step, errno) {
-                (Step::Sync, _) => GuardErrorKind::SyncFailed,
-                (Step::Freeze, Errno::BUSY) => GuardErrorKind::FrozenByAnother,
-                (Step::Freeze, Errno::CANCELED) => GuardErrorKind::HoldExpired,
-                (Step::Freeze, _) => GuardErrorKind::FreezeFailed,
-                (Step::Thaw, _) => GuardErrorKind::ThawFailed,
-            };
-            Failure::of(kind).member(member).errno(errno)
-        }
-        Answer::Thawed(call, Cause::Terminated) => Failure::of(GuardErrorKind::GuardEnded).member(call.member),
-        Answer::Thawed(call, _) => Failure::of(GuardErrorKind::HoldExpired).member(call.member),
-        Answer::Lost(call, _) => Failure::of(GuardErrorKind::Lost).member(call.member),
-        Answer::Synced(_)
-        | Answer::Frozen(_)
-        | Answer::Expedited { .. }
-        | Answer::Ready { .. }
-        | Answer::Refused { .. } => Failure::of(GuardErrorKind::GuardDied).errno(Errno::PROTO),
-    }
-}
-
-fn start(program: &Path, ledger: &Path, limit: Duration, channel: OwnedFd) -> io::Result<Child> {
-    Command::new(program)
-        .args([OsString::from("--ledger"), ledger.into(), "--limit-ms".into(), limit.as_millis().to_string().into()])
-        .env_clear()
-        // One heap for all threads: each further one of glibc's would count with 64 MiB as locked memory.
-        .env("MALLOC_ARENA_MAX", "1")
-        .current_dir("/")
-        // Standard input is the one place where a child gets a descriptor that all others do not inherit.
-        .stdin(Stdio::from(channel))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        // A group of its own in vssd's session: when vssd dies, a stopped guard is woken by the kernel.
-        .process_group(0)
-        .spawn()
-}
-
-/// A guard that is not supervised yet: killed and reaped when something fails before it is. It has frozen nothing.
-struct Starting(Option<Child>);
-
-impl Starting {
-    fn id(&self) -> u32 {
-        self.0.as_ref().map_or(0, Child::id)
-    }
-}
-
-impl Drop for Starting {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            // Both fail only when it has been reaped, which nobody else does.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 
