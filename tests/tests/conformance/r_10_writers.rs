@@ -13,7 +13,7 @@ use vss_model::limits;
 use vss_tests::wire::Wire;
 use vss_writer::messages::EventKind;
 use vss_writer::simulated::{SimulatedWriter, Sleeping};
-use vss_writer::{Options, RunError, Writer};
+use vss_writer::{AnyWriter, Options, RunError};
 
 /// Shop, which answers to `event` with what is no answer; it leaves when the service hangs up.
 fn garbling(scene: &Scene, event: EventKind) -> anyhow::Result<()> {
