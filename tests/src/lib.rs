@@ -1,11 +1,13 @@
 //! What the tests of the whole house share: file systems of their own, programs under test, loads, clusters.
 
+pub mod backups;
 pub mod blocks;
 pub mod chain;
 pub mod forecast;
 pub mod gate;
 pub mod guard;
 pub mod instance;
+pub mod kills;
 pub mod load;
 pub mod loopfs;
 pub mod mirror;

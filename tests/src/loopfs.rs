@@ -143,6 +143,18 @@ impl LoopFs {
         if !made.status.success() {
             bail!("mkfs.{}: {}", kind.name(), String::from_utf8_lossy(&made.stderr));
         }
+        Self::show(directory, image, kind)
+    }
+
+    /// The file system that is in an image already: what a power cut has left, for example.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn existing(image: &Path, kind: Kind) -> anyhow::Result<Self> {
+        Self::show(TempDir::with_prefix("vss-loopfs-")?, image.to_owned(), kind)
+    }
+
+    fn show(directory: TempDir, image: PathBuf, kind: Kind) -> anyhow::Result<Self> {
         let device = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..AttachOptions::default() })?;
         let point = directory.path().join("mount");
         fs::create_dir(&point)?;

@@ -32,3 +32,16 @@ pub fn copy(tree: &Path, copy: &Path) -> anyhow::Result<()> {
     // Files that are changed twice in a second are not known by their size and time.
     rsync(&["-aHAXS", "--delete", "--ignore-times"], tree, copy).map(drop)
 }
+
+/// Every inode of a tree: its path, and what a change of it would change. To see that nobody wrote there.
+///
+/// # Errors
+/// It cannot be read.
+pub fn inodes(tree: &Path) -> anyhow::Result<Vec<String>> {
+    let output =
+        Command::new("find").arg(tree).args(["-printf", "%p %i %m %s %n %T@ %C@\\n"]).output().context("find")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    Ok(lines)
+}

@@ -3,80 +3,16 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use vss_linux::process::Signal;
-use vss_tests::instance::{Instance, Outcome, creation_turn};
+use vss_tests::backups::{Scene, fails};
+use vss_tests::instance::creation_turn;
 use vss_tests::loopfs::{Kind, LoopFs};
-use vss_tests::scale::rounds;
 use vss_tests::trees::differences;
 use vss_tests::volume::Volume;
 use vss_tests::writers::ScriptWriter;
-
-/// An instance on demand, a volume with files, and a directory on another file system for backups.
-struct Scene {
-    instance: Instance,
-    volume: Volume,
-    place: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new() -> anyhow::Result<Self> {
-        let volume = Volume::new()?;
-        for file in 0..200 {
-            volume.write(&format!("data/{}/f{file}", file % 7), &format!("file {file}\n").repeat(1 + file * 20))?;
-        }
-        fs::hard_link(volume.path().join("data/0/f0"), volume.path().join("data/1/second"))?;
-        std::os::unix::fs::symlink("../0/f0", volume.path().join("data/2/link"))?;
-        let sparse = File::create(volume.path().join("data/sparse"))?;
-        sparse.set_len(1 << 26)?;
-        sparse.write_all_at(b"middle", 1 << 25)?;
-        Ok(Self { instance: Instance::new()?, volume, place: tempfile::tempdir()? })
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    fn name(&self, name: &str) -> anyhow::Result<String> {
-        Ok(self.at(name).to_str().context("a path in UTF-8")?.to_owned())
-    }
-
-    fn vss(&self, words: &[&str]) -> anyhow::Result<Outcome> {
-        let _turn = creation_turn();
-        self.instance.vss(words)
-    }
-
-    /// `vss backup --volume` of the whole volume into this directory.
-    fn back_up(&self, to: &str, more: &[&str]) -> anyhow::Result<Outcome> {
-        self.vss(&[&["backup", "--volume", self.volume.name(), "--to", &self.name(to)?], more].concat())
-    }
-
-    /// Puts a backup back and finds the directory `data` of the volume there. The root of the volume is not compared with
-    /// the live one: there copies come and go.
-    fn restored(&self, from: &str, to: &str) -> anyhow::Result<PathBuf> {
-        let outcome = self.vss(&["restore", "--from", &self.name(from)?, "--files-only", "--to", &self.name(to)?])?;
-        ensure!(outcome.is_success(), "{outcome:?}");
-        Ok(self.at(to).join(self.data().strip_prefix("/")?))
-    }
-
-    fn data(&self) -> PathBuf {
-        self.volume.path().join("data")
-    }
-
-    fn verified(&self, directory: &str) -> anyhow::Result<()> {
-        let outcome = self.vss(&["verify", &self.name(directory)?])?;
-        ensure!(outcome.is_success() && outcome.stdout.contains("undamaged"), "{outcome:?}");
-        Ok(())
-    }
-}
-
-fn fails(outcome: &Outcome, code: &str) -> anyhow::Result<()> {
-    ensure!(outcome.code == Some(1) && outcome.stderr.contains(code), "not {code}: {outcome:?}");
-    Ok(())
-}
 
 #[test]
 fn a_volume_is_backed_up_verified_and_put_back() -> anyhow::Result<()> {
@@ -111,51 +47,6 @@ fn a_volume_is_backed_up_verified_and_put_back() -> anyhow::Result<()> {
 
 fn ensure_no_copies(volume: &Volume) -> anyhow::Result<()> {
     ensure!(volume.copies()?.is_empty(), "copies are left");
-    Ok(())
-}
-
-#[test]
-fn killed_at_any_moment_it_is_run_again_and_ends_right() -> anyhow::Result<()> {
-    if LoopFs::skips("killed_at_any_moment_it_is_run_again_and_ends_right", &[Kind::Btrfs]) {
-        return Ok(());
-    }
-    let scene = Scene::new()?;
-    let turn = creation_turn();
-    let to = scene.name("backup")?;
-    let words = ["backup", "--volume", scene.volume.name(), "--to", &to];
-    fs::write(scene.data().join("large"), vec![5; 30 << 20])?;
-    // How long a whole run takes.
-    let whole = scene.instance.vss([&words[..4], &[&scene.name("whole")?]].concat())?;
-    ensure!(whole.is_success(), "{whole:?}");
-    let (mut killed, mut resumed, mut round) = (0, 0, 0);
-    let mut moment = u64::from(std::process::id());
-    while killed < rounds(10, 100) {
-        // No two runs of the test take the same moments.
-        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let running = scene.instance.start_vss(words)?;
-        thread::sleep(whole.took.mul_f64((moment >> 33) as f64 / f64::from(1_u32 << 31)));
-        running.signal(Signal::KILL)?;
-        let outcome = running.finish()?;
-        killed += u32::from(outcome.signal.is_some());
-        resumed += u32::from(scene.at("backup/journal").exists());
-        let verified = scene.instance.vss(["verify", &to])?;
-        if scene.at("backup/complete").exists() {
-            // Declared whole, it is whole, whatever was left to be done.
-            ensure!(verified.is_success(), "round {round}: {outcome:?} {verified:?}");
-            fs::remove_dir_all(scene.at("backup"))?;
-        } else {
-            ensure!(verified.code == Some(1) && !verified.stderr.contains("damaged"), "round {round}: {verified:?}");
-        }
-        // The volume goes on living: what changes is taken anew.
-        scene.volume.write(&format!("data/{}/f{round}", round % 7), &format!("changed in round {round}"))?;
-        round += 1;
-    }
-    ensure!(resumed > 0, "no run was killed while it copied");
-    let end = scene.instance.vss(words)?;
-    ensure!(end.is_success(), "{end:?}");
-    drop(turn);
-    scene.verified("backup")?;
-    assert_eq!(differences(&scene.data(), &scene.restored("backup", "other")?)?, "");
     Ok(())
 }
 
@@ -217,27 +108,46 @@ fn a_full_disk_is_told_and_room_is_all_that_it_takes() -> anyhow::Result<()> {
     }
     let scene = Scene::new()?;
     fs::write(scene.data().join("zz"), vec![3; 6 << 20])?;
-    let target = LoopFs::new(Kind::Ext4, 24)?;
-    let ballast = target.path().join("lost+found/ballast");
-    let file = File::create(&ballast)?;
-    file.write_all_at(&vec![1; 13 << 20], 0)?;
-    file.sync_all()?;
-    drop(file);
-    let to = target.path().to_str().context("UTF-8")?;
+    let backups = LoopFs::new(Kind::Ext4, 24)?;
+    let filler = ballast(&backups)?;
+    let to = backups.path().to_str().context("UTF-8")?;
     let words = ["backup", "--volume", scene.volume.name(), "--to", to];
     let full = scene.vss(&words)?;
     fails(&full, "VSS_E_INSUFFICIENT_STORAGE")?;
     ensure!(full.stderr.contains("Make room"), "{full:?}");
     fails(&scene.vss(&["verify", to])?, "VSS_E_BAD_STATE")?;
-    fs::remove_file(ballast)?;
+    fs::remove_file(filler)?;
     let done = scene.vss(&words)?;
     ensure!(done.is_success() && done.stdout.contains("of an earlier run"), "{done:?}");
     let verified = scene.vss(&["verify", to])?;
     ensure!(verified.is_success(), "{verified:?}");
-    let small = LoopFs::new(Kind::Ext4, 8)?;
-    let other = small.path().to_str().context("UTF-8")?;
-    let restored = scene.vss(&["restore", "--from", to, "--files-only", "--to", other])?;
-    fails(&restored, "VSS_E_INSUFFICIENT_STORAGE")
+    // The same when it is put back.
+    let target = LoopFs::new(Kind::Ext4, 24)?;
+    let ballast = ballast(&target)?;
+    let other = target.path().join("other");
+    let words = ["restore", "--from", to, "--files-only", "--to", other.to_str().context("UTF-8")?];
+    let full = scene.vss(&words)?;
+    fails(&full, "VSS_E_INSUFFICIENT_STORAGE")?;
+    ensure!(full.stderr.contains("Make room") && full.stderr.contains("data/zz"), "{full:?}");
+    let is_marked = || -> anyhow::Result<bool> {
+        let mut names = fs::read_dir(&other)?.flatten().map(|entry| entry.file_name());
+        Ok(names.any(|name| name.to_string_lossy().starts_with(".vss-unfinished-")))
+    };
+    ensure!(is_marked()?, "it is not marked");
+    fs::remove_file(ballast)?;
+    let done = scene.vss(&words)?;
+    ensure!(done.is_success() && done.stdout.contains("were there already") && !is_marked()?, "{done:?}");
+    assert_eq!(differences(&scene.data(), &scene.data_in(&other)?)?, "");
+    Ok(())
+}
+
+/// A file that leaves 11 MiB of the 24.
+fn ballast(target: &LoopFs) -> anyhow::Result<PathBuf> {
+    let path = target.path().join("lost+found/ballast");
+    let file = File::create(&path)?;
+    file.write_all_at(&vec![1; 13 << 20], 0)?;
+    file.sync_all()?;
+    Ok(path)
 }
 
 #[test]

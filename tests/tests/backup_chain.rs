@@ -14,8 +14,10 @@ use vss_lab::postgresql::load::{self, Load};
 use vss_lab::postgresql::verify::{Restored, judge};
 use vss_linux::mountinfo;
 use vss_tests::instance::{Instance, creation_turn};
+use vss_tests::kills::{Moments, kill_after, kill_at};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::postgresql::{CLIENTS, SCALE, directory_for_copies, load_turn};
+use vss_tests::scale::rounds;
 use vss_tests::simulated::Simulated;
 use vss_tests::trees::{copy, differences};
 use vss_tests::volume::Volume;
@@ -69,6 +71,10 @@ impl Scene {
 
     fn at(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
+    }
+
+    fn name(&self, name: &str) -> anyhow::Result<String> {
+        Ok(self.at(name).to_str().context("UTF-8")?.to_owned())
     }
 
     /// The writer `chain`, which keeps aside what the copy of each backup holds: in `held`.
@@ -272,6 +278,113 @@ fn a_chain_of_an_ext4_volume_is_what_the_last_copy_held() -> anyhow::Result<()> 
         return Ok(());
     }
     a_chain(&Scene::ext4()?)
+}
+
+/// A full backup, and changes after it.
+fn changed(scene: &Scene) -> anyhow::Result<Simulated> {
+    make_files(scene)?;
+    let writer = scene.join(description(scene))?;
+    scene.back_up(&[NAME], "full", "full", None)?;
+    change(scene, 1)?;
+    Ok(writer)
+}
+
+/// A backup that was killed is whole, or known not to be. True: it is whole.
+fn is_judged(scene: &Scene, to: &str) -> anyhow::Result<bool> {
+    let verified = scene.instance.vss(["verify", to])?;
+    let is_whole = Path::new(to).join("complete").exists();
+    ensure!(verified.is_success() == is_whole && !verified.stderr.contains("damaged"), "{verified:?}");
+    Ok(is_whole)
+}
+
+fn killed_at_any_moment(kind: &str) -> anyhow::Result<()> {
+    let scene = Scene::btrfs()?;
+    let writer = changed(&scene)?;
+    let (full, to, whole) = (scene.name("full")?, scene.name("killed")?, scene.name("whole")?);
+    let words = |to| ["backup", "--component", NAME, "--backup-type", kind, "--base", &full, "--to", to];
+    let turn = creation_turn();
+    let outcome = scene.instance.vss(words(&whole))?;
+    ensure!(outcome.is_success(), "{outcome:?}");
+    let (mut killed, mut resumed, mut moments) = (0, 0, Moments::default());
+    while killed < rounds(10, 100) {
+        let outcome = kill_after(&scene.instance, moments.of(outcome.took), &words(&to))?;
+        killed += u32::from(outcome.signal.is_some());
+        resumed += u32::from(scene.at("killed/journal").exists());
+        if is_judged(&scene, &to)? {
+            fs::remove_dir_all(&to)?;
+        }
+        // The volume goes on living.
+        scene.write("docs/living", format!("{killed}"))?;
+    }
+    println!("{kind}: {resumed} of {killed} runs were killed while they copied");
+    drop(turn);
+    scene.back_up(&[NAME], "killed", kind, Some("full"))?;
+    let event = writer.handle().last(EventKind::PrepareBackup).context("no PrepareBackup")?;
+    // A run that was killed counts for nobody.
+    let previous: Vec<_> = event.components.into_iter().filter_map(|one| one.previous_backup_stamp).collect();
+    ensure!(!previous.is_empty() && previous.iter().all(|stamp| stamp == "1"), "{previous:?}");
+    scene.is_what_the_copy_held("killed")
+}
+
+#[test]
+fn an_incremental_backup_killed_at_any_moment_is_run_again_and_ends_right() -> anyhow::Result<()> {
+    if LoopFs::skips("an_incremental_backup_killed_at_any_moment_is_run_again_and_ends_right", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    killed_at_any_moment("incremental")
+}
+
+#[test]
+fn a_differential_backup_killed_at_any_moment_is_run_again_and_ends_right() -> anyhow::Result<()> {
+    if LoopFs::skips("a_differential_backup_killed_at_any_moment_is_run_again_and_ends_right", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    killed_at_any_moment("differential")
+}
+
+/// Calls of a backup that change something, and which of them is the first that is not done.
+const STEPS: [(&str, u32); 11] = [
+    ("fsync", 1),
+    ("/^rename", 1),
+    ("mkdirat", 2),
+    ("pread64", 20),
+    ("utimensat", 5),
+    ("utimensat", 15),
+    ("/^rename", 2),
+    ("syncfs", 1),
+    ("/^rename", 3),
+    ("/^unlink", 1),
+    ("fsync", 5),
+];
+
+#[test]
+fn an_incremental_backup_killed_at_each_of_its_steps_is_run_again_and_ends_right() -> anyhow::Result<()> {
+    let name = "an_incremental_backup_killed_at_each_of_its_steps_is_run_again_and_ends_right";
+    if LoopFs::skips(name, &[Kind::Btrfs]) || vss_tests::kills::skips(name) {
+        return Ok(());
+    }
+    let scene = Scene::btrfs()?;
+    let _writer = changed(&scene)?;
+    let full = scene.name("full")?;
+    for (call, number) in STEPS {
+        let target = format!("{} {number}", call.trim_start_matches("/^"));
+        let to = scene.name(&target)?;
+        let words =
+            ["backup", "--component", NAME, "--backup-type", "incremental", "--base", &full, "--to", to.as_str()];
+        let turn = creation_turn();
+        let outcome = kill_at(&scene.instance, call, number, &words)?;
+        ensure!(outcome.signal.is_some(), "{target} was not met: {outcome:?}");
+        // What comes after the record of a whole backup is but tidying up.
+        let is_whole = matches!((call, number), ("/^unlink", 1) | ("fsync", 5));
+        ensure!(is_judged(&scene, &to)? == is_whole, "{target}: {outcome:?}");
+        if is_whole {
+            fs::remove_dir_all(&to)?;
+        }
+        drop(turn);
+        scene.back_up(&[NAME], &target, "incremental", Some("full"))?;
+        scene.is_what_the_copy_held(&target).with_context(|| target.clone())?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -70,6 +70,11 @@ impl Chain {
         &self.0
     }
 
+    /// The id of the newest one.
+    pub(crate) fn id(&self) -> Uuid {
+        self.0.last().map(|newest| newest.completion.beginning.id).unwrap_or_default()
+    }
+
     /// Which one holds the contents of an entry of the generation `at`.
     pub(crate) fn holder(&self, at: usize, entry: &Entry) -> Option<usize> {
         match entry.held_by {

@@ -12,9 +12,10 @@
 use crate::data::{Copier, CopyError};
 use crate::digest::{Digest, plain};
 use crate::failure::{reading, writing};
+use crate::lock::lock;
 use crate::manifest;
 use crate::progress::Quiet;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fsync, syncfs};
+use rustix::fs::{FlockOperation, Mode, OFlags, fsync, syncfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,7 +24,6 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use uuid::Uuid;
 use vss_model::{BackupType, ComponentName, Consistency, Instant, SetId, VssCode, VssError};
 
@@ -31,9 +31,6 @@ use vss_model::{BackupType, ComponentName, Consistency, Instant, SetId, VssCode,
 const FORMAT: u32 = 1;
 /// A larger file is no record of ours.
 const RECORD: u64 = 64 << 20;
-
-/// A process that was killed gives its lock back a moment later.
-const GRACE: Duration = Duration::from_millis(400);
 
 const UNFINISHED: &str = "unfinished";
 const COMPLETE: &str = "complete";
@@ -166,7 +163,7 @@ impl BackupDirectory {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(writing(path, &error)),
             _ => {}
         }
-        let this = Self::lock(path, FlockOperation::NonBlockingLockExclusive)?;
+        let this = Self::locked(path, FlockOperation::NonBlockingLockExclusive)?;
         let taken = |message: String, hint: &str| {
             Err(VssError::new(VssCode::ObjectAlreadyExists, format!("{}: {message}", path.display())).with_hint(hint))
         };
@@ -206,7 +203,7 @@ impl BackupDirectory {
     /// `VSS_E_BAD_STATE` for a half-made one and while somebody works on it; `VSS_E_OBJECT_NOT_FOUND` when there is none;
     /// `VSS_E_CORRUPT_XML_DOCUMENT` when its record is damaged.
     pub fn open(path: &Path) -> Result<(Self, Completion), VssError> {
-        let this = Self::lock(path, FlockOperation::NonBlockingLockShared)?;
+        let this = Self::locked(path, FlockOperation::NonBlockingLockShared)?;
         if !this.has(COMPLETE) {
             return Err(if this.has(UNFINISHED) {
                 VssError::new(VssCode::BadState, format!("{} is a half-made backup", path.display()))
@@ -220,24 +217,10 @@ impl BackupDirectory {
         Ok((this, completion))
     }
 
-    fn lock(path: &Path, how: FlockOperation) -> Result<Self, VssError> {
+    fn locked(path: &Path, how: FlockOperation) -> Result<Self, VssError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| reading(path, &error.into()))?;
-        let deadline = std::time::Instant::now() + GRACE;
-        let locked = loop {
-            match flock(&root, how) {
-                Err(Errno::WOULDBLOCK) if std::time::Instant::now() < deadline => std::thread::sleep(GRACE / 20),
-                locked => break locked,
-            }
-        };
-        match locked {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let message = format!("Another process works on {}", path.display());
-                return Err(VssError::new(VssCode::BadState, message).with_hint("Wait until it has ended"));
-            }
-            Err(error) => return Err(reading(path, &error.into())),
-        }
+        lock(&root, path, how)?;
         let path = path.canonicalize().map_err(|error| reading(path, &error))?;
         Ok(Self { path, root })
     }
@@ -260,14 +243,18 @@ impl BackupDirectory {
         self.path.join(DOCUMENTS)
     }
 
-    /// The root of the data tree, which is made where it is missing.
+    /// The root of the data tree.
     pub(crate) fn data(&self) -> io::Result<OwnedFd> {
-        match rustix::fs::mkdirat(&self.root, DATA, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST | Errno::ROFS) => {}
-            Err(error) => return Err(error.into()),
-        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.root, DATA, flags, Mode::empty())?)
+    }
+
+    /// The root of the data tree, which is made where it is missing.
+    pub(crate) fn make_data(&self) -> io::Result<OwnedFd> {
+        match rustix::fs::mkdirat(&self.root, DATA, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => self.data(),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The journals of the runs before, joined; none in the first run.
@@ -287,8 +274,7 @@ impl BackupDirectory {
         if manifest.exists() {
             fs::rename(&manifest, &journal)?;
         }
-        let there = |path: &PathBuf| path.exists();
-        if !there(&journal) {
+        if !journal.exists() {
             return Ok(());
         }
         manifest::join(Some(old.as_path()).filter(|path| path.exists()), Some(&journal), &joined)?;

@@ -1,9 +1,28 @@
-//! From errors of the system to those that people read.
+//! From errors of the system to those that people read, and what failed of single files.
 
+use crate::directory::Failure;
 use rustix::io::Errno;
 use std::io;
 use std::path::Path;
 use vss_model::{VssCode, VssError};
+
+/// What failed of single files, while the rest went on.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    /// The first of it.
+    pub(crate) first: Vec<Failure>,
+    /// How much more.
+    pub(crate) more: u64,
+}
+
+impl Failures {
+    /// So much is told one by one.
+    const MOST: usize = 1000;
+
+    pub(crate) fn add(&mut self, failure: Failure) {
+        if self.first.len() < Self::MOST { self.first.push(failure) } else { self.more += 1 }
+    }
+}
 
 /// True for an error by which the whole target is out of order; another one belongs to a single file.
 pub(crate) fn is_of_all(error: &io::Error) -> bool {

@@ -14,6 +14,7 @@ pub mod directory;
 pub mod documents;
 pub mod entry;
 mod failure;
+mod lock;
 pub mod make;
 mod manifest;
 pub mod order;

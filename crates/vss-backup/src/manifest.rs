@@ -146,7 +146,9 @@ pub(crate) fn join(older: Option<&Path>, newer: Option<&Path>, joined: &Path) ->
             }
         }
     }
-    out.flush()
+    out.flush()?;
+    // It takes the place of both: what they say must not be lost with the power.
+    out.out.get_ref().sync_all()
 }
 
 /// Takes what a killed program left as the end.

@@ -100,13 +100,15 @@ const RESTORE_HELP: &str = "\
 /srv/shop/data of the backup becomes OTHER/srv/shop/data. A file appears there
 whole, with its checksum compared, or not at all. A file that is there already and
 right is left alone; any other one is an error, unless --overwrite replaces it. An
-interrupted run is gone on with by the same command.
+interrupted run is gone on with by the same command. As long as not everything is
+put back, OTHER has a file `.vss-unfinished-ID`.
 
 Of a backup that builds on others, all are needed: those before it are looked for
 where they were when it was made, and beside it; --from names them otherwise.
 
 --json prints an object with these keys: directories, to, totals (files,
-directories, bytes, kept), failures (path, message), more_failures.
+directories, bytes, kept), failures (path, message), more_failures, unfinished
+(the file that stays until everything is put back, or null).
 
 Examples:
   vss restore --from /backup/monday --files-only --to /mnt/restored

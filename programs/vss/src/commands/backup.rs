@@ -4,7 +4,7 @@ use super::{Failure, absolute, restore::tell};
 use crate::args::DirectoryBackupArguments;
 use crate::exit::{FAILED, system_error};
 use crate::meter::FileMeter;
-use crate::output::{self, warn};
+use crate::output::{self, counted, warn};
 use crate::progress::{Progress, summary};
 use crate::request::request;
 use crate::signals::Signals;
@@ -344,5 +344,6 @@ fn print(
     let Totals { files, bytes, kept, unchanged, .. } = completion.totals;
     let kept = if kept > 0 { format!(", {kept} of an earlier run") } else { String::new() };
     let unchanged = if unchanged > 0 { format!(", {unchanged} unchanged") } else { String::new() };
-    output::line(&format!("{}: {files} files{kept}{unchanged}, {}", directory.path().display(), Bytes(bytes)))
+    let files = counted(files, "file");
+    output::line(&format!("{}: {files}{kept}{unchanged}, {}", directory.path().display(), Bytes(bytes)))
 }

@@ -4,7 +4,7 @@ use super::Failure;
 use crate::args::RestoreArguments;
 use crate::exit::FAILED;
 use crate::meter::FileMeter;
-use crate::output::{self, say, warn};
+use crate::output::{self, counted, say, warn};
 use crate::signals::Signals;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ struct Document<'a> {
     totals: Totals,
     failures: &'a [Missing],
     more_failures: u64,
+    #[serde(serialize_with = "vss_model::path_text::optional::serialize")]
+    unfinished: Option<&'a Path>,
 }
 
 pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), Failure> {
@@ -48,14 +50,19 @@ pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), Failure> {
             totals: restored.totals,
             failures: &restored.failures,
             more_failures: restored.more_failures,
+            unfinished: restored.mark.as_deref(),
         };
         output::json(&document)?;
     } else {
         let Totals { files, bytes, kept, .. } = restored.totals;
         let kept = if kept > 0 { format!("; {kept} were there already") } else { String::new() };
-        output::line(&format!("{files} files, {} restored to {}{kept}", Bytes(bytes), arguments.to.display()))?;
+        let (files, size) = (counted(files, "file"), Bytes(bytes));
+        output::line(&format!("{files}, {size} restored to {}{kept}", arguments.to.display()))?;
     }
-    if restored.failures.is_empty() { Ok(()) } else { Err(Failure::No) }
+    let Some(mark) = &restored.mark else { return Ok(()) };
+    let missing = restored.failures.len() as u64 + restored.more_failures;
+    say(&format!("vss: {} not restored: {} stays until they are", counted(missing, "path"), mark.display()));
+    Err(Failure::No)
 }
 
 /// Names what is missing.
@@ -64,6 +71,6 @@ pub(super) fn tell(failures: &[Missing], more: u64) {
         say(&format!("vss: {}: {}", output::printable(&failure.path.display().to_string()), failure.message));
     }
     if more > 0 {
-        say(&format!("vss: {more} more failures"));
+        say(&format!("vss: {more} more"));
     }
 }

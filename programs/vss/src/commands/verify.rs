@@ -4,7 +4,7 @@ use super::Failure;
 use crate::args::VerifyArguments;
 use crate::exit::FAILED;
 use crate::meter::FileMeter;
-use crate::output::{self, say};
+use crate::output::{self, counted, say};
 use crate::signals::Signals;
 use serde::Serialize;
 use std::path::Path;
@@ -38,19 +38,20 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
         say(&format!("vss: {}: {wrong}: {}", output::printable(&problem.path.display().to_string()), problem.message));
     }
     if report.more_problems > 0 {
-        say(&format!("vss: {} more problems", report.more_problems));
+        say(&format!("vss: {} more", report.more_problems));
     }
     if arguments.json {
         output::json(&Document { directory: directory.path(), id: completion.beginning.id, report: &report })?;
     } else {
         let elsewhere = match report.elsewhere {
             0 => String::new(),
-            files => format!("; {files} files are held by earlier backups, see {}", bases(&completion)),
+            files => format!("; {} held by earlier backups, see {}", counted(files, "file"), bases(&completion)),
         };
         let wrong = report.problems.len() as u64 + report.more_problems;
-        let verdict = if wrong == 0 { "undamaged".to_owned() } else { format!("{wrong} problems") };
+        let verdict = if wrong == 0 { "undamaged".to_owned() } else { counted(wrong, "problem") };
         let place = directory.path().display();
-        output::line(&format!("{place}: {} files, {}: {verdict}{elsewhere}", report.files, Bytes(report.bytes)))?;
+        let files = counted(report.files, "file");
+        output::line(&format!("{place}: {files}, {}: {verdict}{elsewhere}", Bytes(report.bytes)))?;
     }
     if report.problems.is_empty() { Ok(()) } else { Err(Failure::No) }
 }
