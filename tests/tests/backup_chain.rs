@@ -23,7 +23,7 @@ use vss_tests::trees::{copy, differences};
 use vss_tests::volume::Volume;
 use vss_tests::wire::Wire;
 use vss_writer::messages::EventKind;
-use vss_writer::simulated::Description;
+use vss_writer::simulated::{self, Description};
 
 /// 2010-01-01 UTC in Windows' units: after the files of the beginning, before all that the tests change.
 const SINCE: u64 = 129_067_776_000_000_000;
@@ -80,7 +80,7 @@ impl Scene {
     /// The writer `chain`, which keeps aside what the copy of each backup holds: in `held`.
     fn join(&self, description: Value) -> anyhow::Result<Simulated> {
         let (instance, held) = (self.instance.path().to_owned(), self.at("held"));
-        Simulated::join_and_look(&self.instance, serde_json::from_value(description)?, move |_| {
+        Simulated::join_and_look(&self.instance, described(&description)?, move |_| {
             let shown = mountinfo::mounts()?.into_iter().map(|mount| mount.mount_point);
             let mut shown = shown.filter(|place| place.starts_with(&instance) && place.join("data").is_dir());
             fs::create_dir_all(&held)?;
@@ -174,6 +174,11 @@ fn description(scene: &Scene) -> Value {
                     "metadata": "pages"},
                     {"path": data("db"), "file_name": "paged.db", "ranges": format!("File={}", data("ranges").display())}]}))]
     })
+}
+
+/// The description by way of the text that a file would have.
+fn described(description: &Value) -> anyhow::Result<Description> {
+    simulated::read(&toml::to_string(description)?).map_err(anyhow::Error::msg)
 }
 
 fn make_files(scene: &Scene) -> anyhow::Result<()> {
@@ -394,8 +399,7 @@ fn what_a_writer_says_of_stamps_and_parts_reaches_the_requester() -> anyhow::Res
     }
     let scene = Scene::btrfs()?;
     make_files(&scene)?;
-    let description: Description = serde_json::from_value(description(&scene))?;
-    let writer = Simulated::join(&scene.instance, description)?;
+    let writer = Simulated::join(&scene.instance, described(&description(&scene))?)?;
     let _turn = creation_turn();
     let mut wire = Wire::connect(&scene.instance)?;
     wire.ok("InitializeForBackup", json!({"requester": "test"}))?;

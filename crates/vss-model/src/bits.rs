@@ -17,6 +17,9 @@ macro_rules! bits {
         impl $mask {
             $($(#[$bit_doc])* pub const $bit: Self = Self($value);)*
 
+            /// Each bit that has a name, with it.
+            pub const NAMES: &'static [(u32, &'static str)] = &[$(($value, $text),)*];
+
             /// True when every bit of `other` is set.
             #[must_use]
             pub const fn has(self, other: Self) -> bool {
@@ -38,10 +41,9 @@ macro_rules! bits {
             /// The names of the bits that are set; what has no name in hexadecimal, last.
             #[must_use]
             pub fn names(self) -> Vec<String> {
-                let named: &[(u32, &str)] = &[$(($value, $text),)*];
                 let mut left = self.0;
                 let mut names = Vec::new();
-                for (bit, text) in named.iter().filter(|(bit, _)| self.0 & bit == *bit) {
+                for (bit, text) in Self::NAMES.iter().filter(|(bit, _)| self.0 & bit == *bit) {
                     left &= !bit;
                     names.push((*text).to_owned());
                 }

@@ -2,10 +2,11 @@
 //!
 //! Here live the trait with VSS's events ([`Writer`]; [`AnyWriter`] for what takes them all in one place), one call of an event
 //! ([`Call`]) with what helps to serve it, the loop that registers a writer and serves its events over the socket
-//! `/run/vss/writer` ([`run`]), the same for applications on tokio (`asynchronous`, with the feature `tokio`), fakes of both
-//! sides ([`fake::FakeWriter`], [`fake_service::FakeService`]) and the conformance suite that every writer runs
-//! ([`conformance`]). Real writers are crates of their own under `writers/`. `docs/writers.md` is for the author of one: this
-//! crate is all that it needs ([`model`] and [`messages`] have the words).
+//! `/run/vss/writer` ([`run`]), the same for applications on tokio (`asynchronous`, with the feature `tokio`), what a writer says
+//! of itself in a file (`description`, with the feature of that name), fakes of both sides ([`fake::FakeWriter`],
+//! [`fake_service::FakeService`]) and the conformance suite that every writer runs ([`conformance`]). Real writers are crates of
+//! their own under `writers/`. `docs/writers.md` is for the author of one: this crate is all that it needs ([`model`] and
+//! [`messages`] have the words).
 //!
 //! Everything here blocks: a writer is one thread. It prints nothing; who wants to know passes a [`Monitor`].
 //!
@@ -49,6 +50,8 @@ pub mod asynchronous;
 mod call;
 pub mod conformance;
 mod copy;
+#[cfg(feature = "description")]
+pub mod description;
 pub mod fake;
 pub mod fake_service;
 mod run;

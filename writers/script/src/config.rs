@@ -2,111 +2,49 @@
 
 use crate::class_id::class_id;
 use crate::trust::{self, Distrust};
-use serde::de::{Deserialize, Deserializer, Error};
 use std::fs;
 use std::path::{Path, PathBuf};
 use vss_api::writer::{Identity, Register};
-use vss_model::{
-    AppLevel, Claim, Component, ComponentKind, FileSpec, Usage, VssError, WriterClassId, WriterInstanceId,
-};
+use vss_model::{Component, Usage, VssError};
+use vss_writer::description::{self, WriterDescription};
 
 /// The longest configuration file: larger is a mistake.
 const LONGEST: u64 = 1 << 20;
 
 /// One script writer, as its `*.toml` describes it.
-#[derive(Debug, Clone, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct ScriptConfig {
     /// Its name for people and for `--writer`: 1 to 128 bytes.
     pub name: String,
-    /// Its class; left out: made from the name ([`class_id`]).
-    #[serde(default)]
-    pub class_id: Option<WriterClassId>,
     /// The program, as an absolute path, and its arguments.
     pub command: Vec<String>,
-    /// When it is frozen: `front_end` (the default), `back_end`, `system`.
-    #[serde(default)]
-    pub level: AppLevel,
-    /// What its data is for.
-    #[serde(default)]
-    pub usage: Usage,
-    /// Longest time from Freeze to Thaw in milliseconds, 1 to 60000; 60000 when left out.
-    #[serde(default)]
-    pub freeze_timeout_ms: Option<u64>,
-    /// What it owns: at least one.
-    #[serde(deserialize_with = "components")]
-    pub components: Vec<Component>,
+    /// What it says of itself. Without a class its class is made from the name ([`class_id`]); it has a component or more.
+    pub writer: WriterDescription,
 }
 
-/// A component in a configuration file.
-#[derive(serde::Deserialize)]
+/// The keys of a script writer's own.
+#[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ComponentConfig {
-    name: String,
-    #[serde(default)]
-    logical_path: String,
-    #[serde(default, rename = "type")]
-    kind: ComponentKind,
-    #[serde(default)]
-    caption: Option<String>,
-    files: Vec<FileConfig>,
+struct ScriptTable {
+    command: Vec<String>,
 }
 
-/// Files of a component in a configuration file.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileConfig {
-    path: PathBuf,
-    #[serde(default = "any_file")]
-    pattern: String,
-    #[serde(default)]
-    recursive: bool,
-}
-
-impl ComponentConfig {
-    fn claim(self) -> Result<Component, VssError> {
-        let mut claim = match self.kind {
-            ComponentKind::Database => Component::database(self.name),
-            ComponentKind::FileGroup => Component::file_group(self.name),
-        };
-        if let Some(caption) = self.caption {
-            claim = claim.caption(caption);
-        }
-        let files = self
-            .files
-            .into_iter()
-            .map(|file| FileSpec { recursive: file.recursive, ..FileSpec::below(file.path).matching(file.pattern) });
-        files.fold(claim.logical_path(self.logical_path), Claim::files).build()
-    }
-}
-
-/// Reads `[[components]]` and checks each.
-fn components<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Component>, D::Error> {
-    let configs = Vec::<ComponentConfig>::deserialize(deserializer)?;
-    configs.into_iter().map(|config| config.claim().map_err(|error| D::Error::custom(error.message))).collect()
-}
-
-fn any_file() -> String {
-    "*".to_owned()
-}
-
-/// How a directory of hooks takes part: the `*.toml` in it; every field may be left out.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// How a directory of hooks takes part: the `*.toml` in it; every key may be left out. Without a name it has the directory's,
+/// without a class one that is made from the directory's path ([`class_id`]), and without components everything (`/`,
+/// recursive), so that the hooks run for every set.
+#[derive(Debug, Clone, Default)]
 pub struct HooksConfig {
-    /// Its name; left out: the directory's.
-    pub name: Option<String>,
-    /// Its class; left out: made from the directory's path ([`class_id`]).
-    pub class_id: Option<WriterClassId>,
-    /// When it is frozen.
-    pub level: AppLevel,
-    /// Longest time from Freeze to Thaw in milliseconds, 1 to 60000; 60000 when left out.
-    pub freeze_timeout_ms: Option<u64>,
+    /// What it says of itself.
+    pub writer: WriterDescription,
     /// Longest time for one hook's thaw in milliseconds; 10000 when left out.
     pub thaw_timeout_ms: Option<u64>,
-    /// What the hooks hold still; left out: everything (`/`, recursive), so that they run for every set.
-    #[serde(deserialize_with = "components")]
-    pub components: Vec<Component>,
+}
+
+/// The keys of a directory's own.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HooksTable {
+    thaw_timeout_ms: Option<u64>,
 }
 
 impl ScriptConfig {
@@ -115,29 +53,25 @@ impl ScriptConfig {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn read(file: &Path) -> Result<Self, String> {
-        let config: Self = parse(file)?;
-        let Some(program) = config.command.first() else { return Err("command is empty".to_owned()) };
+        let (writer, ScriptTable { command }) = description::read::<ScriptTable>(&text(file)?)?;
+        let Some(program) = command.first() else { return Err("command is empty".to_owned()) };
         if !Path::new(program).is_absolute() {
             return Err(format!("command: {program} is not an absolute path"));
         }
-        if config.components.is_empty() {
+        if writer.components.is_empty() {
             return Err("it has no [[components]]".to_owned());
         }
-        check(config.register(), config.identity())?;
+        let config = Self { name: writer.name.clone().ok_or("it has no name")?, command, writer };
+        description::check(config.register(), config.identity())?;
         Ok(config)
     }
 
     pub(crate) fn register(&self) -> Register {
-        Register {
-            usage: self.usage,
-            level: self.level,
-            freeze_timeout_ms: self.freeze_timeout_ms,
-            ..Register::new(self.class_id.unwrap_or_else(|| class_id(&self.name)), &self.name)
-        }
+        self.writer.register(class_id(&self.name), &self.name, Usage::default())
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        Identity::of(self.components.clone())
+        self.writer.identity()
     }
 }
 
@@ -149,29 +83,33 @@ impl HooksConfig {
     pub fn beside(directory: &Path) -> Result<Self, String> {
         let config = match files(directory)?.as_slice() {
             [] => Self::default(),
-            [file] => parse(file).map_err(|problem| format!("{}: {problem}", file.display()))?,
+            [file] => Self::read(file).map_err(|problem| format!("{}: {problem}", file.display()))?,
             [first, second, ..] => {
                 return Err(format!("{} and {} are one too many", first.display(), second.display()));
             }
         };
-        check(config.register(directory), Identity::of(config.components.clone()))?;
+        description::check(config.register(directory), config.writer.identity())?;
         Ok(config)
+    }
+
+    fn read(file: &Path) -> Result<Self, String> {
+        let (writer, HooksTable { thaw_timeout_ms }) = description::read(&text(file)?)?;
+        Ok(Self { writer, thaw_timeout_ms })
     }
 
     pub(crate) fn register(&self, directory: &Path) -> Register {
         let own_name =
-            || directory.file_name().map_or_else(|| "hooks".to_owned(), |name| name.to_string_lossy().into_owned());
-        let class_id = self.class_id.unwrap_or_else(|| class_id(&format!("hooks:{}", directory.display())));
-        Register {
-            usage: Usage::Other,
-            level: self.level,
-            freeze_timeout_ms: self.freeze_timeout_ms,
-            ..Register::new(class_id, self.name.clone().unwrap_or_else(own_name))
-        }
+            directory.file_name().map_or_else(|| "hooks".to_owned(), |name| name.to_string_lossy().into_owned());
+        let class_id = class_id(&format!("hooks:{}", directory.display()));
+        self.writer.register(class_id, &own_name, Usage::Other)
     }
 
     pub(crate) fn identity(&self) -> Result<Identity, VssError> {
-        if self.components.is_empty() { everything("hooks") } else { Ok(Identity::of(self.components.clone())) }
+        let said = self.writer.identity();
+        if !said.components.is_empty() {
+            return Ok(said);
+        }
+        Ok(Identity { components: everything("hooks")?.components, ..said })
     }
 }
 
@@ -199,29 +137,12 @@ pub(crate) fn files(directory: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, String> {
+/// The text of a file that only its owner and root can change.
+fn text(file: &Path) -> Result<String, String> {
     trust::trusted_file(file).map_err(|Distrust(why)| why)?;
     let size = fs::metadata(file).map_err(|error| error.to_string())?.len();
     if size > LONGEST {
         return Err(format!("it has {size} bytes, at most {LONGEST} are read"));
     }
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-    toml::from_str(&text).map_err(|error| sentence(&text, &error))
-}
-
-/// What is wrong on which line, as part of a sentence; the error's own text is a picture of several lines.
-fn sentence(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let line = before.map_or_else(String::new, |before| format!("line {}: ", before.matches('\n').count() + 1));
-    format!("{line}{}", error.message().split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-fn check(register: Register, identity: Identity) -> Result<(), String> {
-    if !(1..=128).contains(&register.name.len()) {
-        return Err(format!("name has {} bytes, 1 to 128 are allowed", register.name.len()));
-    }
-    if let Some(limit) = register.freeze_timeout_ms.filter(|limit| !(1..=60_000).contains(limit)) {
-        return Err(format!("freeze_timeout_ms is {limit}, 1 to 60000 are allowed"));
-    }
-    register.metadata(WriterInstanceId::random(), identity).check().map_err(|error| error.message)
+    fs::read_to_string(file).map_err(|error| error.to_string())
 }

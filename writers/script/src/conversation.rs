@@ -77,9 +77,10 @@ impl Conversation {
                 None => return Err(self.garbage(phase, &line)),
             }
         }
-        if !reply.components.is_empty() {
+        let failed = reply.components.iter().filter(|component| component.code.is_some()).count();
+        if failed > 0 {
             reply.code = Some(VssCode::WriterErrorPartialFailure);
-            reply.message = format!("{} failed in {phase} for {} components", self.what, reply.components.len());
+            reply.message = format!("{} failed in {phase} for {failed} components", self.what);
         }
         Ok(reply)
     }
@@ -226,9 +227,12 @@ enum Line {
     Component(ComponentReply),
 }
 
-/// Reads `ok`, `failed CODE MESSAGE` and `component-failed CODE NAME TAB MESSAGE`.
+/// Reads `ok`, `failed CODE MESSAGE`, `component-failed CODE NAME TAB MESSAGE` and `component-data NAME TAB JSON`.
 fn answer(line: &str, components: &[Component]) -> Option<Line> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let named = |name: &str| -> Option<&ComponentName> {
+        Some(&components.iter().find(|component| component.name.to_string() == name)?.name)
+    };
     let (code, text) = rest.split_once(' ').unwrap_or((rest, ""));
     match word {
         "ok" if rest.is_empty() => Some(Line::Done),
@@ -238,13 +242,17 @@ fn answer(line: &str, components: &[Component]) -> Option<Line> {
         }
         "component-failed" => {
             let (name, message) = text.split_once('\t').unwrap_or((text, ""));
-            let name: &ComponentName = &components.iter().find(|component| component.name.to_string() == name)?.name;
             let code = Some(code_of(code)?);
             Some(Line::Component(ComponentReply {
                 code,
                 message: message.to_owned(),
-                ..ComponentReply::of(name.clone())
+                ..ComponentReply::of(named(name)?.clone())
             }))
+        }
+        "component-data" => {
+            let (name, data) = rest.split_once('\t')?;
+            let data = serde_json::from_str(data).ok()?;
+            Some(Line::Component(ComponentReply { data, ..ComponentReply::of(named(name)?.clone()) }))
         }
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use vss_api::writer::Event;
+use vss_api::writer::{Event, EventComponent};
 
 /// The version of the script protocol, `VSS_PROTOCOL`.
 pub(crate) const PROTOCOL: &str = "1";
@@ -11,6 +11,12 @@ pub(crate) const PROTOCOL: &str = "1";
 pub(crate) fn variables(writer: &str, event: &Event) -> Vec<(&'static str, OsString)> {
     let set = event.set_id.map_or_else(String::new, |id| id.to_string());
     let components: Vec<String> = event.components.iter().map(|component| component.name.to_string()).collect();
+    let of_components = |said: fn(&EventComponent) -> &Option<String>| {
+        let words = event.components.iter().filter_map(|one| Some((one.name.to_string(), said(one).as_ref()?)));
+        let lines: Vec<Vec<u8>> =
+            words.map(|(name, said)| [escaped(name.as_bytes()), escaped(said.as_bytes())].join(&b'=')).collect();
+        OsString::from_vec(lines.join(&b'\n'))
+    };
     let volumes: Vec<&[u8]> = event.volumes.iter().map(|volume| volume.volume.as_os_str().as_bytes()).collect();
     vec![
         ("VSS_PROTOCOL", PROTOCOL.into()),
@@ -21,6 +27,8 @@ pub(crate) fn variables(writer: &str, event: &Event) -> Vec<(&'static str, OsStr
         ("VSS_BACKUP_TYPE", word(&event.backup_state.backup_type)),
         ("VSS_COMPONENTS", components.join("\n").into()),
         ("VSS_VOLUMES", OsString::from_vec(volumes.join(&b'\n'))),
+        ("VSS_BACKUP_OPTIONS", of_components(|one| &one.backup_options)),
+        ("VSS_PREVIOUS_STAMPS", of_components(|one| &one.previous_backup_stamp)),
     ]
 }
 

@@ -6,8 +6,8 @@ use common::{Scene, session, tell};
 use std::fs;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
-use vss_api::writer::{Event, EventComponent, EventKind};
-use vss_model::{ComponentName, VssCode};
+use vss_api::writer::{Event, EventComponent, EventKind, Identify, Identity};
+use vss_model::{ComponentName, SessionId, VssCode};
 use vss_writer::{Call, Writer, conformance};
 use vss_writer_script::{ScriptConfig, ScriptWriter};
 
@@ -121,10 +121,12 @@ fn the_environment_tells_of_the_backup() {
     let event = session(5);
     all(&mut writer, &event, &[PrepareBackup]);
     let expected = [
+        "VSS_BACKUP_OPTIONS=".to_owned(),
         "VSS_BACKUP_TYPE=full".to_owned(),
         "VSS_COMPONENTS=".to_owned(),
         "VSS_CONTEXT=backup".to_owned(),
         "VSS_FREEZE_TIMEOUT_MS=20000".to_owned(),
+        "VSS_PREVIOUS_STAMPS=".to_owned(),
         "VSS_PROTOCOL=1".to_owned(),
         format!("VSS_SESSION_ID={}", event.session_id),
         format!("VSS_SET_ID={}", event.set_id.unwrap()),
@@ -329,7 +331,10 @@ fn configurations_that_are_wrong_say_so() {
         (format!("name = \"x\"\ncommand = [\"run\"]\n{component}"), "run is not an absolute path"),
         ("name = \"x\"\ncommand = [\"/bin/true\"]\ncomponents = []".to_owned(), "no [[components]]"),
         (format!("name = \"x\"\ncommand = [\"/bin/true\"]\nfreeze_timeout_ms = 0\n{component}"), "1 to 60000"),
-        (format!("name = \"x\"\ncommand = [\"/bin/true\"]\nlevle = \"system\"\n{component}"), "unknown field `levle`"),
+        (
+            format!("name = \"x\"\ncommand = [\"/bin/true\"]\nlevle = \"system\"\n{component}"),
+            "line 3: unknown key `levle`; `level` is the nearest",
+        ),
         (format!("name = \"\"\ncommand = [\"/bin/true\"]\n{component}"), "name has 0 bytes"),
         (format!("name = \"x\"\ncommand = [\"/bin/true\"]\n{component}{component}"), "listed twice"),
     ] {
@@ -337,4 +342,72 @@ fn configurations_that_are_wrong_say_so() {
         let problem = ScriptConfig::read(&file).unwrap_err();
         assert!(problem.contains(says), "{problem}");
     }
+}
+
+/// Both descriptions of the manual are read as they stand, but for the program; the long one says what it says.
+#[test]
+fn the_descriptions_of_the_manual_are_descriptions() {
+    let scene = Scene::new();
+    let program = scene.program("script", GOOD);
+    let manual = fs::read_to_string("../../docs/script-writer.md").unwrap();
+    let blocks: Vec<&str> = manual.split("```toml\n").skip(1).filter_map(|part| part.split("```").next()).collect();
+    let read = |block: &str| {
+        let file = scene.path("manual.toml");
+        fs::write(&file, block.replace("/usr/local/lib/shop/vss", &program.display().to_string())).unwrap();
+        ScriptWriter::new(ScriptConfig::read(&file).unwrap())
+    };
+    let [least, every] = blocks.as_slice() else { panic!("{} descriptions", blocks.len()) };
+    conformance::check(&mut read(least));
+    let mut writer = read(every);
+    conformance::check(&mut writer);
+    let said = writer.identify(&Identify { session_id: SessionId::random(), time_left_ms: 1000 });
+    let Identity { components, declaration, .. } = said.unwrap();
+    let [orders, pictures] = components.as_slice() else { panic!("{components:?}") };
+    assert!(orders.name.contains(&pictures.name) && !pictures.selectable);
+    assert!(orders.dependencies.len() == 1 && orders.log_files.len() == 1 && orders.files[0].alternate_path.is_some());
+    assert_eq!(orders.files[0].backup_type_mask.0, 0x0101);
+    assert_eq!(declaration.backup_schema.0, 0x2A);
+    assert!(declaration.restore_method.is_some_and(|restore| restore.service.as_deref() == Some("shop.service")));
+    assert_eq!(declaration.exclude_files, declaration.exclude_files_from_snapshot);
+    assert_eq!(declaration.alternate_locations.len(), 1);
+}
+
+#[test]
+fn what_the_backup_is_to_keep_of_a_component_is_said_in_a_line() {
+    let scene = Scene::new();
+    let data = r#"printf 'component-data orders\t{"backup_stamp": "7", "backup_metadata": "lsn 9"}\nok\n'"#;
+    let mut writer = writer(&scene, &bad("prepare-backup", data));
+    let event = session(5);
+    let reply = tell(&mut writer, &event, PrepareBackup).unwrap();
+    assert_eq!((reply.code, reply.components.len()), (None, 1), "{reply:?}");
+    let said = &reply.components[0];
+    assert_eq!((said.code, said.name.to_string().as_str()), (None, "orders"));
+    assert_eq!(said.data.backup_stamp.as_deref(), Some("7"));
+    assert_eq!(said.data.backup_metadata.as_deref(), Some("lsn 9"));
+    all(&mut writer, &event, &[Abort, BackupShutdown]);
+    for garbage in ["component-data orders", "component-data orders\\t{", "component-data nobody\\t{}"] {
+        let scene = Scene::new();
+        let mut writer = self::writer(&scene, &bad("prepare-backup", &format!("printf '{garbage}\\n'")));
+        let error = tell(&mut writer, &event, PrepareBackup).unwrap_err();
+        assert!(error.message.contains("which is no answer"), "{garbage}: {error}");
+        all(&mut writer, &event, &[Abort, BackupShutdown]);
+    }
+}
+
+#[test]
+fn what_the_requester_says_of_a_component_is_in_the_environment() {
+    let scene = Scene::new();
+    let said = "printf '%s|' \"$VSS_BACKUP_OPTIONS\" \"$VSS_PREVIOUS_STAMPS\" > $LOG.said";
+    let mut writer = writer(&scene, &format!("{said}\n{GOOD}"));
+    let component = EventComponent {
+        backup_options: Some("skip = logs".to_owned()),
+        previous_backup_stamp: Some("6".to_owned()),
+        ..EventComponent::of(ComponentName::new("a\\b", "web logs"))
+    };
+    let event =
+        Event { components: vec![EventComponent::of(ComponentName::new("", "orders")), component], ..session(5) };
+    all(&mut writer, &event, &[PrepareBackup, Abort, BackupShutdown]);
+    let name = "a\\0134b\\0134web\\0040logs";
+    let wanted = format!("{name}=skip\\0040\\0075\\0040logs|{name}=6|");
+    assert_eq!(fs::read_to_string(scene.path("log.said")).unwrap(), wanted);
 }

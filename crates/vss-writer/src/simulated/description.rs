@@ -1,4 +1,4 @@
-//! What a simulated writer is and does, as it stands in a file (TOML or JSON).
+//! What a simulated writer is and does.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -8,48 +8,36 @@ use vss_model::{
     WriterClassId, limits,
 };
 
-/// The whole description. Everything but the name and the components may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The whole description. It is read from TOML by `simulated::read`, with the feature `description`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// Its name.
     pub name: String,
-    /// Its kind; left out: a new one each time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Its kind; none: a new one each time.
     pub class_id: Option<WriterClassId>,
     /// Unique among the instances of the class.
-    #[serde(default)]
     pub instance_name: String,
     /// What its data is for.
-    #[serde(default)]
     pub usage: Usage,
     /// When it is frozen.
-    #[serde(default)]
     pub level: AppLevel,
     /// Longest time from its Freeze to its Thaw in milliseconds, 1 to 60000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze_timeout_ms: Option<u64>,
     /// True: it stamps each component of a backup: `1` for its first backup, `2` for the next.
-    #[serde(default)]
     pub stamps: bool,
     /// True: files with an alternate path are copied there in PrepareSnapshot, and deleted there in PostSnapshot.
-    #[serde(default)]
     pub spit: bool,
     /// What it does to its own live files after the cut, in PostSnapshot.
-    #[serde(default)]
     pub deeds: BTreeSet<Deed>,
     /// Events that it fails.
-    #[serde(default)]
     pub fail: Vec<Failing>,
     /// Events that take their time.
-    #[serde(default)]
     pub sleep: Vec<Sleeping>,
     /// What it says of its components.
-    #[serde(default)]
     pub say: Vec<Said>,
     /// What it owns: at least one.
     pub components: Vec<Component>,
     /// What else it says of itself.
-    #[serde(flatten)]
     pub declaration: Declaration,
 }
 

@@ -6,7 +6,11 @@
 
 mod description;
 mod files;
+#[cfg(feature = "description")]
+mod table;
 mod writer;
 
 pub use description::{Deed, Description, Failing, Said, Sleeping};
+#[cfg(feature = "description")]
+pub use table::read;
 pub use writer::{Handle, SimulatedWriter, Told};

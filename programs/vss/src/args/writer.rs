@@ -27,14 +27,16 @@ pub(crate) struct SimulateArguments {
 }
 
 pub(crate) const SIMULATE_HELP: &str = "\
-Prints one line of JSON for each event that the writer was told; nothing while it is frozen.
+Prints one line of JSON for each event that the writer was told; nothing while it
+is frozen. What every writer says of itself stands in the file as a script writer
+says it (docs/script-writer.md).
 
 Example of a description:
   name = \"shop\"
   stamps = true                      # each backup is stamped: 1, 2, ...
   spit = true                        # files go to their alternate_path in PrepareSnapshot
   deeds = [\"delete_files\"]         # after the cut; also delete_partial_files, delete_differenced_files
-  backup_schema = 0x62               # incremental, stamps, differenced files
+  backup_schema = [\"incremental\", \"stamps\", \"differenced_files\"]
   [[components]]
   name = \"orders\"
   [[components.files]]

@@ -12,7 +12,7 @@ use vss_linux::process::{Signal, signal_descriptor};
 use vss_model::{VssCode, VssError};
 use vss_requester::Instance;
 use vss_writer::messages::EventKind;
-use vss_writer::simulated::{Description, Handle, SimulatedWriter};
+use vss_writer::simulated::{self, Description, Handle, SimulatedWriter};
 use vss_writer::{Monitor, Notice, Options, RunError, Stop, run};
 
 pub(super) fn simulate(instance: &Instance, arguments: &SimulateArguments) -> Result<(), Failure> {
@@ -35,10 +35,9 @@ pub(super) fn simulate(instance: &Instance, arguments: &SimulateArguments) -> Re
 fn read(file: &Path) -> Result<Description, VssError> {
     let what = || format!("Cannot read {}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| system_error(what(), &error))?;
-    toml::from_str(&text).map_err(|error| {
-        let place = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        let message = format!("{}, line {place}: {}", file.display(), error.message());
-        VssError::new(VssCode::InvalidArgument, message).with_hint("`vss writer simulate --help` shows an example")
+    simulated::read(&text).map_err(|problem| {
+        VssError::new(VssCode::InvalidArgument, format!("{}: {problem}", file.display()))
+            .with_hint("`vss writer simulate --help` shows an example")
     })
 }
 
