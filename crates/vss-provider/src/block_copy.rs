@@ -16,7 +16,7 @@ use crate::{
     ProviderProperties, ProviderType, StoredCopy, Support,
     blocks::ChangedBlocks,
     current::{self, Current},
-    failure::failed,
+    failure::{failed, not_writable},
     progress::Watcher,
     revert::Revert,
     stage::Stage,
@@ -277,12 +277,7 @@ impl Provider for BlockCopyProvider {
                     writable: None,
                 });
             }
-            Ok(StoredCopy {
-                set_id: request.set_id,
-                shadow_id: request.shadow_id,
-                volume: request.volume.clone(),
-                data: "{}".to_owned(),
-            })
+            Ok(request.stored("{}".to_owned()))
         })
     }
 
@@ -310,9 +305,7 @@ impl Provider for BlockCopyProvider {
     }
 
     fn post_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
-        self.current.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| creation.post_final_commit())?;
-        self.current.finish(set_id);
-        Ok(())
+        self.current.finish(set_id, Creation::post_final_commit)
     }
 
     fn abort(&self, set_id: SetId) -> Result<(), VssError> {
@@ -334,10 +327,7 @@ impl Provider for BlockCopyProvider {
         });
         let mount = match being_mended.flatten() {
             Some(mounted) => mounted.map_err(|error| failed("A copy cannot be mounted once more", &error))?,
-            None if writable => {
-                let message = format!("Shadow copy {} is not writable now", copy.shadow_id);
-                return Err(VssError::new(VssCode::ProviderVeto, message));
-            }
+            None if writable => return Err(not_writable(copy.shadow_id)),
             None => {
                 let image = self.file(copy.shadow_id);
                 if !image.exists() {
@@ -370,12 +360,6 @@ impl Provider for BlockCopyProvider {
 impl BlockCopyProvider {
     /// Refuses what it does not support.
     fn admit(&self, volume: &Volume) -> Result<(), VssError> {
-        match self.is_volume_supported(volume)? {
-            Support::Yes => Ok(()),
-            Support::No(reason) => Err(VssError::new(
-                VssCode::VolumeNotSupported,
-                format!("{} cannot be copied: {reason}", volume.mount_point.display()),
-            )),
-        }
+        self.is_volume_supported(volume)?.check(volume)
     }
 }

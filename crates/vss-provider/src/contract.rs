@@ -9,12 +9,12 @@
 //! The states are those of spec P 2.6. A provider is called for one set at a time in creation; `forecast`, `mount`, `delete`
 //! and `presence` may come at any time, from other threads.
 
-use crate::{blocks::ChangedBlocks, progress::Watcher, revert::Revert, storage::ShadowStorage};
-use serde::{Deserialize, Serialize};
+use crate::{blocks::ChangedBlocks, failure::not_supported, progress::Watcher, revert::Revert, storage::ShadowStorage};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{os::fd::OwnedFd, path::PathBuf};
 use vss_model::{
     Attributes, Context, CopyForecast, CreationOptions, FreezePolicy, Instant, NestedCopy, ProviderId, SetId, ShadowId,
-    Volume, VssError,
+    Volume, VssCode, VssError,
 };
 
 /// What kind of provider it is, `VSS_PROV_*` (spec P 2.1).
@@ -92,6 +92,19 @@ pub enum Support {
     No(String),
 }
 
+impl Support {
+    /// Refuses the volume unless it is supported.
+    ///
+    /// # Errors
+    /// `VSS_E_VOLUME_NOT_SUPPORTED`, with the reason.
+    pub fn check(self, volume: &Volume) -> Result<(), VssError> {
+        match self {
+            Self::Yes => Ok(()),
+            Self::No(reason) => Err(not_supported(volume, &reason)),
+        }
+    }
+}
+
 /// What a copy of a volume would be, made now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Forecast {
@@ -122,6 +135,14 @@ pub struct PrepareRequest {
     pub options: CreationOptions,
 }
 
+impl PrepareRequest {
+    /// What the catalogue is to keep of the copy: of the provider's own, this.
+    #[must_use]
+    pub fn stored(&self, data: String) -> StoredCopy {
+        StoredCopy { set_id: self.set_id, shadow_id: self.shadow_id, volume: self.volume.clone(), data }
+    }
+}
+
 /// What the catalogue keeps of a copy so that its provider finds it again, also after a crash in its making.
 ///
 /// It is written to disk after `begin_prepare` and before anything is created; so `delete` must find every leftover from
@@ -136,6 +157,31 @@ pub struct StoredCopy {
     pub volume: Volume,
     /// The provider's own words, JSON; at most 64 KiB; read by nobody else.
     pub data: String,
+}
+
+impl StoredCopy {
+    /// Writes the provider's own words.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` for a path in them that is not UTF-8.
+    pub fn write_data(data: &impl Serialize) -> Result<String, VssError> {
+        serde_json::to_string(data).map_err(|error| {
+            VssError::new(VssCode::ProviderVeto, format!("The place of a copy cannot be written down: {error}"))
+        })
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO` when they are damaged.
+    pub fn read_data<T: DeserializeOwned>(&self) -> Result<T, VssError> {
+        serde_json::from_str(&self.data).map_err(|error| {
+            VssError::new(
+                VssCode::ProviderVeto,
+                format!("The record of shadow copy {} is damaged: {error}", self.shadow_id),
+            )
+        })
+    }
 }
 
 /// What became of one volume of a committed set.

@@ -116,9 +116,14 @@ impl<C: Creation> Current<C> {
         result
     }
 
-    /// The set is finished: everything that was open for it is closed.
-    pub fn finish(&self, set_id: SetId) {
+    /// Runs the last phase; with that the set is finished, and everything that was open for it is closed.
+    ///
+    /// # Errors
+    /// As [`Self::phase`].
+    pub fn finish(&self, set_id: SetId, act: impl FnOnce(&mut C) -> Result<(), VssError>) -> Result<(), VssError> {
+        self.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| act(creation))?;
         self.set().take_if(|set| set.id == set_id);
+        Ok(())
     }
 
     /// Ends a set that is not finished, if it is this one. Waits for a phase that is running, but not for ever.

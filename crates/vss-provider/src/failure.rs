@@ -1,8 +1,30 @@
-//! The kernel's errors in the words of the provider contract (spec P 2.7).
+//! What providers refuse alike, and the kernel's errors, in the words of the contract (spec P 2.7).
 
 use rustix::io::Errno;
 use std::{fmt::Display, io};
-use vss_model::{VssCode, VssError};
+use vss_model::{ShadowId, Volume, VssCode, VssError};
+
+/// The refusal of a volume that cannot be copied, with the reason as half a sentence.
+#[must_use]
+pub fn not_supported(volume: &Volume, reason: &str) -> VssError {
+    VssError::new(VssCode::VolumeNotSupported, format!("{} cannot be copied: {reason}", volume.mount_point.display()))
+}
+
+/// The refusal of a writable mount of a copy that is finished.
+#[must_use]
+pub fn not_writable(shadow_id: ShadowId) -> VssError {
+    VssError::new(
+        VssCode::ProviderVeto,
+        format!("Shadow copy {shadow_id} is writable only while its set is being finished"),
+    )
+}
+
+/// The error for a copy whose record is there, but not the thing that it is, such as its file.
+#[must_use]
+pub fn gone(shadow_id: ShadowId, thing: &str) -> VssError {
+    VssError::new(VssCode::ObjectNotFound, format!("Shadow copy {shadow_id} is gone"))
+        .with_hint(format!("Somebody deleted its {thing}; delete its record too"))
+}
 
 /// Says that `what` failed with `error`, under the code that fits, and what to do about it.
 #[must_use]

@@ -314,12 +314,7 @@ impl Provider for FakeProvider {
             set.shadows.push(request.shadow_id);
             set.requests.push(request.clone());
         }
-        Ok(StoredCopy {
-            set_id: request.set_id,
-            shadow_id: request.shadow_id,
-            volume: request.volume.clone(),
-            data: "{}".to_owned(),
-        })
+        Ok(request.stored("{}".to_owned()))
     }
 
     fn end_prepare(&self, set_id: SetId, watcher: &dyn Watcher) -> Result<(), VssError> {

@@ -5,7 +5,7 @@
 //! from the hold on ([`is_whole`]) is mounted writable only for a writer.
 
 use crate::{
-    failure::{failed, is},
+    failure::{self, failed, is},
     store::{self, Store},
 };
 use rustix::{
@@ -91,14 +91,20 @@ pub fn is_sealed(file: &File) -> Result<bool, VssError> {
     Ok(Mode::from_raw_mode(found.st_mode) == SEALED)
 }
 
-/// Opens a copy for reading, if it was finished; none when it is not there.
+/// The error for a copy whose file is not there.
+#[must_use]
+pub fn gone(shadow_id: ShadowId) -> VssError {
+    failure::gone(shadow_id, "file")
+}
+
+/// Opens a copy for reading, if it was finished.
 ///
 /// # Errors
-/// `VSS_E_PROVIDER_VETO` when it was never finished, or cannot be opened.
-pub fn open_finished(store: &Store, shadow_id: ShadowId) -> Result<Option<File>, VssError> {
-    let Some(file) = open(store, shadow_id)? else { return Ok(None) };
+/// [`gone`]; `VSS_E_PROVIDER_VETO` when it was never finished, or cannot be opened.
+pub fn open_finished(store: &Store, shadow_id: ShadowId) -> Result<File, VssError> {
+    let file = open(store, shadow_id)?.ok_or_else(|| gone(shadow_id))?;
     if is_sealed(&file)? {
-        return Ok(Some(file));
+        return Ok(file);
     }
     Err(VssError::new(VssCode::ProviderVeto, format!("Shadow copy {shadow_id} was never finished"))
         .with_hint("Delete it"))

@@ -17,7 +17,7 @@ use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
     current::{Creation as _, Current},
-    failure::failed,
+    failure::{self, failed, not_writable},
     progress::Watcher,
     space,
     stage::Stage,
@@ -77,12 +77,7 @@ impl BtrfsProvider {
 
     /// Can this volume be taken into a set now? Its devices, by the kernel's word.
     fn admit(&self, volume: &Volume) -> Result<Vec<PathBuf>, VssError> {
-        if let Support::No(reason) = self.is_volume_supported(volume)? {
-            return Err(VssError::new(
-                VssCode::VolumeNotSupported,
-                format!("{} cannot be copied: {reason}", volume.mount_point.display()),
-            ));
-        }
+        self.is_volume_supported(volume)?.check(volume)?;
         let devices = file_system::mounted_devices(&volume.uuid);
         file_system::check_is_writable(&volume.uuid, &devices)?;
         space::check_path(&volume.mount_point, self.options.min_free_bytes)?;
@@ -108,8 +103,7 @@ fn unreachable(copy: &StoredCopy) -> VssError {
 }
 
 fn gone(copy: &StoredCopy) -> VssError {
-    VssError::new(VssCode::ObjectNotFound, format!("Shadow copy {} is gone", copy.shadow_id))
-        .with_hint("Somebody deleted its subvolume; delete its record too")
+    failure::gone(copy.shadow_id, "subvolume")
 }
 
 impl Provider for BtrfsProvider {
@@ -166,12 +160,7 @@ impl Provider for BtrfsProvider {
                     lasting: request.context.is_persistent(),
                 });
             }
-            Ok(StoredCopy {
-                set_id: request.set_id,
-                shadow_id: request.shadow_id,
-                volume: volume.clone(),
-                data: CopyData::text(devices),
-            })
+            Ok(request.stored(CopyData::text(devices)))
         })
     }
 
@@ -200,10 +189,7 @@ impl Provider for BtrfsProvider {
     }
 
     fn post_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
-        self.current.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| creation.post_final_commit())?;
-        // Finished: everything that was open for it is closed.
-        self.current.finish(set_id);
-        Ok(())
+        self.current.finish(set_id, Creation::post_final_commit)
     }
 
     fn abort(&self, set_id: SetId) -> Result<(), VssError> {
@@ -212,10 +198,7 @@ impl Provider for BtrfsProvider {
 
     fn mount(&self, copy: &StoredCopy, writable: bool) -> Result<Vec<MountedTree>, VssError> {
         if writable && !self.is_writable_now(copy) {
-            return Err(VssError::new(
-                VssCode::ProviderVeto,
-                format!("Shadow copy {} is writable only while its set is being finished", copy.shadow_id),
-            ));
+            return Err(not_writable(copy.shadow_id));
         }
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
         let file_system = Self::reach(copy, access)?.ok_or_else(|| unreachable(copy))?;

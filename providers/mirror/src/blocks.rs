@@ -2,7 +2,7 @@
 
 use crate::{
     changes::{self, Changes},
-    provider::{CopyData, MirrorProvider, gone},
+    provider::{CopyData, MirrorProvider},
 };
 use vss_model::{VssCode, VssError};
 use vss_provider::{
@@ -15,8 +15,8 @@ use vss_provider::{
 impl ChangedBlocks for MirrorProvider {
     fn changed(&self, copy: &StoredCopy, since: Option<&StoredCopy>) -> Result<blocks::Changes, VssError> {
         let (_place, store) = Self::reach(copy)?;
-        let store = store.ok_or_else(|| gone(copy.shadow_id))?;
-        image_copy::open(&store, copy.shadow_id)?.ok_or_else(|| gone(copy.shadow_id))?;
+        let store = store.ok_or_else(|| image_copy::gone(copy.shadow_id))?;
+        image_copy::open(&store, copy.shadow_id)?.ok_or_else(|| image_copy::gone(copy.shadow_id))?;
         let Some(since) = since else {
             return Ok(match Changes::load(&store, copy.shadow_id)? {
                 Some(changes) => blocks::Changes::Known(changes::extents(&changes.used, &changes.about)),
@@ -33,7 +33,7 @@ impl ChangedBlocks for MirrorProvider {
         if CopyData::of(since)?.place != CopyData::of(copy)?.place {
             return Ok(blocks::Changes::Unknown("the two copies lie at different places".to_owned()));
         }
-        image_copy::open(&store, since.shadow_id)?.ok_or_else(|| gone(since.shadow_id))?;
+        image_copy::open(&store, since.shadow_id)?.ok_or_else(|| image_copy::gone(since.shadow_id))?;
         Ok(match changes::between(&store, copy.shadow_id, since.shadow_id)? {
             Ok(extents) => blocks::Changes::Known(extents),
             Err(why) => blocks::Changes::Unknown(why),
@@ -42,8 +42,8 @@ impl ChangedBlocks for MirrorProvider {
 
     fn open(&self, copy: &StoredCopy) -> Result<Image, VssError> {
         let (_place, store) = Self::reach(copy)?;
-        let store = store.ok_or_else(|| gone(copy.shadow_id))?;
-        let file = image_copy::open_finished(&store, copy.shadow_id)?.ok_or_else(|| gone(copy.shadow_id))?;
+        let store = store.ok_or_else(|| image_copy::gone(copy.shadow_id))?;
+        let file = image_copy::open_finished(&store, copy.shadow_id)?;
         let about = Changes::load(&store, copy.shadow_id)?.map(|changes| changes.about);
         let (size, block) = match about {
             Some(about) => (about.volume_bytes, about.chunk),

@@ -14,13 +14,13 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, sync::OnceLock, time::Duration};
 use vss_linux::statfs;
-use vss_model::{CreationOptions, FreezePolicy, ProviderId, SetId, ShadowId, Volume, VssCode, VssError, limits};
+use vss_model::{CreationOptions, FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError, limits};
 use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
     blocks::ChangedBlocks,
     current::Current,
-    failure::failed,
+    failure::{failed, not_writable},
     image_copy::{self, Part},
     progress::{Unwatched, Watcher},
     revert::Revert,
@@ -92,18 +92,11 @@ pub(crate) struct CopyData {
 
 impl CopyData {
     fn text(place: &PlaceName) -> Result<String, VssError> {
-        serde_json::to_string(&Self { format: 1, place: place.clone() }).map_err(|error| {
-            VssError::new(VssCode::ProviderVeto, format!("The place of a copy cannot be written down: {error}"))
-        })
+        StoredCopy::write_data(&Self { format: 1, place: place.clone() })
     }
 
     pub(crate) fn of(copy: &StoredCopy) -> Result<Self, VssError> {
-        serde_json::from_str(&copy.data).map_err(|error| {
-            VssError::new(
-                VssCode::ProviderVeto,
-                format!("The record of shadow copy {} is damaged: {error}", copy.shadow_id),
-            )
-        })
+        copy.read_data()
     }
 }
 
@@ -142,7 +135,7 @@ impl MirrorProvider {
     /// Can this volume be taken into a set now, and what do the places for its image have to offer?
     pub(crate) fn admit(&self, volume: &Volume, options: &CreationOptions) -> Result<Survey, VssError> {
         self.check_is_not_reverted(volume)?;
-        source::check(volume)?;
+        source::support(volume)?.check(volume)?;
         if !options.full_compare {
             let traceable = self.check_tracing().and_then(|()| Target::of(volume.device_number));
             traceable.map_err(|error| crate::member::refused(volume, &error))?;
@@ -203,11 +196,6 @@ impl MirrorProvider {
     }
 }
 
-pub(crate) fn gone(shadow_id: ShadowId) -> VssError {
-    VssError::new(VssCode::ObjectNotFound, format!("Shadow copy {shadow_id} is gone"))
-        .with_hint("Somebody deleted its file; delete its record too")
-}
-
 impl Provider for MirrorProvider {
     fn properties(&self) -> ProviderProperties {
         ProviderProperties {
@@ -253,12 +241,7 @@ impl Provider for MirrorProvider {
                     data: data.clone(),
                 });
             }
-            Ok(StoredCopy {
-                set_id: request.set_id,
-                shadow_id: request.shadow_id,
-                volume: volume.clone(),
-                data: data.clone(),
-            })
+            Ok(request.stored(data))
         })
     }
 
@@ -291,9 +274,7 @@ impl Provider for MirrorProvider {
     }
 
     fn post_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
-        self.current.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| creation.post_final_commit())?;
-        self.current.finish(set_id);
-        Ok(())
+        self.current.finish(set_id, Creation::post_final_commit)
     }
 
     fn abort(&self, set_id: SetId) -> Result<(), VssError> {
@@ -305,16 +286,11 @@ impl Provider for MirrorProvider {
             self.current.look(copy.set_id, |creation| creation.mount(copy.shadow_id, writable)).flatten();
         let mount = match being_mended {
             Some(mounted) => mounted?,
-            None if writable => {
-                return Err(VssError::new(
-                    VssCode::ProviderVeto,
-                    format!("Shadow copy {} is writable only while its set is being finished", copy.shadow_id),
-                ));
-            }
+            None if writable => return Err(not_writable(copy.shadow_id)),
             None => {
                 let (_place, store) = Self::reach(copy)?;
-                let store = store.ok_or_else(|| gone(copy.shadow_id))?;
-                let file = image_copy::open_finished(&store, copy.shadow_id)?.ok_or_else(|| gone(copy.shadow_id))?;
+                let store = store.ok_or_else(|| image_copy::gone(copy.shadow_id))?;
+                let file = image_copy::open_finished(&store, copy.shadow_id)?;
                 image_copy::mount_sealed(&file, copy.shadow_id, &copy.volume.fs_type, Part::default())?
             }
         };

@@ -9,7 +9,7 @@ use crate::{
     copier::{From, Pace, Round, Way},
     kept,
     member::bytes,
-    provider::{MirrorProvider, gone},
+    provider::MirrorProvider,
     teller::Teller,
 };
 use rustix::{
@@ -122,8 +122,8 @@ impl Revert for MirrorProvider {
             return Err(in_progress(note.shadow_id).with_hint(format!("End that first: vss revert {}", note.shadow_id)));
         }
         let (_place, store) = Self::reach(copy)?;
-        let store = store.ok_or_else(|| gone(shadow_id))?;
-        let image = image_copy::open_finished(&store, shadow_id)?.ok_or_else(|| gone(shadow_id))?;
+        let store = store.ok_or_else(|| image_copy::gone(shadow_id))?;
+        let image = image_copy::open_finished(&store, shadow_id)?;
         let changes = Changes::load(&store, shadow_id)?.ok_or_else(|| {
             VssError::new(
                 VssCode::ProviderVeto,

@@ -48,17 +48,6 @@ pub(crate) fn support(volume: &Volume) -> Result<Support, VssError> {
     Ok(Support::Yes)
 }
 
-/// The refusal of a volume that cannot be mirrored.
-pub(crate) fn check(volume: &Volume) -> Result<(), VssError> {
-    match support(volume)? {
-        Support::Yes => Ok(()),
-        Support::No(reason) => Err(VssError::new(
-            VssCode::VolumeNotSupported,
-            format!("{} cannot be copied: {reason}", volume.mount_point.display()),
-        )),
-    }
-}
-
 /// What is open of the volume.
 #[derive(Debug)]
 pub(crate) struct Source {

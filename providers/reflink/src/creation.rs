@@ -10,7 +10,7 @@ use vss_linux::{fiemap, reflink};
 use vss_model::{Instant, ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
     CommittedCopy, current,
-    failure::{failed, is},
+    failure::{failed, is, not_supported},
     image_copy::{self, Attached, Part, Writable},
     outer::{self, Outer},
     space,
@@ -278,10 +278,7 @@ pub(crate) fn extents_of(image: &File) -> Result<u32, VssError> {
 /// The refusal of a volume whose image cannot be cloned.
 pub(crate) fn refusal(volume: &Volume, without: Without) -> VssError {
     match without {
-        Without::Reason(reason) => VssError::new(
-            VssCode::VolumeNotSupported,
-            format!("{} cannot be copied: {reason}", volume.mount_point.display()),
-        ),
+        Without::Reason(reason) => not_supported(volume, &reason),
         Without::Failed(error) => error,
     }
 }

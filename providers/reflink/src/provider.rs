@@ -12,6 +12,7 @@ use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
     current::Current,
+    failure::not_writable,
     image_copy::{self, Part},
     outer::{self, Outer, OuterName},
     progress::Watcher,
@@ -53,19 +54,7 @@ struct CopyData {
 
 impl CopyData {
     fn text(image: &Image) -> Result<String, VssError> {
-        let data = Self { format: 1, outer: image.outer.clone(), part: image.part };
-        serde_json::to_string(&data).map_err(|error| {
-            VssError::new(VssCode::ProviderVeto, format!("The place of a copy cannot be written down: {error}"))
-        })
-    }
-
-    fn of(copy: &StoredCopy) -> Result<Self, VssError> {
-        serde_json::from_str(&copy.data).map_err(|error| {
-            VssError::new(
-                VssCode::ProviderVeto,
-                format!("The record of shadow copy {} is damaged: {error}", copy.shadow_id),
-            )
-        })
+        StoredCopy::write_data(&Self { format: 1, outer: image.outer.clone(), part: image.part })
     }
 }
 
@@ -98,11 +87,6 @@ fn unreachable(copy: &StoredCopy, outer: &OuterName) -> VssError {
         format!("The {} {} with shadow copy {} is not mounted now", outer.fs_type, outer.uuid, copy.shadow_id),
     )
     .with_hint("Mount it and try again")
-}
-
-fn gone(copy: &StoredCopy) -> VssError {
-    VssError::new(VssCode::ObjectNotFound, format!("Shadow copy {} is gone", copy.shadow_id))
-        .with_hint("Somebody deleted its file; delete its record too")
 }
 
 impl Provider for ReflinkProvider {
@@ -152,12 +136,7 @@ impl Provider for ReflinkProvider {
                     data: data.clone(),
                 });
             }
-            Ok(StoredCopy {
-                set_id: request.set_id,
-                shadow_id: request.shadow_id,
-                volume: volume.clone(),
-                data: data.clone(),
-            })
+            Ok(request.stored(data))
         })
     }
 
@@ -184,9 +163,7 @@ impl Provider for ReflinkProvider {
     }
 
     fn post_final_commit(&self, set_id: SetId) -> Result<(), VssError> {
-        self.current.phase(set_id, Stage::Writable, "post_final_commit", |creation, _| creation.post_final_commit())?;
-        self.current.finish(set_id);
-        Ok(())
+        self.current.finish(set_id, Creation::post_final_commit)
     }
 
     fn abort(&self, set_id: SetId) -> Result<(), VssError> {
@@ -198,17 +175,12 @@ impl Provider for ReflinkProvider {
             self.current.look(copy.set_id, |creation| creation.mount(copy.shadow_id, writable)).flatten();
         let mount = match being_mended {
             Some(mounted) => mounted?,
-            None if writable => {
-                return Err(VssError::new(
-                    VssCode::ProviderVeto,
-                    format!("Shadow copy {} is writable only while its set is being finished", copy.shadow_id),
-                ));
-            }
+            None if writable => return Err(not_writable(copy.shadow_id)),
             None => {
-                let data = CopyData::of(copy)?;
+                let data: CopyData = copy.read_data()?;
                 let (_outer, store) = Self::reach(copy, &data)?;
-                let store = store.ok_or_else(|| gone(copy))?;
-                let file = image_copy::open_finished(&store, copy.shadow_id)?.ok_or_else(|| gone(copy))?;
+                let store = store.ok_or_else(|| image_copy::gone(copy.shadow_id))?;
+                let file = image_copy::open_finished(&store, copy.shadow_id)?;
                 image_copy::mount_sealed(&file, copy.shadow_id, &copy.volume.fs_type, data.part)?
             }
         };
@@ -216,7 +188,7 @@ impl Provider for ReflinkProvider {
     }
 
     fn delete(&self, copy: &StoredCopy) -> Result<Deletion, VssError> {
-        let data = CopyData::of(copy)?;
+        let data: CopyData = copy.read_data()?;
         let (outer, store) = Self::reach(copy, &data)?;
         let Some(store) = store else { return Ok(Deletion::WasGone) };
         image_copy::check_is_not_mounted(&store, copy.shadow_id)?;
@@ -231,7 +203,7 @@ impl Provider for ReflinkProvider {
     }
 
     fn presence(&self, copy: &StoredCopy) -> Result<Presence, VssError> {
-        let data = CopyData::of(copy)?;
+        let data: CopyData = copy.read_data()?;
         if !outer::is_mounted(&data.outer)? {
             return Ok(Presence::Unreachable);
         }
