@@ -6,6 +6,7 @@ pub mod chain;
 pub mod forecast;
 pub mod gate;
 pub mod guard;
+pub mod image;
 pub mod instance;
 pub mod kills;
 pub mod load;

@@ -1,12 +1,10 @@
 //! A volume that the mirror provider copies, programs that write to it, and the judgement of an image: block for block the
-//! volume at the instant of the hold, over all blocks that the image's own bitmaps call used.
+//! volume at the instant of the hold, over all that is written in it by its own account (`image.rs`), and file for file.
 //!
 //! What the volume was in the hold is read a second time by the provider itself (`VSS_MIRROR_REFERENCE`). An image is judged
 //! before its log is replayed: the service is stopped right before that.
 
 use std::fs::{self, File};
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,16 +19,12 @@ use vss_lab::postgresql::{Cluster, load};
 use vss_linux::child::bind_to_parent;
 use vss_linux::process::{PidFd, Signal};
 use vss_linux::{fiemap, freeze};
-use vss_trace::Bitmap;
 
+use crate::image::{self, Image};
 use crate::instance::{Instance, creation_turn, wait_until};
 use crate::loopfs::{Kind, LoopFs};
 use crate::tracing::{RawLoop, run};
 
-/// What is compared at once.
-const CHUNK: u64 = 4096;
-/// Read at once.
-const PIECE: u64 = 1 << 20;
 /// So long may a mirror take until it is cut, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(80);
 /// A load that is forgotten ends.
@@ -97,10 +91,7 @@ impl Volume {
         run(Command::new(format!("mkfs.{}", kind.name())).args(["-q", force]).arg(&node))?;
         let point = TempDir::with_prefix("vss-mirrored-")?;
         fs::set_permissions(point.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        // XFS allocates blocks behind the end of a file that grows, and never writes them. Nobody can read them, so a mirror need
-        // not have them, but the bitmaps call them used: there shall be none.
-        let options = (kind == Kind::Xfs).then_some(c"allocsize=4k");
-        mount(&node, point.path(), kind.name(), MountFlags::empty(), options)?;
+        mount(&node, point.path(), kind.name(), MountFlags::empty(), None)?;
         Ok(Self { kind, holder: Holder::Device { node, point, _disk: disk } })
     }
 
@@ -259,8 +250,8 @@ pub struct Scene {
 /// A mirror that was judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// Chunks that are in use in the image.
-    pub used: u64,
+    /// Chunks of the image that are written.
+    pub written: u64,
     /// Those of them that are not what they were in the hold.
     pub wrong: Vec<u64>,
     /// How long writes were held, in milliseconds.
@@ -352,13 +343,13 @@ impl Scene {
         drop(stopped);
         let set = create.finish()?.json()?;
         drop(turn);
-        let (used, wrong) = judged?;
+        let (written, wrong) = judged?;
         let id = set["shadows"][0]["id"].as_str().context("an id")?;
         self.check_image(&self.place().join(format!(".vss/{id}.image")))?;
         let deleted = self.instance.vss(["delete", id])?;
         ensure!(deleted.is_success(), "not deleted: {deleted:?}");
         let hold_ms = set["hold_ms"].as_u64().context("it was not held")?;
-        Ok(Judged { used, wrong, hold_ms })
+        Ok(Judged { written, wrong, hold_ms })
     }
 
     /// Compares the one image that was cut now with what the volume was in the hold.
@@ -367,21 +358,26 @@ impl Scene {
         let found = fs::read_dir(&references)?.next().context("no reference was written")??.path();
         let name = found.file_stem().context("a name")?.to_string_lossy().into_owned();
         let image = self.place().join(format!(".vss/{name}.image"));
-        let reference = File::open(&found)?;
-        fs::remove_file(&found)?;
-        let mut used = in_use(self.volume.kind, &image)?;
-        if self.storage.is_none() {
+        let copy = Image::copy(self.volume.kind, &image)?;
+        let mut unwritten = copy.unwritten();
+        if let (None, Ok(unwritten)) = (&self.storage, &mut unwritten) {
             // What images lie in is not in an image.
             for file in self.stored().unwrap_or_default() {
-                for piece in fiemap::pieces(File::open(self.place().join(".vss").join(file))?)? {
-                    if let Some(Range { start, end }) = piece.physical {
-                        used.clear(start.div_ceil(CHUNK)..end / CHUNK);
-                    }
-                }
+                let pieces = fiemap::pieces(File::open(self.place().join(".vss").join(file))?)?;
+                unwritten.extend(pieces.into_iter().filter_map(|piece| piece.physical));
             }
         }
-        ensure!(used.count() > 500, "only {} chunks are in use", used.count());
-        Ok((used.count(), differing(&used, &File::open(image)?, &reference)?))
+        let reference = Image::of(self.volume.kind, &found);
+        // One that is too damaged to be opened has blocks that differ.
+        let written = Image::of(self.volume.kind, &image).used_but(unwritten.as_deref().unwrap_or_default())?;
+        ensure!(written.count() > 500, "only {} chunks are written", written.count());
+        let wrong = image::differing(&written, &image, &found)?;
+        if wrong.is_empty() {
+            unwritten?;
+            copy.has_the_files_of(&reference)?;
+        }
+        fs::remove_file(&found)?;
+        Ok((written.count(), wrong))
     }
 
     /// Its log is empty, or the service has replayed it.
@@ -424,92 +420,4 @@ impl Drop for Stopped {
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-}
-
-/// The chunks that the image's own bitmaps call used, wholly or in part.
-fn in_use(kind: Kind, image: &Path) -> anyhow::Result<Bitmap> {
-    let chunks = image.metadata()?.len() / CHUNK;
-    let mut used = Bitmap::new(chunks);
-    used.set(0..chunks);
-    let free = match kind {
-        Kind::Ext4 => free_on_ext4(image)?,
-        Kind::Xfs => free_on_xfs(image)?,
-        Kind::Btrfs => bail!("btrfs is not mirrored"),
-    };
-    ensure!(!free.is_empty(), "nothing is free: the bitmaps were not understood");
-    for run in merged(free) {
-        used.clear(run.start.div_ceil(CHUNK)..run.end / CHUNK);
-    }
-    Ok(used)
-}
-
-/// Neighbours made one: a chunk may lie in two groups.
-fn merged(mut runs: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    runs.sort_by_key(|run| run.start);
-    let mut merged: Vec<Range<u64>> = Vec::with_capacity(runs.len());
-    for run in runs {
-        match merged.last_mut() {
-            Some(last) if last.end == run.start => last.end = run.end,
-            _ => merged.push(run),
-        }
-    }
-    merged
-}
-
-/// Runs of bytes.
-fn free_on_ext4(image: &Path) -> anyhow::Result<Vec<Range<u64>>> {
-    let said = run(Command::new("dumpe2fs").arg(image))?;
-    let size = said.lines().find_map(|line| line.strip_prefix("Block size:")).context("no size of blocks")?;
-    let size: u64 = size.trim().parse()?;
-    let mut free = Vec::new();
-    for line in said.lines().filter_map(|line| line.strip_prefix("  Free blocks: ")) {
-        for run in line.split(", ").filter(|run| !run.is_empty()) {
-            let (first, last) = run.split_once('-').unwrap_or((run, run));
-            free.push(first.parse::<u64>()? * size..(last.parse::<u64>()? + 1) * size);
-        }
-    }
-    Ok(free)
-}
-
-/// Runs of bytes, from the trees of free space of each allocation group.
-fn free_on_xfs(image: &Path) -> anyhow::Result<Vec<Range<u64>>> {
-    let ask = |commands: &[&str]| {
-        let words = commands.iter().flat_map(|command| ["-c", *command]);
-        run(Command::new("xfs_db").args(["-r", "-f"]).args(words).arg(image))
-    };
-    let geometry = ask(&["sb 0", "p agblocks blocksize"])?;
-    let number = |name: &str| -> anyhow::Result<u64> {
-        let line = geometry.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
-        Ok(line.with_context(|| format!("no {name} in {geometry}"))?.trim().parse()?)
-    };
-    let (group, size) = (number("agblocks")?, number("blocksize")?);
-    let mut free = Vec::new();
-    for line in ask(&["freesp -d"])?.lines() {
-        let numbers: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
-        // The histogram behind them has more columns, the headings have words.
-        if let [number, first, length] = numbers[..] {
-            let first = number * group + first;
-            free.push(first * size..(first + length) * size);
-        }
-    }
-    Ok(free)
-}
-
-/// The chunks of `used` in which two files differ.
-fn differing(used: &Bitmap, one: &File, other: &File) -> anyhow::Result<Vec<u64>> {
-    let end = other.metadata()?.len();
-    let (mut here, mut there) = (vec![0; PIECE as usize], vec![0; PIECE as usize]);
-    let mut wrong = Vec::new();
-    for run in used.runs() {
-        let mut at = run.start * CHUNK;
-        while at < (run.end * CHUNK).min(end) {
-            let length = PIECE.min(run.end * CHUNK - at).min(end - at) as usize;
-            one.read_exact_at(&mut here[..length], at)?;
-            other.read_exact_at(&mut there[..length], at)?;
-            let chunks = here[..length].chunks(CHUNK as usize).zip(there[..length].chunks(CHUNK as usize));
-            wrong.extend((at / CHUNK..).zip(chunks).filter(|(_, (one, other))| one != other).map(|(chunk, _)| chunk));
-            at += length as u64;
-        }
-    }
-    Ok(wrong)
 }

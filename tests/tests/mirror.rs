@@ -28,8 +28,8 @@ fn under_load(volume: Volume, storage: Storage) -> anyhow::Result<()> {
     for round in 1..=rounds(2, 40) {
         let judged = scene.judged()?;
         println!(
-            "{round}: {} chunks in use, {} wrong, held for {} ms",
-            judged.used,
+            "{round}: {} chunks written, {} wrong, held for {} ms",
+            judged.written,
             judged.wrong.len(),
             judged.hold_ms
         );

@@ -105,7 +105,7 @@ fn without_bpf_it_is_refused_and_can_be_compared() -> anyhow::Result<()> {
         scene.wishes = vec!["--full-compare"];
         for _ in 0..2 {
             let judged = scene.judged()?;
-            println!("{} chunks in use, held for {} ms", judged.used, judged.hold_ms);
+            println!("{} chunks written, held for {} ms", judged.written, judged.hold_ms);
             ensure!(judged.wrong.is_empty(), "{judged:?}");
         }
         load.stop()?;

@@ -52,7 +52,7 @@ fn wrong_blocks(trials: u32, fault: Option<&str>) -> anyhow::Result<Vec<usize>> 
         let judged = scene.judged()?;
         drop(loads);
         disk.set_slow(false)?;
-        println!("{} of {} blocks are wrong, held for {} ms", judged.wrong.len(), judged.used, judged.hold_ms);
+        println!("{} of {} blocks are wrong, held for {} ms", judged.wrong.len(), judged.written, judged.hold_ms);
         wrong.push(judged.wrong.len());
         if !judged.wrong.is_empty() {
             break;

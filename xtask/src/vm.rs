@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What the lane guest takes.
@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// A raw image for the next disk: /dev/vda, /dev/vdb... Writes are kept
     #[arg(long = "disk", value_name = "FILE")]
     disks: Vec<PathBuf>,
+    /// A raw image for /dev/nvme0n1
+    #[arg(long, value_name = "FILE")]
+    nvme: Option<PathBuf>,
     /// End the machine after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     limit: u64,
@@ -56,7 +59,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MIB", default_value_t = 1536)]
     memory: u32,
     /// Run it in a Debian of its own with systemd as its first process, and the programs as they were built last
-    #[arg(long, conflicts_with_all = ["disks", "memory"])]
+    #[arg(long, conflicts_with_all = ["disks", "nvme", "memory"])]
     systemd: bool,
     /// What to run, as root, in this directory
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -81,11 +84,8 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<u8> {
     if let Some(why) = obstacle() {
         bail!("{why}");
     }
-    let disks = arguments.disks.iter().map(|disk| {
-        ensure!(disk.is_file(), "{} is no file", disk.display());
-        disk.canonicalize().with_context(|| format!("cannot use {}", disk.display()))
-    });
-    let disks = disks.collect::<Result<Vec<_>>>()?;
+    let disks = arguments.disks.iter().map(|disk| image_file(disk)).collect::<Result<Vec<_>>>()?;
+    let nvme = arguments.nvme.as_deref().map(image_file).transpose()?;
     packages::need(&packages(), interrupt)?;
     let kernel = Kernel::ensure(&caches()?, interrupt)?;
     let output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
@@ -98,7 +98,7 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<u8> {
         let script = words.collect::<Vec<_>>().join(" ");
         guest.boot(&script, Duration::from_secs(arguments.limit), &output, interrupt)?
     } else {
-        in_lane(arguments, &disks, &kernel, &output, interrupt)?
+        in_lane(arguments, &disks, nvme.as_deref(), &kernel, &output, interrupt)?
     };
     Ok(match done {
         Done::With(status) => status,
@@ -113,9 +113,15 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<u8> {
     })
 }
 
+fn image_file(path: &Path) -> Result<PathBuf> {
+    ensure!(path.is_file(), "{} is no file", path.display());
+    path.canonicalize().with_context(|| format!("cannot use {}", path.display()))
+}
+
 fn in_lane(
     arguments: &Arguments,
     disks: &[PathBuf],
+    nvme: Option<&Path>,
     kernel: &Kernel,
     output: &File,
     interrupt: &Interrupt,
@@ -125,6 +131,7 @@ fn in_lane(
         directory: &std::env::current_dir()?,
         environment: &[],
         disks,
+        nvme,
         memory_mib: arguments.memory,
         limit: Duration::from_secs(arguments.limit),
     };

@@ -47,6 +47,8 @@ const SYNC: u32 = 1;
 const LAST: u32 = 1;
 /// No place on the device: `FIEMAP_EXTENT_UNKNOWN`, `_DELALLOC`, `_ENCODED`.
 const NOWHERE: u32 = 2 | 4 | 8;
+/// `FIEMAP_EXTENT_UNWRITTEN`.
+const UNWRITTEN: u32 = 0x800;
 
 /// One piece of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Piece {
     pub logical: Range<u64>,
     /// Where they lie on the device, in bytes; none when they have no place of their own there.
     pub physical: Option<Range<u64>>,
+    /// Nothing was written there since it was allocated: whatever is on the device, it is read as zeroes.
+    pub is_unwritten: bool,
 }
 
 /// In how many pieces the file lies on its device. What is only in memory yet does not count.
@@ -93,6 +97,7 @@ pub fn pieces(file: impl AsFd) -> io::Result<Vec<Piece>> {
             logical: extent.logical..extent.logical.saturating_add(extent.length),
             physical:
                 (extent.flags & NOWHERE == 0).then(|| extent.physical..extent.physical.saturating_add(extent.length)),
+            is_unwritten: extent.flags & UNWRITTEN != 0,
         }));
         match found.last() {
             Some(last) if last.flags & LAST == 0 => start = last.logical.saturating_add(last.length),

@@ -1,7 +1,8 @@
-//! On a kernel with device-mapper: the guard on a device-mapper volume, LVM's snapshots, btrfs as it is in that kernel, and
-//! mirrors (`lane/mirror.rs`).
+//! On a kernel with device-mapper: the guard on a device-mapper volume, LVM's snapshots, btrfs as it is in that kernel, mirrors
+//! (`lane/mirror.rs`), and what writes past the block layer (`lane/passthrough.rs`).
 
 mod mirror;
+mod passthrough;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -24,6 +25,7 @@ use crate::is_elsewhere;
 /// The disks that the guest is given.
 const FIRST_DISK: &str = "/dev/vda";
 const SECOND_DISK: &str = "/dev/vdb";
+const NVME_DISK: &str = "/dev/nvme0n1";
 
 /// A file system that is unmounted when it is dropped.
 struct Mount(TempDir);

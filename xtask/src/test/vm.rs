@@ -71,7 +71,8 @@ impl Part<'_> {
     fn lane(&self, report: &mut Report) -> Result<()> {
         let place = TempDir::with_prefix("vss-vm-disks-")?;
         let disks = ["vda", "vdb"].map(|name| place.path().join(name));
-        for disk in &disks {
+        let nvme = place.path().join("nvme");
+        for disk in disks.iter().chain([&nvme]) {
             File::create_new(disk)?.set_len(DISK_BYTES)?;
         }
         let executable = self.tests.executable.clone().into();
@@ -80,6 +81,7 @@ impl Part<'_> {
             directory: &self.tests.directory,
             environment: &[("VSS_VM_GUEST", "lane")],
             disks: &disks,
+            nvme: Some(&nvme),
             memory_mib: MEMORY_MIB,
             limit: LIMIT,
         };

@@ -31,6 +31,8 @@ pub(crate) struct Job<'a> {
     pub(crate) environment: &'a [(&'a str, &'a str)],
     /// Images for /dev/vda, /dev/vdb...
     pub(crate) disks: &'a [PathBuf],
+    /// One for /dev/nvme0n1.
+    pub(crate) nvme: Option<&'a Path>,
     /// Memory in MiB.
     pub(crate) memory_mib: u32,
     /// The guest is ended after this time.
@@ -63,7 +65,7 @@ pub(crate) fn run(job: &Job<'_>, kernel: &Kernel, output: &File, interrupt: &Int
         kernel: kernel.file(),
         append,
         memory_mib: job.memory_mib,
-        system: None,
+        nvme: job.nvme.map(Path::to_owned),
         disks: job.disks,
         shares: &shares,
     };
@@ -118,6 +120,7 @@ mod tests {
             directory: Path::new("/"),
             environment: &[("VSS_TEST_ODD", "d'e")],
             disks: &[],
+            nvme: None,
             memory_mib: 0,
             limit: Duration::ZERO,
         };

@@ -42,7 +42,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) memory_mib: u32,
     /// A raw image for /dev/nvme0n1, from which the kernel can start: it has NVMe built in. (Of several disks there it would be
     /// chance which is the first.)
-    pub(crate) system: Option<PathBuf>,
+    pub(crate) nvme: Option<PathBuf>,
     /// Raw images for /dev/vda, /dev/vdb..., which take the module virtio_blk.
     pub(crate) disks: &'a [PathBuf],
     /// Directories that it sees.
@@ -152,8 +152,8 @@ impl Machine<'_> {
             command.arg("-chardev").arg(format!("socket,id=share-{tag},path={}", socket.display()));
             command.args(["-device", &format!("vhost-user-fs-pci,chardev=share-{tag},tag={tag}")]);
         }
-        if let Some(system) = &self.system {
-            command.arg("-drive").arg(drive(system, "system")).args(["-device", "nvme,drive=system,serial=system"]);
+        if let Some(nvme) = &self.nvme {
+            command.arg("-drive").arg(drive(nvme, "nvme")).args(["-device", "nvme,drive=nvme,serial=nvme"]);
         }
         for (number, disk) in self.disks.iter().enumerate() {
             let id = format!("disk{number}");

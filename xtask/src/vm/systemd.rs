@@ -72,7 +72,7 @@ impl<'a> SystemdGuest<'a> {
             kernel: self.kernel.file(),
             append: "root=/dev/nvme0n1 rw".to_owned(),
             memory_mib: MEMORY_MIB,
-            system: Some(self.system.clone()),
+            nvme: Some(self.system.clone()),
             disks: &self.disks,
             shares: &shares,
         };

@@ -20,7 +20,7 @@ fn is_mirrored(test: &str, kind: Kind, device: &Path, storage: Kind) -> anyhow::
     let loads = Loads::buffered(&scene.volume().path().join("data"), 16, 2)?;
     for _ in 0..2 {
         let judged = scene.judged()?;
-        println!("{}: {} chunks in use, held for {} ms", device.display(), judged.used, judged.hold_ms);
+        println!("{}: {} chunks written, held for {} ms", device.display(), judged.written, judged.hold_ms);
         ensure!(judged.wrong.is_empty(), "{judged:?}");
     }
     loads.finish()?;
