@@ -24,7 +24,7 @@ const SAMPLE: usize = 6;
 const REASONS: [&str; 2] = ["restore", "Windows only"];
 
 /// What is left out, and the row that must notice.
-const MUTATIONS: [(&str, &str); 37] = [
+const MUTATIONS: [(&str, &str); 38] = [
     ("order", "r_1_8_order::set_context_out_of_order"),
     ("words", "r_4_backup_types::stamp_hand_over"),
     ("exclude", "p_3_contexts::exclude_files_from_snapshot"),
@@ -52,6 +52,7 @@ const MUTATIONS: [(&str, &str); 37] = [
     ("context", "p_3_contexts::client_accessible_needs_the_system_provider"),
     ("kind", "p_3_contexts::differential_and_plex"),
     ("words", "r_3_components::backup_options"),
+    ("inside", "r_3_components::partial_files_in_file_sets"),
     ("exposable", "p_4_objects::expose_of_what_goes_with_its_session"),
     ("rights", "r_10_errors::e_accessdenied"),
     ("integrity", "r_10_errors::corrupt_xml_document"),

@@ -167,6 +167,21 @@ rows! {
         ensure!(std::fs::write(copy.join("shop/orders/new"), "x").is_err(), "the copy can be written to");
         Ok(())
     };
+    /// P 3.3: a component that recovers for a rollback alone counts with ROLLBACK_RECOVERY, and without it does not
+    rollback_recovery => |scene| {
+        let mut description = scene.description();
+        description.components[1].flags = vss_model::ComponentFlags::APP_ROLLBACK_RECOVERY;
+        let _shop = scene.join(description)?;
+        for (attributes, recovers) in [(0x80_0000, true), (0, false)] {
+            let mut wire = scene.session()?;
+            wire.ok("SetContext", json!({"context": "backup", "attributes": attributes}))?;
+            scene.made(&mut wire, "full")?;
+            let set = wire.ok("GetSnapshotSet", json!({}))?;
+            let bits = set["set"]["shadows"][0]["attributes"].as_u64().unwrap_or_default();
+            ensure!((bits & 0x40_0000 != 0) == recovers, "{attributes:#x}: {bits:#x}");
+        }
+        Ok(())
+    };
     /// P 3.3: the copy gets AUTORECOVER when a component asks for it
     autorecover => |scene| {
         let mut description = scene.description();

@@ -3,7 +3,9 @@
 use crate::rows;
 use anyhow::ensure;
 use serde_json::{Value, json};
-use vss_model::VssCode::{BadState, InvalidArgument, ObjectAlreadyExists, ObjectNotFound, ProviderVeto, UnsupportedContext};
+use vss_model::VssCode::{
+    BadState, InvalidArgument, ObjectAlreadyExists, ObjectNotFound, ProviderVeto, UnsupportedContext,
+};
 
 const NOBODY: &str = "00000000-0000-0000-0000-0000000000ff";
 
@@ -186,6 +188,22 @@ rows! {
         ensure!(shown["path"].as_str().is_some_and(|path| path.ends_with(&shadow)), "{shown}");
         let (_, shadow) = scene.copy(&mut scene.in_context("until_reboot_no_writers")?)?;
         ensure!(wire.ok("ExposeSnapshot", at(&shadow))?["path"] == json!(place), "it is not shown");
+        Ok(())
+    };
+    /// 4.6 the user unmounts it: the copy is hidden again, still there, and can be exposed once more
+    unmounted_by_hand => |scene| {
+        let mut wire = scene.in_context("nas_rollback")?;
+        let (_, shadow) = scene.copy(&mut wire)?;
+        let place = scene.instance.path().join("place");
+        std::fs::create_dir(&place)?;
+        let exposed = json!({"shadow_id": shadow, "path": place});
+        wire.ok("ExposeSnapshot", exposed.clone())?;
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty())?;
+        let hidden = wire.ok("GetSnapshotProperties", json!({"snapshot_id": shadow}))?;
+        let bits = hidden["properties"]["snapshot_attributes"].as_u64().unwrap_or_default();
+        ensure!(bits & 0x10_0040 == 0x40 && hidden["properties"]["exposed_name"].is_null(), "{hidden}");
+        wire.ok("ExposeSnapshot", exposed)?;
+        ensure!(place.join("shop/orders/1").exists(), "it is not shown");
         Ok(())
     };
     /// 4.6 errors of ExposeSnapshot and UnexposeSnapshot

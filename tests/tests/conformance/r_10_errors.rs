@@ -91,22 +91,19 @@ rows! {
 }
 
 crate::skip! {
+    // What VSS_E_UNEXPECTED was before Windows 7.
     e_unexpected: "Windows only";
+    // Providers are a part of the service: none is registered or unregistered while it runs.
     provider_already_registered: "Windows only";
     provider_in_use: "Windows only";
+    // A copy's store is no association of two volumes that could be too many.
     maximum_diffarea_associations: "Windows only";
+    // Transportable sets, which hardware providers on server editions make (P 4.7), and what is done with their LUNs.
     no_snapshots_imported: "Windows only";
     some_snapshots_not_imported: "Windows only";
-    maximum_number_of_remote_machines: "Windows only";
-    remote_server_unavailable: "Windows only";
-    remote_server_unsupported: "Windows only";
-    revert_in_progress: "restore";
-    revert_volume_lost: "restore";
     unselected_volume: "Windows only";
     snapshot_not_in_set: "Windows only";
-    cluster_timeout: "Windows only";
     break_revert_id_failed: "Windows only";
-    legacy_provider: "Windows only";
     missing_disk: "Windows only";
     missing_hidden_volume: "Windows only";
     missing_volume: "Windows only";
@@ -114,9 +111,19 @@ crate::skip! {
     nontransportable_bcd: "Windows only";
     cannot_revert_diskid: "Windows only";
     resync_in_progress: "Windows only";
-    cluster_error: "Windows only";
-    asr_errors: "Windows only";
+    // Copies of shares, made on their server (FSRVP).
+    maximum_number_of_remote_machines: "Windows only";
+    remote_server_unavailable: "Windows only";
+    remote_server_unsupported: "Windows only";
     fss_timeout: "Windows only";
+    // Windows' failover cluster, its interfaces for providers, its disaster recovery.
+    cluster_timeout: "Windows only";
+    cluster_error: "Windows only";
+    legacy_provider: "Windows only";
+    asr_errors: "Windows only";
+    // Errors of a revert, which puts a volume back: `revert.rs` beside this suite has it.
+    revert_in_progress: "restore";
+    revert_volume_lost: "restore";
 }
 
 /// Every code of the table but those of ASR, with its number and the row that shows it. `E_ABORT` is ours: VSS has
@@ -213,7 +220,10 @@ fn every_code_has_its_number_and_its_row() {
         let (module, name) = row.split_once("::").expect("a module and a row");
         let source = sources.iter().find(|(of, _)| *of == module).expect("a module of rows").1;
         let is_there = |end: &str| source.contains(&format!("\n    {name}{end}"));
-        assert!(is_there(" => |scene| {") || is_there(" => |mut scene| {") || is_there(": \""), "{code}: there is no row {row}");
+        assert!(
+            is_there(" => |scene| {") || is_there(" => |mut scene| {") || is_there(": \""),
+            "{code}: there is no row {row}"
+        );
     }
     let in_table: Vec<VssCode> = TABLE.iter().map(|(code, ..)| *code).collect();
     assert_eq!(in_table, VssCode::ALL, "the table and the codes of the house");

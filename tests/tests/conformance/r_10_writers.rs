@@ -99,5 +99,6 @@ rows! {
 }
 
 crate::skip! {
+    // The COM+ event system, a service beside VSS: here the service itself carries the events.
     writer_infrastructure: "Windows only";
 }

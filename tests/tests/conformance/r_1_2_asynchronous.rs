@@ -142,6 +142,20 @@ rows! {
         ensure!(shop.handle().events() == [EventKind::PrepareBackup, EventKind::BackupComplete], "{:?}", shop.handle().events());
         Ok(())
     };
+    /// 1.3 / P 10, row 15: an empty set is legal when the components are on no volume of it
+    empty_set => |scene| {
+        let shop = scene.shop()?;
+        let mut wire = scene.session()?;
+        let metadata = scene.gather(&mut wire, "full")?;
+        Scene::add_components(&mut wire, &metadata)?;
+        wire.ok("StartSnapshotSet", json!({}))?;
+        wire.done("PrepareForBackup", json!({}))?;
+        wire.done("DoSnapshotSet", json!({}))?;
+        wire.done("BackupComplete", json!({}))?;
+        let events = shop.handle().events();
+        ensure!(events.contains(&EventKind::Freeze) && events.last() == Some(&EventKind::BackupComplete), "{events:?}");
+        Ok(())
+    };
     /// P 4 / IVssAdmin: AbortAllSnapshotsInProgress
     abort_all_snapshots_in_progress => |scene| {
         let mut wire = scene.in_context("file_share_backup")?;

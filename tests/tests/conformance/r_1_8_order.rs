@@ -127,6 +127,47 @@ rows! {
         wire.refused("AddComponent", Scene::component(&shop, "orders", "old"), InvalidArgument)?;
         Ok(())
     };
+    /// 11.12 AddComponent after StartSnapshotSet, and no more after PrepareForBackup
+    add_component_until_prepare => |scene| {
+        let _shop = scene.shop()?;
+        let mut wire = scene.session()?;
+        let shop = scene.gather(&mut wire, "full")?;
+        wire.ok("StartSnapshotSet", json!({}))?;
+        wire.ok("AddComponent", Scene::component(&shop, "", "settings"))?;
+        wire.done("PrepareForBackup", json!({}))?;
+        wire.refused("AddComponent", Scene::component(&shop, "", "orders"), BadState)?;
+        Ok(())
+    };
+    /// 1.3 StartSnapshotSet and AddToSnapshotSet before GatherWriterMetadata, and not after PrepareForBackup
+    set_begun_before_the_gather => |scene| {
+        let _shop = scene.shop()?;
+        let mut wire = scene.session()?;
+        wire.ok("StartSnapshotSet", json!({}))?;
+        scene.add_volume(&mut wire)?;
+        let shop = scene.gather(&mut wire, "full")?;
+        Scene::add_components(&mut wire, &shop)?;
+        wire.done("PrepareForBackup", json!({}))?;
+        wire.refused("StartSnapshotSet", json!({}), BadState)?;
+        wire.refused("AddToSnapshotSet", json!({"volume": scene.volume.name()}), BadState)?;
+        wire.refused("SetBackupState", Scene::state("full"), BadState)?;
+        wire.done("DoSnapshotSet", json!({}))
+    };
+    /// 1.1 one object is one backup: nothing of a second one after the set is made, and none after BackupComplete
+    one_object_one_backup => |scene| {
+        let _shop = scene.shop()?;
+        let mut wire = scene.session()?;
+        scene.made(&mut wire, "full")?;
+        for is_complete in [false, true] {
+            if is_complete {
+                wire.done("BackupComplete", json!({}))?;
+            }
+            for call in ["StartSnapshotSet", "PrepareForBackup", "DoSnapshotSet", "GatherWriterMetadata"] {
+                wire.refused(call, json!({}), BadState)?;
+            }
+            wire.refused("AddToSnapshotSet", json!({"volume": scene.volume.name()}), BadState)?;
+        }
+        Ok(())
+    };
     /// Enable/Disable writer calls after GatherWriterMetadata: accepted, no effect
     enable_and_disable_after_the_gather => |scene| {
         let _shop = scene.shop()?;
@@ -165,6 +206,5 @@ rows! {
 
 crate::skip! {
     set_selected_for_restore_of_the_unknown: "restore";
-    get_snapshot_device_name_outside_post_snapshot: "Windows only";
     calls_on_a_document_with_bad_xml: "restore";
 }

@@ -6,7 +6,7 @@ use crate::scene::Scene;
 use anyhow::ensure;
 use serde_json::{Value, json};
 use std::time::Duration;
-use vss_model::{AppLevel, VssCode, WriterClassId};
+use vss_model::{AppLevel, VssCode, WriterClassId, WriterState};
 use vss_tests::instance::wait_until;
 use vss_tests::wire::Wire;
 use vss_writer::messages::EventKind as E;
@@ -70,6 +70,37 @@ rows! {
         let events: Vec<_> = shop.handle().told().into_iter().filter_map(|told| told.event).collect();
         ensure!(events.iter().all(|event| event.session_id == events[0].session_id), "one session");
         ensure!(events.iter().all(|event| event.set_id.is_some_and(|id| json!(id) == set)), "one set");
+        Ok(())
+    };
+    /// 2.3 writers get the copy in PostSnapshot, and in no other event (GetSnapshotDeviceName)
+    the_copy_in_post_snapshot_alone => |scene| {
+        let shop = scene.shop()?;
+        let mut wire = scene.session()?;
+        scene.made(&mut wire, "full")?;
+        wire.done("BackupComplete", json!({}))?;
+        for told in shop.handle().told() {
+            let wanted = usize::from(told.kind == E::PostSnapshot);
+            ensure!(told.directories == wanted, "{:?}: {} directories", told.kind, told.directories);
+        }
+        Ok(())
+    };
+    /// 2.2 BackupShutdown names the set that was made, and none where none was
+    backup_shutdown_names_the_set => |scene| {
+        for is_made in [true, false] {
+            let shop = scene.shop()?;
+            let mut wire = scene.session()?;
+            scene.prepared(&mut wire, "full")?;
+            let set = if is_made {
+                wire.done("DoSnapshotSet", json!({}))?;
+                wire.ok("GetSnapshotSet", json!({}))?["set"]["set_id"].clone()
+            } else {
+                Value::Null
+            };
+            drop(wire);
+            ensure!(wait_until(Duration::from_secs(10), || shop.handle().last(E::BackupShutdown).is_some()), "none came");
+            let told = shop.handle().last(E::BackupShutdown).map(|event| json!(event.set_id));
+            ensure!(told.as_ref() == Some(&set), "{told:?} instead of {set}");
+        }
         Ok(())
     };
     /// 2.2 Identify: failure: the writer is absent
@@ -168,6 +199,36 @@ rows! {
         ensure!(states == [1, 5, 1], "{states:?}");
         Ok(())
     };
+    /// 2.7 a failure parks the writer in its state until the session ends: no further event, no other state
+    a_failed_writer_stays_failed => |scene| {
+        let shop = scene.join(Description { fail: vec![failing(E::PrepareSnapshot, "VSS_E_WRITERERROR_RETRYABLE")], ..scene.description() })?;
+        let mut wire = scene.session()?;
+        scene.made(&mut wire, "full")?;
+        wire.done("BackupComplete", json!({}))?;
+        let status = wire.writer_status("shop")?;
+        ensure!(status["state_number"] == 8, "{status}");
+        ensure!(shop.handle().events() == [E::PrepareBackup, E::PrepareSnapshot], "{:?}", shop.handle().events());
+        Ok(())
+    };
+    /// 2.7 the state is that of one session: what failed in one is well in another at the same time
+    states_are_of_one_session => |scene| {
+        let mut fail = failing(E::PrepareBackup, "VSS_E_WRITERERROR_RETRYABLE");
+        fail.times = 1;
+        let shop = scene.join(Description { fail: vec![fail], ..scene.description() })?;
+        let mut wires = [scene.session()?, scene.session()?];
+        for wire in &mut wires {
+            let metadata = scene.gather(wire, "full")?;
+            Scene::add_components(wire, &metadata)?;
+            wire.done("PrepareForBackup", json!({}))?;
+        }
+        for (wire, state) in wires.iter_mut().zip([7, 1]) {
+            let status = wire.writer_status("shop")?;
+            ensure!(status["state_number"] == state, "{state}: {status}");
+        }
+        let sessions: Vec<_> = shop.handle().told().into_iter().filter_map(|told| Some(told.event?.session_id)).collect();
+        ensure!(sessions.len() == 2 && sessions[0] != sessions[1], "{sessions:?}");
+        Ok(())
+    };
     /// 2.8 GetWriterStatus before GatherWriterStatus, and before PrepareForBackup
     status_needs_a_gather => |scene| {
         let _shop = scene.shop()?;
@@ -257,6 +318,33 @@ rows! {
         ensure!(listed(&mut wire)? == 1, "its sibling stays");
         Ok(())
     };
+}
+
+/// 2.7 the states have Microsoft's numbers.
+#[test]
+fn numbers_of_states() {
+    let names = [
+        "UNKNOWN",
+        "STABLE",
+        "WAITING_FOR_FREEZE",
+        "WAITING_FOR_THAW",
+        "WAITING_FOR_POST_SNAPSHOT",
+        "WAITING_FOR_BACKUP_COMPLETE",
+        "FAILED_AT_IDENTIFY",
+        "FAILED_AT_PREPARE_BACKUP",
+        "FAILED_AT_PREPARE_SNAPSHOT",
+        "FAILED_AT_FREEZE",
+        "FAILED_AT_THAW",
+        "FAILED_AT_POST_SNAPSHOT",
+        "FAILED_AT_BACKUP_COMPLETE",
+        "FAILED_AT_PRE_RESTORE",
+        "FAILED_AT_POST_RESTORE",
+        "FAILED_AT_BACKUPSHUTDOWN",
+    ];
+    for (number, name) in names.into_iter().enumerate() {
+        let state: WriterState = serde_json::from_value(json!(name)).expect("a state");
+        assert_eq!((usize::from(state.number()), state.name()), (number, name));
+    }
 }
 
 /// What a writer says of a component.

@@ -5,7 +5,7 @@ use crate::rows;
 use crate::scene::Scene;
 use anyhow::ensure;
 use serde_json::{Value, json};
-use vss_model::{Dependency, FileBackupMask, VssCode, WriterClassId};
+use vss_model::{Component, Dependency, FileBackupMask, FileSpec, VssCode, WriterClassId};
 use vss_writer::messages::EventKind as E;
 use vss_writer::simulated::{Deed, Description};
 
@@ -34,6 +34,8 @@ rows! {
         let shop = scene.gather(&mut scene.session()?, "full")?;
         let orders = &shop["components"][1];
         ensure!(orders["caption"] == "Orders" && orders["selectable_for_restore"] == true, "{orders}");
+        let settings: FileSpec = serde_json::from_value(shop["components"][0]["files"][0].clone())?;
+        ensure!(settings.backup_type_mask == FileBackupMask(3855), "the default is 0x0F0F: {settings:?}");
         ensure!(orders["files"][0]["backup_type_mask"] == 0x0101 && orders["files"][0]["alternate_path"] == "/var/spit", "{orders}");
         Ok(())
     };
@@ -43,10 +45,44 @@ rows! {
         twice.components[2].name = twice.components[1].name.clone();
         let mut named = scene.description();
         named.components[1].name.name = "a\\b".to_owned();
-        for wrong in [twice, named] {
+        let mut with_directory = scene.description();
+        with_directory.components[1].files[0].pattern = "a/*".to_owned();
+        for wrong in [twice, named, with_directory] {
             let _shop = scene.join(wrong)?;
             ensure!(scene.gather(&mut scene.session()?, "full")?.is_null(), "it is listed");
         }
+        Ok(())
+    };
+    /// 3.2 a database has data and logs apart, a file group has no logs. Its files may be a tree, as those of a cluster are
+    databases => |scene| {
+        let directory = scene.volume.path().join("shop/orders");
+        let mut ledger = Component::database("ledger").files_directly_in(directory).build()?;
+        ledger.log_files.push(FileSpec { pattern: "*.log".to_owned(), ..ledger.files[0].clone() });
+        let writer = scene.join(Description { components: vec![ledger], ..scene.description() })?;
+        let shop = scene.gather(&mut scene.session()?, "full")?;
+        let ledger = &shop["components"][0];
+        ensure!(ledger["type"] == "database" && ledger["log_files"][0]["pattern"] == "*.log", "{shop}");
+        drop(writer);
+        let mut logged = scene.description();
+        logged.components[1].log_files = logged.components[1].files.clone();
+        let _writer = scene.join(logged)?;
+        ensure!(scene.gather(&mut scene.session()?, "full")?.is_null(), "it is listed");
+        Ok(())
+    };
+    /// 3.4 / 11.2 a component that is not selectable below one that is not: both explicit
+    mandatory_below_mandatory => |scene| {
+        let mut description = scene.description();
+        description.components[2].name.logical_path = "settings".to_owned();
+        description.components[2].selectable = false;
+        let shop = scene.join(description)?;
+        let mut wire = scene.session()?;
+        let metadata = scene.gather(&mut wire, "full")?;
+        wire.ok("AddComponent", Scene::component(&metadata, "", "settings"))?;
+        wire.ok("AddComponent", Scene::component(&metadata, "settings", "old"))?;
+        wire.done("PrepareForBackup", json!({}))?;
+        let told = shop.handle().last(E::PrepareBackup).into_iter().flat_map(|event| event.components);
+        let names: Vec<String> = told.map(|one| one.name.to_string()).collect();
+        ensure!(names == ["settings", "settings\\old"], "{names:?}");
         Ok(())
     };
     /// 3.4 mandatory component: explicit
@@ -159,6 +195,23 @@ rows! {
         wire.done("DoSnapshotSet", json!({}))?;
         let orders = Scene::kept(&mut wire, &shop, "orders")?;
         ensure!(orders["failure"]["code"] == "VSS_E_WRITERERROR_NONRETRYABLE" && orders["partial_files"].is_null(), "{orders}");
+        Ok(())
+    };
+    /// 3.8 a partial file lies in a file set of the component, or of one below it
+    partial_files_in_file_sets => |scene| {
+        for (directory, is_kept) in [("shop/orders/deep", true), ("shop/old", true), ("shop/settings", false)] {
+            let mut description = scene.description();
+            let path = scene.volume.path().join(directory);
+            description.say = vec![said(json!({"event": "post_snapshot", "component": {"name": "orders"},
+                "partial_files": [{"path": path, "file_name": "1", "ranges": "0:2"}]}))?];
+            let _shop = scene.join(description)?;
+            let mut wire = scene.session()?;
+            let shop = scene.made(&mut wire, "full")?;
+            let orders = Scene::kept(&mut wire, &shop, "orders")?;
+            ensure!(orders["partial_files"].is_null() != is_kept, "{directory}: {orders}");
+            let number = orders["failure"]["number"].as_u64();
+            ensure!(number.is_none() == is_kept || number == Some(VssCode::WriterErrorNonRetryable.hresult().into()), "{orders}");
+        }
         Ok(())
     };
     /// 12 the document is read-only for writers outside PrepareBackup and PostSnapshot (5.2, 11.8)

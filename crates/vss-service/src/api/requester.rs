@@ -108,8 +108,7 @@ impl Coordinator {
     /// A call that no session of this release permits.
     fn refused(&mut self, id: ConnectionId, call: Step) -> Result<vss_api::Empty, VssError> {
         vss_session::permits(&self.session(id)?.state, call)?;
-        Err(VssError::new(VssCode::NotImplemented, format!("{call} is not there yet"))
-            .with_hint("`vss restore` puts the files of a backup back without it"))
+        Err(VssError::new(VssCode::NotImplemented, format!("{call} is not there yet")))
     }
 
     fn open_session(

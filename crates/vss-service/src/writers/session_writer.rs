@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 use vss_api::writer::{EventKind, EventReply};
 use vss_model::{
-    BackupSchema, BackupState, ComponentData, ComponentName, VssCode, VssError, WriterMetadata, WriterState,
+    BackupSchema, BackupState, Component, ComponentData, ComponentName, VssCode, VssError, WriterMetadata, WriterState,
     WriterStatus, limits,
 };
 use vss_session::Chosen;
@@ -167,7 +167,8 @@ impl SessionWriter {
             }
             let room = limits::BACKUP_DATA_PER_WRITER - self.data.values().map(ComponentData::size).sum::<usize>();
             let schema = self.metadata.declaration.backup_schema;
-            match keepable(self.data.get(&component.name), &data, state, schema, room) {
+            let is_inside = self.check_partial_files(&component.name, &data);
+            match is_inside.and_then(|()| keepable(self.data.get(&component.name), &data, state, schema, room)) {
                 Ok(()) => self.data.entry(component.name.clone()).or_default().add(data),
                 Err(refusal) if component.code.is_none() => {
                     component.code = Some(refusal.code);
@@ -178,6 +179,22 @@ impl SessionWriter {
             }
         }
         Ok(())
+    }
+
+    /// Does every partial file lie in a file set of the component, or of one below it (spec R 3.8)?
+    fn check_partial_files(&self, name: &ComponentName, data: &ComponentData) -> Result<(), VssError> {
+        let of_it = self.metadata.components.iter().filter(|one| one.name == *name || name.contains(&one.name));
+        let places: Vec<&PathBuf> = of_it.flat_map(Component::all_files).map(|set| &set.path).collect();
+        let outside = data.partial_files.iter().find(|file| !places.iter().any(|place| file.path.starts_with(place)));
+        match outside {
+            Some(file) if !fault::is_off("inside") => {
+                let path = file.path.join(&file.file_name);
+                let message =
+                    format!("it named ranges of {}, which is in no file set of component {name}", path.display());
+                Err(VssError::new(VssCode::WriterErrorNonRetryable, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes in which of its components in the backup failed alone, and returns the first of them.
