@@ -63,6 +63,10 @@ fn key(element: &Element) -> String {
     key
 }
 
+fn is_empty(element: &Element) -> bool {
+    element.attributes.is_empty() && element.children.is_empty()
+}
+
 fn merge_children(source: &str, old: &mut Element, base: &Element, new: Vec<Node>) {
     // Where each known element of the document stands among those of its name.
     let mut of_name: HashMap<&str, VecDeque<&Element>> = HashMap::new();
@@ -94,6 +98,14 @@ fn merge_children(source: &str, old: &mut Element, base: &Element, new: Vec<Node
             place_of[place] = Some(children.len());
         }
         children.push(node);
+    }
+    // An empty list that the document leaves out, and that stays empty, goes on being left out.
+    for base in of_name.into_values().flatten().filter(|element| is_empty(element)) {
+        if let Some(place) = wanted.get(&key(base)).and_then(|places| places.front())
+            && new[*place].as_ref().is_some_and(is_empty)
+        {
+            new[*place] = None;
+        }
     }
     let mut added: Vec<(usize, Element)> = Vec::new();
     let mut behind = None;

@@ -394,6 +394,20 @@ fn a_change_keeps_what_is_not_known_in_its_place() {
 }
 
 #[test]
+fn a_list_that_is_left_out_appears_with_its_first_entry() {
+    let begin = WITH_UNKNOWN.find("  <BACKUP_LOCATIONS>").unwrap();
+    let end = WITH_UNKNOWN.find("</WRITER_METADATA>").unwrap();
+    let without = format!("{}{}", &WITH_UNKNOWN[..begin], &WITH_UNKNOWN[end..]);
+    let mut document = WriterMetadataDocument::parse(without.as_bytes()).unwrap();
+    let mut metadata = document.content().clone();
+    document.set_content(&metadata).unwrap();
+    assert_eq!(document.document().to_text(), without);
+    metadata.components.push(Component::file_group("first").build().unwrap());
+    document.set_content(&metadata).unwrap();
+    assert!(document.document().to_text().contains("<BACKUP_LOCATIONS><FILE_GROUP componentName=\"first\""));
+}
+
+#[test]
 fn what_could_not_be_read_back_is_not_written() {
     let metadata = WriterMetadataDocument::parse(WITH_UNKNOWN.as_bytes()).unwrap().content().clone();
     let mut wrong = metadata.clone();
