@@ -173,6 +173,19 @@ fn what_is_kept_for_the_next_copy_is_shown_and_removed() -> anyhow::Result<()> {
     let wanted = format!("{path} into {}: 1.0 GiB to read", instance.path().join("images").display());
     ensure!(first.stdout.contains(&wanted) && first.stdout.contains("compared: nothing was traced yet"), "{first:?}");
     ensure!(instance.vss(["storage", "list", "--json"])?.json()? == json!({"storage": []}), "nothing is kept yet");
+    // The wishes of a creation are foretold with.
+    let wishes = ["--storage", place, "--max-rate", "64M", "--max-hold", "20", "--persistent", "--json"];
+    let wished = instance.vss([&["check", path], &wishes[..]].concat())?.json()?;
+    let volume = &wished["volumes"][0];
+    ensure!(volume["copying"]["storage"] == place && volume["copying"]["places"][0]["storage"] == place, "{wished}");
+    ensure!(volume["copying"]["copy_rate"] == 64 << 20 && volume["hold_ms"] == 20, "{wished}");
+    let nobodys = as_nobody(&instance, &["check", path, "--storage", place])?;
+    ensure!(nobodys.code == Some(1) && nobodys.stderr.contains("E_ACCESSDENIED"), "{nobodys:?}");
+    let file = images.join("file");
+    fs::write(&file, "")?;
+    let refused = instance.vss(["check", path, "--storage", file.to_str().context("UTF-8")?])?;
+    ensure!(refused.code == Some(1) && refused.stdout.contains("is no directory, so no image can lie"), "{refused:?}");
+    fs::remove_file(&file)?;
 
     let ran = {
         let _turn = creation_turn();

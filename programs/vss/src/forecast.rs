@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use vss_api::management::{CheckedVolume, MissingVolume};
 use vss_api::progress::Milliseconds;
-use vss_model::{Bytes, Consistency, PlaceForecast, Work};
+use vss_model::{Bytes, Consistency, Work};
 
 /// Names that are listed one by one.
 const LISTED: usize = 20;
@@ -123,7 +123,7 @@ fn notes(document: &CheckDocument) -> Vec<String> {
     notes
 }
 
-/// What it takes where blocks are copied.
+/// What it takes where blocks are copied: a line, and one for each place that may be chosen.
 fn copying(volume: &CheckedVolume) -> Option<String> {
     let forecast = volume.copying.as_ref()?;
     let per_second = |rate: u64| format!("{}/s", Bytes(rate));
@@ -132,7 +132,9 @@ fn copying(volume: &CheckedVolume) -> Option<String> {
         Work::Catching => "what was written since the last copy",
         Work::Comparing | Work::Reverting => "everything in use, to compare it",
     };
-    let mut parts = vec![format!("{} to read: {what}", Bytes(forecast.bytes_to_read))];
+    let place = forecast.storage.as_ref();
+    let into = place.map_or_else(|| " into no place".to_owned(), |place| format!(" into {}", place.display()));
+    let mut parts = vec![format!("{} to read ({what})", Bytes(forecast.bytes_to_read))];
     parts.extend(forecast.rounds.filter(|rounds| *rounds > 1).map(|rounds| format!("{rounds} rounds")));
     parts.push(match (forecast.read_ms, forecast.copy_rate) {
         (Some(read), Some(rate)) => format!("about {} at {}", Milliseconds(read), per_second(rate)),
@@ -142,23 +144,21 @@ fn copying(volume: &CheckedVolume) -> Option<String> {
         || "how much is written meanwhile is not known".to_owned(),
         |rate| format!("{} being written", per_second(rate)),
     ));
-    parts.push(
-        volume.hold_ms.map_or_else(
-            || "the hold is not known".to_owned(),
-            |hold| format!("a hold of about {}", Milliseconds(hold)),
-        ),
-    );
-    let place = |place: &PlaceForecast| {
-        let (needed, available) = (Bytes(place.bytes_needed), Bytes(place.bytes_available));
-        format!("{} ({needed} needed, {available} available)", place.storage.display())
-    };
-    let is_chosen = |place: &&PlaceForecast| forecast.storage.as_ref() == Some(&place.storage);
-    let into = forecast.places.iter().find(is_chosen).map_or_else(|| "nowhere".to_owned(), place);
-    let others: Vec<String> = forecast.places.iter().filter(|place| !is_chosen(place)).map(place).collect();
-    let other = if others.is_empty() { String::new() } else { format!(", other places: {}", others.join(", ")) };
+    parts.push(volume.hold_ms.map_or_else(
+        || "how long the hold is, is not known".to_owned(),
+        |hold| format!("a hold of about {}", Milliseconds(hold)),
+    ));
     let why = forecast.full_compare.as_ref();
     let compared = why.map_or_else(String::new, |why| format!(". Everything is read and compared: {why}"));
-    Some(format!("{} into {into}{other}: {}{compared}", volume.volume.display(), parts.join("; ")))
+    let places: String = forecast
+        .places
+        .iter()
+        .map(|place| {
+            let (needed, available) = (Bytes(place.bytes_needed), Bytes(place.bytes_available));
+            format!("\n  {}: {needed} needed, {available} available", place.storage.display())
+        })
+        .collect();
+    Some(format!("{}{into}: {}{compared}{places}", volume.volume.display(), parts.join("; ")))
 }
 
 fn nested(volume: &CheckedVolume) -> Option<String> {
@@ -318,9 +318,9 @@ mod tests {
         volume.hold_ms = Some(80);
         assert_eq!(
             copying(&volume).unwrap(),
-            "/srv into /var/lib/vss (1.3 GiB needed, 40 GiB available), other places: /srv (1.3 GiB needed, 40 GiB \
-             available): 1.2 GiB to read: everything in use, for the first time; 3 rounds; about 12 s at 100 MiB/s; \
-             2.0 MiB/s being written; a hold of about 80 ms"
+            "/srv into /var/lib/vss: 1.2 GiB to read (everything in use, for the first time); 3 rounds; about 12 s at 100 \
+             MiB/s; 2.0 MiB/s being written; a hold of about 80 ms\n  /var/lib/vss: 1.3 GiB needed, 40 GiB available\n  \
+             /srv: 1.3 GiB needed, 40 GiB available"
         );
         let forecast = volume.copying.as_mut().unwrap();
         (forecast.read_ms, forecast.copy_rate, forecast.dirty_rate, forecast.rounds) = (None, None, None, None);
@@ -330,8 +330,9 @@ mod tests {
         volume.hold_ms = None;
         assert_eq!(
             copying(&volume).unwrap(),
-            "/srv into nowhere: 1.2 GiB to read: everything in use, to compare it; how fast is not known before a first \
-             copy; how much is written meanwhile is not known; the hold is not known. Everything is read and compared: no BPF"
+            "/srv into no place: 1.2 GiB to read (everything in use, to compare it); how fast is not known before a first \
+             copy; how much is written meanwhile is not known; how long the hold is, is not known. Everything is read and \
+             compared: no BPF"
         );
     }
 
