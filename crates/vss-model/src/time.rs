@@ -1,7 +1,8 @@
-//! Instants in the records: wall-clock time for people and documents. Limits are measured elsewhere, in CLOCK_BOOTTIME.
+//! Instants in the records: wall-clock time for people and documents; and durations as messages have them. Limits are
+//! measured elsewhere, in CLOCK_BOOTTIME.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// A wall-clock instant, serialised as RFC 3339 in UTC, for example `2026-11-24T09:30:00.123456Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,6 +59,12 @@ impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
+}
+
+/// Whole milliseconds, the largest number for what does not fit.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use vss_api::management::{
     RemoveStorage, Selection, SetForecast, SetLimits, SetRecord, Shadows, Status, StorageEntry, StorageList,
     VolumeEntry, Volumes, Writers,
 };
+use vss_model::time::milliseconds;
 use vss_model::{
     Extent, SetId, ShadowCopy, ShadowCopySet, ShadowId, VolumeId, VssCode, VssError, WriterInstanceId, limits,
 };
@@ -283,7 +284,7 @@ impl Management {
         seen_progress: u64,
         timeout: Duration,
     ) -> Result<RevertStatus, VssError> {
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = milliseconds(timeout);
         self.call(&Call::QueryRevertStatus(QueryRevertStatus { volume_id, seen_progress, timeout_ms }))
     }
 

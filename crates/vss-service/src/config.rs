@@ -3,12 +3,12 @@
 //! Read once at start from `vss.toml` in the state directory if it is there (an instance of its own has its own), else from
 //! `/etc/vss/vss.toml`, else the defaults. A key that we do not know is refused: a mistyped limit must not be a limit.
 
-use crate::writers::registry::milliseconds;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
+use vss_model::time::milliseconds;
 use vss_model::{WriterClassId, creation, limits};
 
 /// Where the administrator keeps the settings of the machine's one instance.

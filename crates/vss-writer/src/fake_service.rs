@@ -13,6 +13,7 @@ use vss_api::ErrorParameters;
 use vss_api::writer::{
     Event, EventComponent, EventKind, EventReply, EventVolume, INTERFACE, Identify, Identity, Register,
 };
+use vss_model::time::milliseconds;
 use vss_model::{
     Attributes, BackupState, Context, SessionId, SetId, ShadowId, VolumeId, VssCode, VssError, WriterInstanceId,
 };
@@ -193,6 +194,6 @@ pub fn event(volume: &Path, time_left: Duration) -> Event {
             cut_group: 0,
             directory: None,
         }],
-        time_left_ms: u64::try_from(time_left.as_millis()).unwrap_or(u64::MAX),
+        time_left_ms: milliseconds(time_left),
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use vss_api::client::{Client, ClientError, IncomingEvent, Received, WriterEvents};
 use vss_api::writer::{Event, EventCall, EventKind, EventReply, Identify, Registered};
+use vss_model::time::milliseconds;
 use vss_model::{VssCode, VssError, WriterInstanceId, limits};
 
 /// First pause before connecting again; doubled each time.
@@ -310,7 +311,7 @@ impl Service<'_> {
     }
 
     fn by_itself(&mut self, kind: EventKind, mut event: Event, why: &str) {
-        event.time_left_ms = u64::try_from(FAREWELL.as_millis()).unwrap_or(u64::MAX);
+        event.time_left_ms = milliseconds(FAREWELL);
         for volume in &mut event.volumes {
             volume.directory = None;
         }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 use vss_model::ShadowId;
+use vss_model::time::milliseconds;
 use vss_provider::progress::{Progress, Watcher, Work};
 
 /// The least time between two messages.
@@ -50,7 +51,6 @@ impl<'a> Teller<'a> {
         let known = state.1;
         drop(state);
         let rate = crate::rounds::rate(done, time);
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.watcher.progress(Progress {
             shadow_id,
             work,

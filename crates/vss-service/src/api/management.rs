@@ -14,6 +14,7 @@ use vss_api::management::{
     Status, StorageList, VolumeEntry, Volumes, Writers,
 };
 use vss_api::server::{ConnectionId, Peer, Replier};
+use vss_model::time::milliseconds;
 use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
 
 impl Coordinator {
@@ -110,8 +111,8 @@ impl Coordinator {
             backup_sessions: self.backup_sessions as u64,
             restore_sessions: limits::RESTORE_SESSIONS as u64,
             writer_freeze_ms,
-            writer_prepare_ms: registry::milliseconds(self.writer_prepare),
-            hold_ms: registry::milliseconds(limits::HOLD),
+            writer_prepare_ms: milliseconds(self.writer_prepare),
+            hold_ms: milliseconds(limits::HOLD),
             writers,
         }
     }
@@ -124,7 +125,7 @@ impl Coordinator {
             }
             Err(VssError::new(VssCode::InvalidArgument, format!("{name} is 1 to {most}, not {value}")))
         };
-        let most_freeze = registry::milliseconds(limits::WRITER_FREEZE);
+        let most_freeze = milliseconds(limits::WRITER_FREEZE);
         if let Some(value) = wanted.backup_sessions {
             within("backup_sessions", value, limits::BACKUP_SESSIONS as u64)?;
         }

@@ -29,7 +29,6 @@ use crate::freeze_window::{WINDOW_GRACE, Window, WindowThread};
 use crate::hold_trace::Times;
 use crate::operation::{Operation, cancelled};
 use crate::providers::by_contract;
-use crate::writers::registry::milliseconds;
 use crate::writers::{EventFacts, SessionWriters};
 use crate::{blocking, documents, fault};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vss_api::writer::EventKind;
 use vss_linux::clock;
+use vss_model::time::milliseconds;
 use vss_model::{AppLevel, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
 use vss_provider::{CommittedCopy, Provider, StoredCopy};
 

@@ -2,7 +2,7 @@
 //! learns of them.
 
 use super::port::PortError;
-use super::registry::{RegisteredWriter, milliseconds};
+use super::registry::RegisteredWriter;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -10,6 +10,7 @@ use std::{
 };
 use tokio::{task::JoinSet, time::Instant};
 use vss_api::writer::{Identify, Identity};
+use vss_model::time::milliseconds;
 use vss_model::{SessionId, VssCode, VssError, WriterMetadata, limits};
 
 /// Most bytes of metadata of all writers together, as JSON: GetWriterMetadata answers in one message of 4 MiB, which has room

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use vss_api::event::{Event, EventKind};
 use vss_api::management;
 use vss_api::writer::Register;
+use vss_model::time::milliseconds;
 use vss_model::{VssCode, VssError, WriterInstanceId, limits};
 
 /// Longest name of a writer or instance, in bytes.
@@ -167,10 +168,4 @@ pub fn check_name(name: &str) -> Result<(), VssError> {
         ));
     }
     Ok(())
-}
-
-/// Whole milliseconds, the largest number for what does not fit.
-#[must_use]
-pub fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,7 +3,6 @@
 
 use super::identify::Asked;
 use super::port::PortError;
-use super::registry::milliseconds;
 use super::session_writer::SessionWriter;
 use crate::events::Teller;
 use crate::fault;
@@ -11,6 +10,7 @@ use std::{os::fd::OwnedFd, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use vss_api::writer::{Event, EventComponent, EventKind, EventReply, EventVolume};
 use vss_model::involvement::{self, MountTable};
+use vss_model::time::milliseconds;
 use vss_model::{
     AppLevel, Attributes, BackupState, ComponentName, Context, SessionId, SetId, VolumeId, VssCode, VssError,
     WriterState, WriterStatus, limits,

@@ -3,7 +3,7 @@
 
 use crate::fault;
 
-use super::registry::{RegisteredWriter, milliseconds};
+use super::registry::RegisteredWriter;
 use std::path::{Component as Part, PathBuf};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +12,7 @@ use std::{
 };
 use tokio::time::Instant;
 use vss_api::writer::{EventKind, EventReply};
+use vss_model::time::milliseconds;
 use vss_model::{
     BackupSchema, BackupState, Component, ComponentData, ComponentName, VssCode, VssError, WriterMetadata, WriterState,
     WriterStatus, limits,
