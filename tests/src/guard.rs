@@ -1,6 +1,7 @@
 //! The test's side of `guard_driver`: a vssd in miniature with its guard, to talk to, to stop and to kill.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use vss_linux::process::{PidFd, Signal};
 
+use crate::instance::{tie, wait_until};
 use crate::programs::program;
 
 /// No answer of the driver takes longer.
@@ -54,7 +56,9 @@ impl Driver {
             }
             argument
         });
-        let mut process = Command::new(driver)
+        let mut command = Command::new(driver);
+        tie(&mut command);
+        let mut process = command
             .arg(program("vss-guard"))
             .arg(setup.runtime)
             .args(["test", &setup.limit.as_millis().to_string(), if setup.steps { "step" } else { "run" }])
@@ -132,6 +136,30 @@ impl Driver {
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         Ok(PidFd::open(self.process.id())?.signal(signal)?)
     }
+
+    /// Kills the guard and the driver, stopped before, so that neither acts on the other's end.
+    ///
+    /// # Errors
+    /// One is gone, or does not stop.
+    pub fn kill_both(&self) -> anyhow::Result<()> {
+        let driver = PidFd::open(self.process.id())?;
+        for (process, pid) in [(&self.guard, self.guard_pid), (&driver, self.process.id())] {
+            process.signal(Signal::STOP)?;
+            if !wait_until(ANSWER_LIMIT, || has_stopped(pid)) {
+                bail!("process {pid} does not stop");
+            }
+        }
+        self.guard.signal(Signal::KILL)?;
+        Ok(driver.signal(Signal::KILL)?)
+    }
+}
+
+/// True when no thread of a process runs any more: one after another takes the signal. A thread in the kernel stops as it comes
+/// out.
+fn has_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let is_still = |stat: &str| stat.contains(") T ") || stat.contains(") D ");
+    threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default()).all(|stat| is_still(&stat))
 }
 
 impl Drop for Driver {

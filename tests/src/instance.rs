@@ -3,20 +3,24 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
+use vss_linux::child::{bind_to_parent, restore_signals};
 use vss_linux::hold::sweep;
-use vss_linux::mountinfo;
+use vss_linux::peer::peer_credentials;
 use vss_linux::process::{PidFd, Signal};
+use vss_linux::{flock, mountinfo};
 use vss_requester::Management;
 
 use crate::programs::program;
@@ -148,11 +152,13 @@ impl Instance {
         self.environment.retain(|(set, _)| set != name);
     }
 
-    /// A program of the house that belongs to this instance; it is told the environment, not the directories.
+    /// A program of the house that belongs to this instance; it is told the environment, not the directories. It ends with
+    /// the thread that starts it at the latest, also when the test is killed.
     #[must_use]
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program(name));
         command.env(MARK, self.path()).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        tie(&mut command);
         command
     }
 
@@ -165,13 +171,15 @@ impl Instance {
         self.start_as(command)
     }
 
-    /// As [`Instance::start`], with vssd run by another program, which finds vssd's path and arguments behind these words.
+    /// As [`Instance::start`], with vssd run by another program, which finds vssd's path and arguments behind these words and
+    /// becomes it.
     ///
     /// # Errors
     /// As [`Instance::start`].
     pub fn start_by(&mut self, words: &[&str]) -> anyhow::Result<()> {
         let vssd = self.command("vssd");
         let mut command = Command::new(words.first().context("no program")?);
+        tie(&mut command);
         command.args(&words[1..]).arg(vssd.get_program());
         command.envs(vssd.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.start_as(command)
@@ -179,16 +187,28 @@ impl Instance {
 
     fn start_as(&mut self, mut command: Command) -> anyhow::Result<()> {
         fs::create_dir_all(self.runtime_dir())?;
+        // One on demand may be on its way out.
+        wait_until(SERVICE_LIMIT, || !self.is_running());
         let log = OpenOptions::new().append(true).create(true).open(self.log_file())?;
         command.args(self.arguments()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.service = Some(command.spawn()?);
-        let serves = wait_until(SERVICE_LIMIT, || {
-            std::os::unix::net::UnixStream::connect(self.writer_socket()).is_ok() || self.service_pid().is_none()
-        });
-        if !serves || self.service_pid().is_none() {
+        let serves = || self.service_pid().is_some_and(|pid| self.listener() == Some(pid));
+        wait_until(SERVICE_LIMIT, || serves() || self.service_pid().is_none());
+        if !serves() {
             bail!("vssd does not come up:\n{}", self.log());
         }
         Ok(())
+    }
+
+    /// True while a vssd has this instance's lock.
+    fn is_running(&self) -> bool {
+        File::open(self.runtime_dir().join("instance.lock")).is_ok_and(|lock| flock::is_locked(&lock).unwrap_or(false))
+    }
+
+    /// The process that listens on the socket of writers, the last that a service opens.
+    fn listener(&self) -> Option<u32> {
+        let connected = UnixStream::connect(self.writer_socket()).ok()?;
+        peer_credentials(connected.as_fd()).ok().map(|listener| listener.pid)
     }
 
     /// Starts `vss-writers` with the two directories and waits until its writers have joined. An instance on demand does
@@ -309,7 +329,7 @@ impl Instance {
     /// # Errors
     /// It does not run.
     pub fn management(&self) -> anyhow::Result<Management> {
-        std::os::unix::net::UnixStream::connect(self.requester_socket()).context("vssd does not run")?;
+        UnixStream::connect(self.requester_socket()).context("vssd does not run")?;
         Ok(Management::connect(&self.directories())?)
     }
 
@@ -542,8 +562,15 @@ pub fn creation_turn() -> CreationTurn {
     let path = std::env::temp_dir().join("vss-tests.lock");
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let lock = lock.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    flock(&lock, FlockOperation::LockExclusive).expect("a lock can be waited for");
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("a lock can be waited for");
     CreationTurn { _lock: lock }
+}
+
+/// Lets a command's process be killed with the thread that starts it, and meet signals as it would without the test: nothing
+/// that a killed test has stopped or holds up stays, and no test depends on how it was started.
+pub(crate) fn tie(command: &mut Command) {
+    restore_signals(command);
+    bind_to_parent(command, Signal::KILL);
 }
 
 /// Looks every 10 ms until `condition` holds; false when it does not within `limit`.
@@ -561,13 +588,14 @@ pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
 }
 
 /// True unless the process is gone. One that has ended and that nobody waits for counts as gone: not every machine's first
-/// process reaps.
+/// process reaps. One whose first thread alone has ended lives, and has its files open.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     // "PID (NAME) STATE ...", where NAME may hold anything.
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !matches!(state, None | Some('X')) && (state != Some('Z') || threads() > 1)
 }
 
 fn name_of(pid: u32) -> String {

@@ -199,13 +199,7 @@ fn a_kill_at_any_message_leaves_nothing_frozen() -> TestResult {
             match victim {
                 Victim::Guard => driver.guard.signal(Signal::KILL)?,
                 Victim::Vssd => driver.signal(Signal::KILL)?,
-                Victim::Both => {
-                    // Stopped first, so that neither sees the other die.
-                    driver.guard.signal(Signal::STOP)?;
-                    driver.signal(Signal::STOP)?;
-                    driver.guard.signal(Signal::KILL)?;
-                    driver.signal(Signal::KILL)?;
-                }
+                Victim::Both => driver.kill_both()?,
             }
             if victim == Victim::Both {
                 assert!(wait_until(SECOND, || driver.guard.is_gone()), "{what}");
@@ -361,15 +355,10 @@ fn a_strangers_freeze_is_refused_and_never_thawed() -> TestResult {
         let mut driver = start(runtime.path(), THAW_LIMIT, false, &[(&ours, 0), (&theirs, 0)])?;
         driver.tell("hold")?;
         thread::sleep(Duration::from_millis(300));
-        if victim == Victim::Both {
-            driver.guard.signal(Signal::STOP)?;
-            driver.signal(Signal::STOP)?;
-        }
-        if victim != Victim::Vssd {
-            driver.guard.signal(Signal::KILL)?;
-        }
-        if victim != Victim::Guard {
-            driver.signal(Signal::KILL)?;
+        match victim {
+            Victim::Guard => driver.guard.signal(Signal::KILL)?,
+            Victim::Vssd => driver.signal(Signal::KILL)?,
+            Victim::Both => driver.kill_both()?,
         }
         assert!(wait_until(2 * SECOND, || driver.guard.is_gone()));
         if victim == Victim::Both {
@@ -500,12 +489,7 @@ fn race(writing: bool, blocked: Duration, victim: Option<Victim>) -> TestResult 
     match victim {
         Some(Victim::Guard) => driver.guard.signal(Signal::KILL)?,
         Some(Victim::Vssd) => driver.signal(Signal::KILL)?,
-        Some(Victim::Both) => {
-            driver.guard.signal(Signal::STOP)?;
-            driver.signal(Signal::STOP)?;
-            driver.guard.signal(Signal::KILL)?;
-            driver.signal(Signal::KILL)?;
-        }
+        Some(Victim::Both) => driver.kill_both()?,
         None => {}
     }
     let mut sweeping = None;

@@ -53,6 +53,24 @@ pub fn bind_to_parent(command: &mut Command, signal: Signal) {
     }
 }
 
+/// Gives `command`'s process the default action of every signal, and blocks none: what somebody above ignores, as nohup(1)
+/// does SIGHUP, would stay ignored in it.
+pub fn restore_signals(command: &mut Command) {
+    // SAFETY: the closure makes system calls and touches no memory but its stack; all are async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in 1..=LAST_SIGNAL {
+                // Refused for those that nobody can ignore, and those that the C library keeps for itself.
+                let _ = libc::signal(signal, libc::SIG_DFL);
+            }
+            unblock_signals()
+        });
+    }
+}
+
+/// The highest number of a signal (signal(7)).
+const LAST_SIGNAL: libc::c_int = 64;
+
 /// Unblocks every signal in the calling thread (sigprocmask(2)).
 fn unblock_signals() -> io::Result<()> {
     // SAFETY: `none` is initialised by sigemptyset before it is read, and lives through both calls.
@@ -87,6 +105,28 @@ mod tests {
         let_go(&mut command);
         let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
         assert_eq!(said, "0\n1\n2\nSigBlk:\t0000000000000000\n");
+    }
+
+    #[test]
+    fn a_child_ignores_no_signal_that_a_parent_ignores() {
+        let ignored = |restored: bool| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "exec grep SigIgn /proc/self/status"]);
+            // SAFETY: the closure makes one system call, which is async-signal-safe.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+            if restored {
+                restore_signals(&mut command);
+            }
+            let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+            u64::from_str_radix(said.split_whitespace().last().unwrap(), 16).unwrap()
+        };
+        assert_eq!(ignored(false) & 1, 1, "SIGHUP is the first");
+        assert_eq!(ignored(true), 0);
     }
 
     #[test]
