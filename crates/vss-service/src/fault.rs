@@ -160,14 +160,33 @@ fn end(deed: Deed, victims: Victims) {
     }
 }
 
-/// Ends two processes that watch each other so that neither can act on the other's end: both are stopped first, by a third.
+/// Ends two processes that watch each other so that neither can act on the other's end: both are stopped first, by a third. A
+/// process goes on after its signal until one thread after another has taken it, so that is waited for; a thread in the kernel
+/// stops as it comes out.
 #[cfg(feature = "fault-injection")]
 fn end_both(guard: u32, service: u32) {
-    let script = format!("kill -STOP {guard}; kill -STOP {service}; kill -KILL {guard} {service}");
+    let script = format!(
+        "for victim in {guard} {service}; do
+            kill -STOP $victim
+            tries=0 moves=yes
+            while [ $moves ] && [ $tries -lt {STOP_TRIES} ]; do
+                tries=$((tries + 1)) moves=
+                for thread in /proc/$victim/task/*/stat; do
+                    read -r state 2>/dev/null < $thread || continue
+                    case $state in *') T '*|*') D '*) ;; *) moves=yes ;; esac
+                done
+            done
+        done
+        kill -KILL {guard} {service}"
+    );
     let killer = std::process::Command::new("/bin/sh").args(["-c", &script]).spawn();
     assert!(killer.is_ok(), "no shell for the fault");
     std::thread::sleep(std::time::Duration::from_secs(60));
 }
+
+/// Times that all threads of a process are looked at, some 100 us each, until they have stopped.
+#[cfg(feature = "fault-injection")]
+const STOP_TRIES: u32 = 10_000;
 
 /// True when what this row does is to be left out.
 #[cfg(feature = "fault-injection")]
