@@ -6,6 +6,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use linux_raw_sys::loop_device::{self as abi, loop_config, loop_info64};
@@ -82,6 +83,27 @@ pub fn backing_file_of(major: u32, minor: u32) -> Option<PathBuf> {
     if major == LOOP_MAJOR { backing_file(&PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))) } else { None }
 }
 
+/// True when the attached loop device `device` (`/dev/loopN`) shows the file with these numbers of stat(2), of which `backing` is
+/// what [`attached`] says. The device is opened only when the name does not tell: one that is open is not detached. Waits for
+/// the file system of the backing file.
+#[must_use]
+pub fn shows(device: &Path, backing: &Path, file: (u64, u64)) -> bool {
+    // The mark of a file that was deleted, or the end of a name.
+    let is_marked = backing.as_os_str().as_bytes().ends_with(b" (deleted)");
+    match fs::symlink_metadata(backing) {
+        Ok(found) if !is_marked => (found.dev(), found.ino()) == file,
+        _ => status(device).is_ok_and(|status| (status.device, status.inode) == file),
+    }
+}
+
+/// True when the kernel detaches the attached loop device `device` (`/dev/loopN`) with its last user.
+#[must_use]
+pub fn is_autoclear(device: &Path) -> bool {
+    let name = device.file_name().unwrap_or_default();
+    let flag = fs::read(Path::new("/sys/class/block").join(name).join("loop/autoclear"));
+    flag.is_ok_and(|flag| flag.starts_with(b"1"))
+}
+
 /// Every attached loop device, as `/dev/loopN`, with [`backing_file`].
 ///
 /// # Errors
@@ -145,7 +167,12 @@ impl LoopDevice {
                 return Err(io::Error::last_os_error());
             }
             let path = PathBuf::from(format!("/dev/loop{number}"));
-            let device = OpenOptions::new().read(true).write(!options.read_only).open(&path)?;
+            let device = match OpenOptions::new().read(true).write(!options.read_only).open(&path) {
+                Ok(device) => device,
+                // Another has attached it since, and it is just being detached.
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => continue,
+                Err(error) => return Err(error),
+            };
             // SAFETY: LOOP_CONFIGURE reads one loop_config, which lives through the call.
             if unsafe { libc::ioctl(device.as_raw_fd(), abi::LOOP_CONFIGURE as libc::Ioctl, &config) } == 0 {
                 return Ok(Self { device, path });

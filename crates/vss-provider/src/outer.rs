@@ -122,15 +122,14 @@ pub fn check_is_writable(name: &OuterName) -> Result<(), VssError> {
 
 /// A mount of the file system, on the device that was remembered if it is on that; none when there is none.
 fn find(name: &OuterName) -> Result<Option<MountEntry>, VssError> {
-    let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
-    let found = mounts.into_iter().filter(|entry| is_it(entry, name));
-    Ok(found.min_by_key(|entry| device_of(entry).is_none_or(|device| device != name.device)))
+    let mut mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
+    mounts.retain(|entry| entry.fs_type == name.fs_type);
+    // That first, and no other device is opened once it is found: one that is open cannot be let go of by others.
+    mounts.sort_by_cached_key(|entry| device_of(entry).is_none_or(|device| device != name.device));
+    Ok(mounts.into_iter().find(|entry| is_it(entry, name)))
 }
 
 fn is_it(entry: &MountEntry, name: &OuterName) -> bool {
-    if entry.fs_type != name.fs_type {
-        return false;
-    }
     let Some(device) = device_of(entry) else { return false };
     let has_uuid =
         matches!(fs_uuid::of_device(&device, &name.fs_type), Ok(Some(uuid)) if uuid.to_string() == name.uuid);

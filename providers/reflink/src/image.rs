@@ -8,6 +8,8 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 use vss_linux::{
     loop_device,
@@ -24,6 +26,12 @@ use vss_provider::{
 
 /// Bytes of a sector, which sysfs counts in whatever the device has.
 const SECTOR: u64 = 512;
+
+/// How long another loop device of an image may take to go that nobody uses any more: programs that look at a new or changed
+/// device (udev, blkid) have it open for some milliseconds.
+const LETTING_GO: Duration = Duration::from_millis(250);
+/// Time between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// An image that can be cloned.
 #[derive(Debug)]
@@ -92,7 +100,8 @@ pub(crate) fn find(volume: &Volume) -> Result<Image, Without> {
     if host.fs_type == "xfs" && !shares_blocks(&file, &path)? {
         return Err(format!("its image {shown} lies on xfs that was made without reflink").into());
     }
-    if let Some(other) = other_device(&device, &path, (status.device, status.inode), host, &mounts)? {
+    let others = || other_device(&device, &path, (status.device, status.inode), host, &mounts);
+    if let Some(other) = unless_it_goes(others, &mounts)? {
         return Err(format!("its image {shown} is attached to {} too", other.display()).into());
     }
     let outer = OuterName {
@@ -138,6 +147,23 @@ fn shares_blocks(file: &File, path: &Path) -> Result<bool, Without> {
         .map_err(|error| cannot(&format!("The xfs with {} cannot be examined", path.display()), &error))
 }
 
+/// The other loop device of the image that `look` finds, unless it is being let go of: one that ends with its last user is kept
+/// for a moment by whoever looks at it.
+fn unless_it_goes(
+    look: impl Fn() -> Result<Option<PathBuf>, Without>,
+    mounts: &[MountEntry],
+) -> Result<Option<PathBuf>, Without> {
+    let deadline = Instant::now() + LETTING_GO;
+    loop {
+        let Some(other) = look()? else { return Ok(None) };
+        let is_mounted = mounts.iter().any(|entry| outer::device_of(entry).is_some_and(|device| device == other));
+        if is_mounted || !loop_device::is_autoclear(&other) || Instant::now() >= deadline {
+            return Ok(Some(other));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
 /// Another loop device with the same image: what is written through it is no part of what is held. A file elsewhere is not
 /// asked for: it may lie on a server that is dead.
 fn other_device(
@@ -154,8 +180,7 @@ fn other_device(
                 (entry.major, entry.minor, &entry.source) == (host.major, host.minor, &host.source)
             })
         };
-        let has_it = || loop_device::status(device).is_ok_and(|status| (status.device, status.inode) == file);
-        device != ours && (image == path || (is_near() && has_it()))
+        device != ours && (image == path || (is_near() && loop_device::shows(device, image, file)))
     };
     Ok(attached.into_iter().find(is_it).map(|(device, _)| device))
 }

@@ -75,9 +75,7 @@ impl Target {
         let metadata = self.file.metadata()?;
         let real = fs::canonicalize(path)?;
         let shows = |(device, backing): &(std::path::PathBuf, std::path::PathBuf)| {
-            *backing == real
-                || loop_device::status(device)
-                    .is_ok_and(|status| (status.device, status.inode) == (metadata.dev(), metadata.ino()))
+            *backing == real || loop_device::shows(device, backing, (metadata.dev(), metadata.ino()))
         };
         Ok(loop_device::attached()?.into_iter().find(shows).map(|(device, _)| device))
     }
