@@ -28,7 +28,7 @@ use vss_model::{ShadowId, Volume, VssCode, VssError};
 /// Its name at the top of the file system.
 pub const NAME: &str = ".vss";
 
-/// Times that opening is tried again when another set removed the directory meanwhile.
+/// Times that opening or removing is tried again when another set came between.
 const TRIES: u32 = 100;
 
 /// The open directory.
@@ -139,18 +139,27 @@ impl Store {
     /// `VSS_E_PROVIDER_VETO` when the kernel refuses.
     pub fn remove_if_empty(self, top: impl AsFd) -> Result<(), VssError> {
         let top = top.as_fd();
-        match rustix::fs::flock(&self, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(()),
-            Err(error) => return Err(cannot("locked", error.into())),
+        for _ in 0..TRIES {
+            match rustix::fs::flock(&self, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(()),
+                Err(error) => return Err(cannot("locked", error.into())),
+            }
+            if !self.is_still_there(top)? {
+                return Ok(());
+            }
+            match rustix::fs::unlinkat(top, NAME, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::NOTEMPTY) => {}
+                Err(error) => return Err(cannot("removed", error.into())),
+            }
+            // Whoever deleted the last copy meanwhile found the directory held by us, and left it to us.
+            rustix::fs::flock(&self, FlockOperation::Unlock).map_err(|error| cannot("unlocked", error.into()))?;
+            if !self.entries()?.is_empty() {
+                return Ok(());
+            }
         }
-        if !self.is_still_there(top)? {
-            return Ok(());
-        }
-        match rustix::fs::unlinkat(top, NAME, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
-            Err(error) => Err(cannot("removed", error.into())),
-        }
+        Ok(())
     }
 
     /// Deletes a file, also one that was sealed as immutable.
@@ -232,6 +241,35 @@ fn cannot(what: &str, error: io::Error) -> VssError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_that_delete_the_last_copies_at_once_one_removes_the_directory() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: of_two_that_delete_the_last_copies_at_once_one_removes_the_directory: needs root");
+            return;
+        }
+        let place = std::env::temp_dir().join(format!("vss-store-{}", std::process::id()));
+        std::fs::create_dir(&place).unwrap();
+        let top = std::fs::File::open(&place).unwrap();
+        for round in 0..300 {
+            drop(Store::open_or_make(&top).unwrap());
+            let begin = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for name in ["one", "other"] {
+                    std::fs::write(place.join(NAME).join(name), "").unwrap();
+                    let (begin, top) = (&begin, &top);
+                    scope.spawn(move || {
+                        let store = Store::open(top).unwrap().unwrap();
+                        begin.wait();
+                        store.remove_file(name.as_ref()).unwrap();
+                        store.remove_if_empty(top).unwrap();
+                    });
+                }
+            });
+            assert!(!place.join(NAME).exists(), "left in round {round}");
+        }
+        std::fs::remove_dir(&place).unwrap();
+    }
 
     #[test]
     fn a_copy_is_known_by_its_name_and_its_place() {
