@@ -14,6 +14,9 @@ use crate::instance::Instance;
 /// An answer that takes longer fails the test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Who is not let in is told so within this time.
+const AT_THE_DOOR: Duration = Duration::from_secs(10);
+
 /// One connection: one session.
 #[derive(Debug)]
 pub struct Wire {
@@ -216,6 +219,7 @@ impl Wire {
     /// # Errors
     /// It says nothing, or something else.
     pub fn turned_away(&mut self, code: VssCode) -> anyhow::Result<Refusal> {
+        self.stream.set_read_timeout(Some(AT_THE_DOOR))?;
         let said = self.receive()?;
         let refusal = Refusal::of(&said["parameters"]);
         let good = refusal.name == code.name() && refusal.code == u64::from(code.hresult());

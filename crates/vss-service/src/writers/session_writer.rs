@@ -4,7 +4,7 @@
 use crate::fault;
 
 use super::registry::RegisteredWriter;
-use std::path::{Component as Part, PathBuf};
+use std::path::{Component as Part, Path, PathBuf};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use vss_api::writer::{EventKind, EventReply};
 use vss_model::time::milliseconds;
 use vss_model::{
-    BackupSchema, BackupState, Component, ComponentData, ComponentName, VssCode, VssError, WriterMetadata, WriterState,
-    WriterStatus, limits,
+    BackupSchema, BackupState, Component, ComponentData, ComponentName, PartialFile, VssCode, VssError, WriterMetadata,
+    WriterState, WriterStatus, limits,
 };
 use vss_session::Chosen;
 
@@ -185,8 +185,9 @@ impl SessionWriter {
     /// Does every partial file lie in a file set of the component, or of one below it (spec R 3.8)?
     fn check_partial_files(&self, name: &ComponentName, data: &ComponentData) -> Result<(), VssError> {
         let of_it = self.metadata.components.iter().filter(|one| one.name == *name || name.contains(&one.name));
-        let places: Vec<&PathBuf> = of_it.flat_map(Component::all_files).map(|set| &set.path).collect();
-        let outside = data.partial_files.iter().find(|file| !places.iter().any(|place| file.path.starts_with(place)));
+        let places: BTreeSet<&Path> = of_it.flat_map(Component::all_files).map(|set| set.path.as_path()).collect();
+        let is_outside = |file: &&PartialFile| !file.path.ancestors().any(|place| places.contains(place));
+        let outside = data.partial_files.iter().find(is_outside);
         match outside {
             Some(file) if !fault::is_off("inside") => {
                 let path = file.path.join(&file.file_name);
@@ -336,7 +337,8 @@ mod tests {
             pid: 1,
             port: Arc::new(NoPort),
         };
-        let components: Vec<Value> = ["0", "1", "2"].map(|name| json!({"name": name})).into();
+        let files = json!([{"path": "/srv", "pattern": "*", "recursive": true}]);
+        let components: Vec<Value> = ["0", "1", "2"].map(|name| json!({"name": name, "files": files})).into();
         let metadata = json!({"class_id": class_id, "instance_id": instance_id, "name": "one", "components": components,
             "backup_schema": 0x42});
         let metadata: WriterMetadata = serde_json::from_value(metadata).unwrap();
@@ -417,6 +419,10 @@ mod tests {
         assert!(refused.data.is_empty() && refused.component_failures.len() == 1);
         let state = BackupState { partial_file_support: true, ..BackupState::default() };
         assert_eq!(after_event(EventKind::PrepareBackup, said, state).data.len(), 1);
+        let elsewhere = json!({"components": [{"name": "1", "partial_files":
+            [{"path": "/srv/../etc", "file_name": "f", "ranges": "0:1"}]}, {"name": "2", "partial_files":
+            [{"path": "/srvs", "file_name": "f", "ranges": "0:1"}]}]});
+        assert!(after_event(EventKind::PrepareBackup, elsewhere, state).data.is_empty());
     }
 
     #[test]
