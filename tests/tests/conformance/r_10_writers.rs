@@ -4,7 +4,7 @@
 use crate::rows;
 use crate::scene::Scene;
 use anyhow::{Context, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::thread;
 use vss_model::VssCode::{
     UnexpectedWriterError, WriterAlreadySubscribed, WriterNotResponding, WriterStatusNotAvailable,
@@ -15,8 +15,8 @@ use vss_writer::messages::EventKind;
 use vss_writer::simulated::{SimulatedWriter, Sleeping};
 use vss_writer::{AnyWriter, Options, RunError};
 
-/// Shop, which answers to `event` with what is no answer; it leaves when the service hangs up.
-fn garbling(scene: &Scene, event: EventKind) -> anyhow::Result<()> {
+/// Shop, which answers to the event of this name with this, or not at all. It ends with its connection.
+fn answering(scene: &Scene, answer: impl Fn(&str) -> Option<Value> + Send + 'static) -> anyhow::Result<()> {
     let mut writer = SimulatedWriter::new(scene.description())?;
     let mut line = Wire::connect_to(&scene.instance.writer_socket())?;
     let parameters = serde_json::to_value(writer.registration())?;
@@ -25,14 +25,13 @@ fn garbling(scene: &Scene, event: EventKind) -> anyhow::Result<()> {
     thread::spawn(move || {
         while let Ok(call) = line.receive() {
             let name = call["method"].as_str().and_then(|method| method.rsplit('.').next()).unwrap_or_default();
-            let answer = match serde_json::from_value(call["parameters"].clone()) {
+            let said = match serde_json::from_value(call["parameters"].clone()) {
                 Ok(identify) if name == EventKind::Identify.name() => {
                     writer.identify(&identify).ok().and_then(|identity| serde_json::to_value(identity).ok())
                 }
-                _ if name == event.name() => Some(json!({"code": 17})),
-                _ => Some(json!({})),
+                _ => answer(name),
             };
-            if line.send(&json!({"parameters": answer})).is_err() {
+            if said.is_some_and(|said| line.send(&json!({"parameters": said})).is_err()) {
                 return;
             }
         }
@@ -65,7 +64,8 @@ rows! {
     };
     /// VSS_E_UNEXPECTED_WRITER_ERROR 0x80042315: its answer to BackupComplete cannot be read
     unexpected_writer_error => |scene| {
-        garbling(&scene, EventKind::BackupComplete)?;
+        let is_last = |name: &str| name == EventKind::BackupComplete.name();
+        answering(&scene, move |name| Some(if is_last(name) { json!({"code": 17}) } else { json!({}) }))?;
         let mut wire = scene.session()?;
         scene.made(&mut wire, "full")?;
         wire.done("BackupComplete", json!({}))?;
@@ -77,9 +77,7 @@ rows! {
     /// VSS_E_WRITER_STATUS_NOT_AVAILABLE 0x80042409: the writer has no room for one more call
     writer_status_not_available => |scene| {
         scene.connect()?.ok("org.linuxvss.Management.SetLimits", json!({"writer_prepare_ms": 10}))?;
-        let mut description = scene.description();
-        description.sleep = vec![Sleeping { event: EventKind::PrepareBackup, ms: 4000, times: 1 }];
-        let _shop = scene.join(description)?;
+        answering(&scene, |_| None)?;
         let mut sessions = Vec::new();
         for _ in 0..limits::BACKUP_SESSIONS {
             let mut wire = scene.session()?;
