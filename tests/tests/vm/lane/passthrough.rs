@@ -1,10 +1,11 @@
 //! Commands that a program hands to a disk's driver past the block layer: what they write cannot be marked, so it is counted,
 //! and nothing that was marked is trusted any more.
 
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use std::{fs, thread};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -21,45 +22,59 @@ use crate::is_elsewhere;
 /// One of a disk with nothing on it.
 const SOME_BLOCK: u64 = 100;
 
-/// Writes a block of 4 KiB, or reads one, so many times: NVME_IOCTL_IO_CMD (linux/nvme_ioctl.h) on an NVMe disk, SG_IO
-/// (scsi/sg.h) with WRITE(10) or READ(10) on any other.
+/// Writes a block of 4 KiB, or reads one, so many times, and says so after the first: NVME_IOCTL_IO_CMD (linux/nvme_ioctl.h) on
+/// an NVMe disk, SG_IO (scsi/sg.h) with WRITE(10) or READ(10) on any other.
 const COMMAND: &str = r#"
-import ctypes as c, fcntl, os, struct, sys, time
-device, verb, block, fill, times = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
-data = c.create_string_buffer(bytes([fill]) * 4096, 4096)
-place, length, sector, sectors = c.addressof(data), 4096, block * 8, 8
-disk = os.open(device, os.O_RDWR)
-for _ in range(times):
-    if "nvme" in device:
-        opcode = {"write": 1, "read": 2}[verb]
-        fields = (opcode, 0, 0, 1, 0, 0, 0, place, 0, length, sector & 0xffffffff, sector >> 32, sectors - 1, 0, 0, 0, 0, 0)
-        NVME_IOCTL_IO_CMD = 0xC0484E43
-        status = fcntl.ioctl(disk, NVME_IOCTL_IO_CMD, bytearray(struct.pack("=BBHIIIQQII6III", *fields)))
-        assert status == 0, status
-    else:
-        opcode, direction = {"write": (0x2A, -2), "read": (0x28, -3)}[verb]
-        command = c.create_string_buffer(struct.pack(">BBIBHB", opcode, 0, sector, 0, sectors, 0), 10)
-        sense = c.create_string_buffer(32)
-        head = struct.pack("@iiBBHI", ord("S"), direction, 10, 32, 0, length)
-        head += struct.pack("@PPPIIiPBBBBHHiII4x", place, c.addressof(command), c.addressof(sense), 5000, 0, 0, 0, *[0] * 9)
-        head, SG_IO = bytearray(head), 0x2285
-        fcntl.ioctl(disk, SG_IO, head)
-        status, _, _, _, host, driver = struct.unpack_from("@BBBBHH", head, 64)
-        assert (status, host, driver) == (0, 0, 0), (status, host, driver, sense.raw)
-    time.sleep(0.02 if times > 1 else 0)
+use strict;
+$| = 1;
+my ($device, $verb, $block, $fill, $times) = @ARGV;
+my ($data, $sector, $sectors) = (chr($fill) x 4096, $block * 8, 8);
+open(my $disk, "+<", $device) or die "$device: $!";
+for my $time (1 .. $times) {
+    if ($device =~ /nvme/) {
+        my $command = pack("C2 S L3 Q P L2 L6 L2", {write => 1, read => 2}->{$verb}, 0, 0, 1, 0, 0, 0, $data, 0, 4096,
+            $sector & 0xffffffff, $sector >> 32, $sectors - 1, 0, 0, 0, 0, 0);
+        my $status = ioctl($disk, 0xC0484E43, $command) // die "NVME_IOCTL_IO_CMD: $!";
+        die "status $status" if $status != 0;
+    } else {
+        my ($opcode, $direction) = @{{write => [0x2A, -2], read => [0x28, -3]}->{$verb}};
+        my ($command, $sense) = (pack("C2 N C n C", $opcode, 0, $sector, 0, $sectors, 0), "\0" x 32);
+        my $head = pack("l2 C2 S L P P P L2 l x4 Q C4 S2 l L2 x4", ord("S"), $direction, 10, 32, 0, 4096, $data, $command,
+            $sense, 5000, (0) x 12);
+        ioctl($disk, 0x2285, $head) // die "SG_IO: $!";
+        my ($status, $host, $driver) = unpack("x64 C x3 S2", $head);
+        die "status $status, host $host, driver $driver" if $status || $host || $driver;
+    }
+    print "$verb\n" if $time == 1;
+    select(undef, undef, undef, 0.05) if $times > 1;
+}
 "#;
 
 fn command(device: &Path, verb: &str, block: u64, fill: u8, times: u32) -> Command {
-    let mut command = Command::new("python3");
-    command.args(["-c", COMMAND]).arg(device).arg(verb);
+    let mut command = Command::new("perl");
+    command.args(["-e", COMMAND]).arg(device).arg(verb);
     command.args([block.to_string(), fill.to_string(), times.to_string()]);
     command
 }
 
-/// A program that is ended when it is dropped.
-struct Running(Child);
+/// Writes that go on until this is dropped.
+struct Writes(Child);
 
-impl Drop for Running {
+impl Writes {
+    fn start(device: &Path, block: u64, fill: u8) -> anyhow::Result<Self> {
+        let mut writes = Self(command(device, "write", block, fill, u32::MAX).stdout(Stdio::piped()).spawn()?);
+        let mut said = String::new();
+        BufReader::new(writes.0.stdout.take().context("stdout was asked for")?).read_line(&mut said)?;
+        ensure!(said == "write\n", "{said:?}");
+        Ok(writes)
+    }
+
+    fn go_on(&mut self) -> anyhow::Result<bool> {
+        Ok(self.0.try_wait()?.is_none())
+    }
+}
+
+impl Drop for Writes {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -92,7 +107,7 @@ impl Drop for ScsiDisk {
 #[test]
 fn scsi_commands_of_a_program_are_counted() -> anyhow::Result<()> {
     let test = "scsi_commands_of_a_program_are_counted";
-    if is_elsewhere(test, "lane") || tracing::skips(test, &[]) || tracing::lacks(test, "python3") {
+    if is_elsewhere(test, "lane") || tracing::skips(test, &[]) || tracing::lacks(test, "perl") {
         return Ok(());
     }
     let _disk = ScsiDisk::new()?;
@@ -122,7 +137,7 @@ fn reason(scene: &Scene) -> anyhow::Result<Option<String>> {
 fn a_mirror_is_compared_after_an_nvme_command_of_a_program() -> anyhow::Result<()> {
     let test = "a_mirror_is_compared_after_an_nvme_command_of_a_program";
     let kinds = [Kind::Ext4, Kind::Xfs];
-    if is_elsewhere(test, "lane") || tracing::skips(test, &kinds) || tracing::lacks(test, "python3") {
+    if is_elsewhere(test, "lane") || tracing::skips(test, &kinds) || tracing::lacks(test, "perl") {
         return Ok(());
     }
     let node = Path::new(NVME_DISK);
@@ -143,10 +158,9 @@ fn a_mirror_is_compared_after_an_nvme_command_of_a_program() -> anyhow::Result<(
     ensure!(reason(&scene)?.is_none(), "{:?}", reason(&scene));
 
     // While a copy is made: it is refused, and the next one is right again.
-    let mut writes = Running(command(node, "write", block, 0x33, 10_000).spawn()?);
-    thread::sleep(Duration::from_millis(500));
+    let mut writes = Writes::start(node, block, 0x33)?;
     let refused = scene.instance.vss(scene.create())?;
-    ensure!(writes.0.try_wait()?.is_none(), "the program has ended");
+    ensure!(writes.go_on()?, "the program has ended");
     drop(writes);
     let is_clear = ["NVMe passthrough", "everything is compared"].iter().all(|words| refused.stderr.contains(words));
     ensure!(refused.code == Some(1) && is_clear, "{refused:?}");
