@@ -39,7 +39,7 @@ Examples:
   cargo xtask conformance --all
   cargo xtask bench window --sets 50
   cargo xtask bench hold
-  cargo xtask fuzz documents --seconds 3600
+  cargo xtask fuzz documents calls replies --seconds 3600
   cargo xtask vm -- lvm version
 
 Run them as root: what needs it is refused or skipped otherwise.";

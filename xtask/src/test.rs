@@ -195,7 +195,7 @@ impl Task<'_> {
 }
 
 /// Where the log of a check is kept.
-fn log_path(name: &str) -> Result<PathBuf> {
+pub(crate) fn log_path(name: &str) -> Result<PathBuf> {
     let directory = house::target()?.join("test-logs");
     fs::create_dir_all(&directory)?;
     let file = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
@@ -203,7 +203,7 @@ fn log_path(name: &str) -> Result<PathBuf> {
 }
 
 /// What of a long text is printed: its end.
-fn tail(text: &str) -> &str {
+pub(crate) fn tail(text: &str) -> &str {
     let from = (text.len().saturating_sub(PRINTED)..text.len()).find(|place| text.is_char_boundary(*place));
     &text[from.unwrap_or(text.len())..]
 }
