@@ -1,13 +1,12 @@
 //! What a set leaves behind, and what it must not: copies, markers, mounts, processes, frozen file systems.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use vss_linux::loop_device;
+use vss_lab::providers::strays;
 use vss_provider::store;
 
 use crate::instance::{Instance, wait_until};
@@ -167,13 +166,7 @@ pub fn has_no_stored_copies(place: &LoopFs) -> anyhow::Result<()> {
         Err(_) => Vec::new(),
     };
     ensure!(!path.join(store::NAME).exists(), "{} is left at {}: {stored:?}", store::NAME, path.display());
-    let device = fs::metadata(path)?.dev();
-    // No other is asked: its image may lie on a file system that does not answer.
-    let is_ours = |shown: &Path, image: &Path| {
-        store::holds(image) && loop_device::status(shown).is_ok_and(|status| status.device == device)
-    };
-    let attached = loop_device::attached()?;
-    let left: Vec<_> = attached.iter().filter(|(shown, image)| is_ours(shown, image)).collect();
+    let left = strays(&[path])?;
     ensure!(left.is_empty(), "loop devices of copies are left: {left:?}");
     Ok(())
 }

@@ -2,7 +2,6 @@
 //! `vss delete`, with a real service and a real guard.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -12,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use rustix::fs::Mode;
 use serde_json::Value;
 use vss_api::writer::{Identify, Identity, Register};
-use vss_linux::loop_device;
+use vss_lab::providers::strays;
 use vss_model::{Component, VssError, WriterClassId};
 use vss_provider::store;
 use vss_tests::instance::{Instance, Outcome, creation_turn, wait_until};
@@ -37,12 +36,8 @@ fn stored(outer: &Path) -> Vec<String> {
 fn is_clean(instance: &Instance, outer: &Path) -> anyhow::Result<()> {
     traces::has_no_shadows(instance)?;
     ensure!(!outer.join(".vss").exists(), "left in {}: {:?}", outer.display(), stored(outer));
-    // The blocks of a copy whose file is gone would stay with its loop device. No other device is asked.
-    let lies_there = |device: &Path| -> std::io::Result<bool> {
-        Ok(loop_device::status(device)?.device == fs::metadata(outer)?.dev())
-    };
-    let attached = loop_device::attached()?.into_iter().filter(|(_, image)| store::holds(image));
-    let strays: Vec<_> = attached.filter(|(device, _)| lies_there(device).unwrap_or(false)).collect();
+    // The blocks of a copy whose file is gone would stay with its loop device.
+    let strays = strays(&[outer])?;
     ensure!(strays.is_empty(), "loop devices are left: {strays:?}");
     Ok(())
 }

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Btrfs, needs_btrfs, volume};
+use common::{Btrfs, volume};
 use std::io;
+use vss_lab::needs;
 use vss_model::Volume;
 use vss_provider::{
     Provider,
@@ -32,7 +33,7 @@ impl Subject for BtrfsSubject {
 
 #[test]
 fn btrfs_conforms() {
-    needs_btrfs!("btrfs_conforms");
+    needs!("btrfs_conforms", "btrfs");
     let mut file_systems = [Btrfs::new(160), Btrfs::new(160)];
     let mut volumes = Vec::new();
     for (at, name) in [(0, "one"), (1, "two"), (0, "three")] {
@@ -46,7 +47,7 @@ fn btrfs_conforms() {
 
 #[test]
 fn the_top_level_conforms() {
-    needs_btrfs!("the_top_level_conforms");
+    needs!("the_top_level_conforms", "btrfs");
     let file_systems = [Btrfs::new(160), Btrfs::new(160)];
     let volumes = file_systems.iter().map(|file_system| volume(&file_system.top())).collect();
     assert_conforms(&BtrfsSubject { file_systems, volumes });

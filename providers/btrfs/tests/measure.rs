@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Btrfs, begin, needs_btrfs, provider, volume};
+use common::{Btrfs, begin, provider, volume};
 use rustix::fs::OFlags;
 use std::{
     ffi::OsStr,
@@ -14,6 +14,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use vss_lab::needs;
 use vss_linux::{btrfs, mount};
 use vss_model::Context;
 use vss_provider::Provider;
@@ -36,7 +37,7 @@ fn time<T>(times: &mut Vec<Duration>, act: impl FnOnce() -> T) -> T {
 #[test]
 #[ignore = "a measurement, not a check"]
 fn phases_beside_the_bare_ioctl() {
-    needs_btrfs!("phases_beside_the_bare_ioctl");
+    needs!("phases_beside_the_bare_ioctl", "btrfs");
     for is_loaded in [false, true] {
         let mut fs = Btrfs::new(1024);
         fs.subvolume("vol");

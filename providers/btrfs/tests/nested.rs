@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Btrfs, begin, create, cut, end_prepare, finish, needs_btrfs, provider, shown, volume};
+use common::{Btrfs, begin, create, cut, end_prepare, finish, provider, volume};
 use std::{fs, path::Path};
+use vss_lab::{needs, providers::shown};
 use vss_model::{Context, VssCode};
 use vss_provider::{Deletion, Provider};
 
@@ -13,7 +14,7 @@ fn nested(committed: &vss_provider::CommittedCopy) -> Vec<&Path> {
 
 #[test]
 fn two_levels_with_blanks_in_their_names_appear_at_their_places() {
-    needs_btrfs!("two_levels_with_blanks_in_their_names_appear_at_their_places");
+    needs!("two_levels_with_blanks_in_their_names_appear_at_their_places", "btrfs");
     let mut fs = Btrfs::new(160);
     fs.subvolume("vol");
     fs::create_dir_all(fs.top().join("vol/some dir")).unwrap();
@@ -33,7 +34,7 @@ fn two_levels_with_blanks_in_their_names_appear_at_their_places() {
 
     fs::write(fs.top().join("vol").join(inner), "new").unwrap();
     fs::remove_file(fs.top().join("vol/deleted")).unwrap();
-    shown(provider.mount(&copies[0], false).unwrap(), &fs.beside("shown"), |root| {
+    shown(&provider.mount(&copies[0], false).unwrap(), &fs.beside("shown"), |root| {
         assert_eq!(fs::read_to_string(root.join(inner)).unwrap(), "old");
         assert_eq!(fs::read_to_string(root.join("deleted")).unwrap(), "old");
         assert!(fs::write(root.join(inner), "x").is_err() && fs::write(root.join("deleted"), "x").is_err());
@@ -44,7 +45,7 @@ fn two_levels_with_blanks_in_their_names_appear_at_their_places() {
 
 #[test]
 fn the_copies_are_in_no_copy_of_the_top_level() {
-    needs_btrfs!("the_copies_are_in_no_copy_of_the_top_level");
+    needs!("the_copies_are_in_no_copy_of_the_top_level", "btrfs");
     let fs = Btrfs::new(160);
     fs.subvolume("a");
     fs::write(fs.top().join("a/file"), "old").unwrap();
@@ -53,7 +54,7 @@ fn the_copies_are_in_no_copy_of_the_top_level() {
     let (first, _) = create(&provider, std::slice::from_ref(&volume));
     let (second, committed) = create(&provider, &[volume]);
     assert_eq!(nested(&committed[0]), [Path::new("a")]);
-    shown(provider.mount(&second[0], false).unwrap(), &fs.beside("shown"), |root| {
+    shown(&provider.mount(&second[0], false).unwrap(), &fs.beside("shown"), |root| {
         let names: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["a"]);
         assert_eq!(fs::read_to_string(root.join("a/file")).unwrap(), "old");
@@ -65,7 +66,7 @@ fn the_copies_are_in_no_copy_of_the_top_level() {
 
 #[test]
 fn the_list_is_as_new_as_the_window_allows() {
-    needs_btrfs!("the_list_is_as_new_as_the_window_allows");
+    needs!("the_list_is_as_new_as_the_window_allows", "btrfs");
     let mut fs = Btrfs::new(160);
     for path in ["vol", "vol/stays", "vol/goes", "vol/goes late"] {
         fs.subvolume(path);
@@ -86,14 +87,15 @@ fn the_list_is_as_new_as_the_window_allows() {
     assert_eq!(found, ["comes", "stays"].map(Path::new));
     let trees = provider.mount(&copies[0], false).unwrap();
     assert_eq!(trees.len(), 3);
-    shown(trees, &fs.beside("shown"), |root| assert!(root.join("comes").is_dir()));
+    shown(&trees, &fs.beside("shown"), |root| assert!(root.join("comes").is_dir()));
+    drop(trees);
     provider.delete(&copies[0]).unwrap();
     fs.assert_nothing_left();
 }
 
 #[test]
 fn one_that_moves_while_it_is_cut_is_a_veto_and_no_loss() {
-    needs_btrfs!("one_that_moves_while_it_is_cut_is_a_veto_and_no_loss");
+    needs!("one_that_moves_while_it_is_cut_is_a_veto_and_no_loss", "btrfs");
     let mut fs = Btrfs::new(160);
     fs.subvolume("vol");
     fs.subvolume("vol/here");
@@ -114,7 +116,7 @@ fn one_that_moves_while_it_is_cut_is_a_veto_and_no_loss() {
 
 #[test]
 fn what_a_writer_nested_in_the_copy_goes_with_it() {
-    needs_btrfs!("what_a_writer_nested_in_the_copy_goes_with_it");
+    needs!("what_a_writer_nested_in_the_copy_goes_with_it", "btrfs");
     let fs = Btrfs::new(160);
     let provider = provider();
     let (set_id, copies) = begin(&provider, &[volume(&fs.top())], Context::Backup);
@@ -131,7 +133,7 @@ fn what_a_writer_nested_in_the_copy_goes_with_it() {
 
 #[test]
 fn a_swap_file_in_use_spoils_its_own_subvolume_only() {
-    needs_btrfs!("a_swap_file_in_use_spoils_its_own_subvolume_only");
+    needs!("a_swap_file_in_use_spoils_its_own_subvolume_only", "btrfs");
     let mut fs = Btrfs::new(160);
     fs.subvolume("vol");
     fs.subvolume("vol/swap");
@@ -162,7 +164,7 @@ fn a_swap_file_in_use_spoils_its_own_subvolume_only() {
 
 #[test]
 fn many_are_listed_cut_and_deleted_at_once() {
-    needs_btrfs!("many_are_listed_cut_and_deleted_at_once");
+    needs!("many_are_listed_cut_and_deleted_at_once", "btrfs");
     const MANY: usize = 300;
     let mut fs = Btrfs::new(256);
     fs.subvolume("vol");

@@ -2,15 +2,19 @@
 
 mod common;
 
-use common::{Btrfs, begin, create, is_unmounted, needs_btrfs, provider, run, shown, volume};
+use common::{Btrfs, begin, create, is_unmounted, provider, volume};
 use rustix::mount::MountFlags;
 use std::fs;
+use vss_lab::{
+    needs,
+    providers::{run, shown},
+};
 use vss_model::{Context, VssCode};
 use vss_provider::{Deletion, Presence, Provider};
 
 #[test]
 fn a_copy_does_not_keep_its_volume_mounted_and_is_found_without_a_mount() {
-    needs_btrfs!("a_copy_does_not_keep_its_volume_mounted_and_is_found_without_a_mount");
+    needs!("a_copy_does_not_keep_its_volume_mounted_and_is_found_without_a_mount", "btrfs");
     let mut fs = Btrfs::new(160);
     fs.subvolume("vol");
     fs::write(fs.top().join("vol/file"), "old").unwrap();
@@ -23,7 +27,7 @@ fn a_copy_does_not_keep_its_volume_mounted_and_is_found_without_a_mount() {
 
     assert_eq!(provider.presence(&copies[0]).unwrap(), Presence::Unreachable);
     assert!(is_unmounted(&uuid), "asking mounts the file system");
-    shown(provider.mount(&copies[0], false).unwrap(), &fs.beside("shown"), |root| {
+    shown(&provider.mount(&copies[0], false).unwrap(), &fs.beside("shown"), |root| {
         assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "old");
     });
     assert!(is_unmounted(&uuid), "showing keeps the file system mounted");
@@ -36,7 +40,7 @@ fn a_copy_does_not_keep_its_volume_mounted_and_is_found_without_a_mount() {
 
 #[test]
 fn a_file_system_on_several_devices_is_found_by_all_of_them() {
-    needs_btrfs!("a_file_system_on_several_devices_is_found_by_all_of_them");
+    needs!("a_file_system_on_several_devices_is_found_by_all_of_them", "btrfs");
     let mut fs = Btrfs::on_devices(2, 160);
     let provider = provider();
     let volume = volume(&fs.top());
@@ -54,7 +58,7 @@ fn a_file_system_on_several_devices_is_found_by_all_of_them() {
 
 #[test]
 fn another_file_system_on_the_device_is_never_touched() {
-    needs_btrfs!("another_file_system_on_the_device_is_never_touched");
+    needs!("another_file_system_on_the_device_is_never_touched", "btrfs");
     let mut fs = Btrfs::new(160);
     let provider = provider();
     let volume = volume(&fs.top());
@@ -75,7 +79,7 @@ fn another_file_system_on_the_device_is_never_touched() {
 
 #[test]
 fn a_read_only_file_system_is_refused_and_stays_so() {
-    needs_btrfs!("a_read_only_file_system_is_refused_and_stays_so");
+    needs!("a_read_only_file_system_is_refused_and_stays_so", "btrfs");
     let fs = Btrfs::new(160);
     let provider = provider();
     let (copies, _) = create(&provider, &[volume(&fs.top())]);
@@ -101,7 +105,7 @@ fn a_read_only_file_system_is_refused_and_stays_so() {
 
 #[test]
 fn somebody_elses_directory_is_not_taken() {
-    needs_btrfs!("somebody_elses_directory_is_not_taken");
+    needs!("somebody_elses_directory_is_not_taken", "btrfs");
     let fs = Btrfs::new(160);
     fs::create_dir(fs.top().join(".vss")).unwrap();
     fs::write(fs.top().join(".vss/mine"), "x").unwrap();

@@ -2,13 +2,14 @@
 
 mod common;
 
-use common::{Btrfs, begin, create, cut, end_prepare, needs_btrfs, provider, volume};
+use common::{Btrfs, begin, create, cut, end_prepare, provider, volume};
 use std::{
     fs::{self, File},
     io::Write,
     thread,
     time::{Duration, Instant},
 };
+use vss_lab::needs;
 use vss_linux::freeze;
 use vss_model::{Context, SetId, ShadowId, VssCode};
 use vss_provider::{PrepareRequest, Provider};
@@ -16,7 +17,7 @@ use vss_provider_btrfs::{BtrfsOptions, BtrfsProvider};
 
 #[test]
 fn a_full_file_system_is_refused_with_numbers() {
-    needs_btrfs!("a_full_file_system_is_refused_with_numbers");
+    needs!("a_full_file_system_is_refused_with_numbers", "btrfs");
     let fs = Btrfs::new(128);
     let provider = provider();
     let (copies, _) = create(&provider, &[volume(&fs.top())]);
@@ -52,7 +53,7 @@ fn a_full_file_system_is_refused_with_numbers() {
 
 #[test]
 fn two_sets_share_the_directory_without_losing_it() {
-    needs_btrfs!("two_sets_share_the_directory_without_losing_it");
+    needs!("two_sets_share_the_directory_without_losing_it", "btrfs");
     let fs = Btrfs::new(160);
     let volume = volume(&fs.top());
     thread::scope(|scope| {
@@ -72,7 +73,7 @@ fn two_sets_share_the_directory_without_losing_it() {
 
 #[test]
 fn an_abort_while_the_cut_hangs_returns_and_is_done_later() {
-    needs_btrfs!("an_abort_while_the_cut_hangs_returns_and_is_done_later");
+    needs!("an_abort_while_the_cut_hangs_returns_and_is_done_later", "btrfs");
     let fs = Btrfs::new(160);
     let root = File::open(fs.top()).unwrap();
     let thaw_late = {
@@ -106,7 +107,7 @@ fn an_abort_while_the_cut_hangs_returns_and_is_done_later() {
 
 #[test]
 fn sixty_four_file_systems_are_cut_in_less_than_a_second() {
-    needs_btrfs!("sixty_four_file_systems_are_cut_in_less_than_a_second");
+    needs!("sixty_four_file_systems_are_cut_in_less_than_a_second", "btrfs");
     let file_systems: Vec<Btrfs> = (0..64).map(|_| Btrfs::new(128)).collect();
     let volumes: Vec<_> = file_systems.iter().map(|fs| volume(&fs.top())).collect();
     for fs in &file_systems {
@@ -129,7 +130,7 @@ fn sixty_four_file_systems_are_cut_in_less_than_a_second() {
 
 #[test]
 fn the_same_set_can_be_cut_twice_only_after_it_began_again() {
-    needs_btrfs!("the_same_set_can_be_cut_twice_only_after_it_began_again");
+    needs!("the_same_set_can_be_cut_twice_only_after_it_began_again", "btrfs");
     let fs = Btrfs::new(160);
     let provider = provider();
     let (set_id, copies) = begin(&provider, &[volume(&fs.top())], Context::Backup);

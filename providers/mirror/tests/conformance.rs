@@ -5,16 +5,14 @@ mod common;
 
 use common::{FileSystem, Instance, needs, stored};
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
 };
-use vss_linux::loop_device::{attached, status};
+use vss_lab::providers::strays;
 use vss_model::Volume;
 use vss_provider::{
     Provider,
     conformance::{Subject, assert_conforms},
-    store,
 };
 
 struct MirrorSubject {
@@ -42,16 +40,10 @@ impl Subject for MirrorSubject {
     fn leftovers(&self) -> io::Result<Vec<String>> {
         let mut places: Vec<PathBuf> = vec![self.instance.place().to_owned()];
         places.extend(self.volumes.iter().map(|volume| volume.path().to_owned()));
-        let left = places.iter().flat_map(|place| stored(place));
-        let devices: Vec<u64> = places.iter().map(|place| Ok(fs::metadata(place)?.dev())).collect::<io::Result<_>>()?;
+        let left: Vec<String> = places.iter().flat_map(|place| stored(place)).collect();
         // A loop device of a copy whose file is gone would keep the blocks.
-        let is_of_copy = |device: &Path, image: &Path| {
-            store::holds(image)
-                && image.starts_with("/.vss")
-                && status(device).is_ok_and(|status| devices.contains(&status.device))
-        };
-        let attached = attached()?.into_iter().filter(|(device, image)| is_of_copy(device, image));
-        Ok(left.chain(attached.map(|(device, _)| device.display().to_string())).collect())
+        let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+        Ok(left.into_iter().chain(strays(&places)?.iter().map(|device| device.display().to_string())).collect())
     }
 }
 

@@ -2,16 +2,14 @@
 
 mod common;
 
-use common::{
-    FileSystem, Instance, Seen, Writer, assert_clean, begin, create, create_with, cut, finish, held, needs, request,
-    run, shown, stored,
-};
+use common::{FileSystem, Instance, Seen, Writer, needs, stored};
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     path::Path,
     time::{Duration, Instant},
 };
+use vss_lab::providers::{assert_clean, begin_with, create, create_with, cut, finish, held, request, run, shown};
 use vss_model::{CreationOptions, VssCode};
 use vss_provider::{Deletion, PrepareRequest, Provider, StoredCopy, blocks::Changes, progress::Work};
 
@@ -76,7 +74,7 @@ fn the_second_copy_reads_what_changed_and_knows_it() {
         let after = fs::read(volume.path().join("file")).unwrap();
         // Another process has it now.
         let provider = instance.provider();
-        let (set_id, mut copies) = begin(&provider, &volumes, &CreationOptions::default());
+        let (set_id, mut copies) = begin_with(&provider, &volumes, &CreationOptions::default());
         let seen = Seen::default();
         provider.end_prepare(set_id, &seen).unwrap();
         let round = seen.all().first().copied().unwrap();
@@ -129,7 +127,7 @@ fn where_blocks_cannot_be_shared_a_volume_has_one_copy() {
     let provider = instance.provider();
     let volumes = [volume.volume()];
     fill(volume.path(), "file", 20);
-    let (set_id, copies) = begin(&provider, &volumes, &CreationOptions::default());
+    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
     cut(&provider, set_id, &volumes);
     provider.post_commit(set_id).unwrap();
     provider.pre_final_commit(set_id).unwrap();
@@ -219,7 +217,7 @@ fn a_swap_file_is_left_out() {
     let _on = SwappedOn(&swap);
     let volumes = [volume.volume()];
     let seen = Seen::default();
-    let (set_id, copies) = begin(&provider, &volumes, &CreationOptions::default());
+    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
     provider.end_prepare(set_id, &seen).unwrap();
     let first = seen.all()[0].bytes_total;
     assert!(first < 40 << 20, "{first} bytes of the first round");
@@ -250,7 +248,7 @@ fn without_a_tracer_everything_is_compared_in_the_hold() {
     let pins = vss_trace::Pins::new(&instance.options.state_directory.to_string_lossy(), "x");
     assert!(!pins.directory().parent().unwrap().exists(), "something is traced");
     touch(volume.path(), "file", &[1, 2, 3000], 0x55);
-    let (set_id, copies) = begin(&provider, &volumes, &options);
+    let (set_id, copies) = begin_with(&provider, &volumes, &options);
     let seen = Seen::default();
     provider.end_prepare(set_id, &seen).unwrap();
     assert!(seen.all().iter().all(|progress| progress.work == Work::Comparing), "{:?}", seen.all());
@@ -266,7 +264,7 @@ fn without_a_tracer_everything_is_compared_in_the_hold() {
     let listed = provider.storage().unwrap().list().unwrap();
     assert!(listed[0].full_compare.as_ref().is_some_and(|why| why.contains("nothing was traced")), "{listed:?}");
     let options = CreationOptions { max_hold_ms: Some(1), ..options };
-    let (set_id, _) = begin(&provider, &volumes, &options);
+    let (set_id, _) = begin_with(&provider, &volumes, &options);
     let refused = provider.end_prepare(set_id, &Seen::default()).unwrap_err();
     assert!(refused.message.contains("Comparing all") && refused.hint.contains("--max-hold"), "{refused}");
     provider.abort(set_id).unwrap();
@@ -283,7 +281,7 @@ fn an_abort_ends_the_copying_and_the_next_copy_is_whole() {
     let slow = CreationOptions { max_rate: Some(4 << 20), ..CreationOptions::default() };
     // Of the first copy nothing stays; of a later one what was taken is marked again.
     for is_first in [true, false] {
-        let (set_id, _) = begin(&provider, &volumes, &slow);
+        let (set_id, _) = begin_with(&provider, &volumes, &slow);
         let began = Instant::now();
         std::thread::scope(|scope| {
             let running = scope.spawn(|| provider.end_prepare(set_id, &Seen::default()));
@@ -301,7 +299,7 @@ fn an_abort_ends_the_copying_and_the_next_copy_is_whole() {
         fill(volume.path(), "file", 61);
     }
     // After the cut, too.
-    let (set_id, _) = begin(&provider, &volumes, &CreationOptions::default());
+    let (set_id, _) = begin_with(&provider, &volumes, &CreationOptions::default());
     cut(&provider, set_id, &volumes);
     provider.abort(set_id).unwrap();
     touch(volume.path(), "file", &[0], 1);
@@ -329,7 +327,7 @@ fn a_load_that_is_too_much_is_refused_before_anything_is_held() {
     );
     std::thread::sleep(Duration::from_secs(4));
     let options = CreationOptions { max_hold_ms: Some(1), ..CreationOptions::default() };
-    let (set_id, _) = begin(&provider, &[volume.volume()], &options);
+    let (set_id, _) = begin_with(&provider, &[volume.volume()], &options);
     let refused = provider.end_prepare(set_id, &Seen::default()).unwrap_err();
     assert_eq!(refused.code, VssCode::ProviderVeto);
     assert!(refused.message.contains("MiB/s") && refused.message.contains("1 ms is the most"), "{refused}");

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{FileSystem, Instance, Writer, assert_clean, begin, cut, needs};
+use common::{FileSystem, Instance, Writer, needs};
 use std::{
     fs::{self, File},
     ops::Range,
@@ -11,6 +11,7 @@ use std::{
     path::Path,
     process::Command,
 };
+use vss_lab::providers::{assert_clean, begin_with, cut};
 use vss_model::{CreationOptions, ShadowId};
 use vss_provider::Provider;
 use vss_trace::Bitmap;
@@ -106,7 +107,7 @@ fn check(volume: &FileSystem, storage: &FileSystem) {
     std::thread::sleep(std::time::Duration::from_millis(700));
     for _ in 0..COPIES {
         let volumes = [volume.volume()];
-        let (set_id, copies) = begin(&provider, &volumes, &CreationOptions::default());
+        let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
         cut(&provider, set_id, &volumes);
         provider.post_commit(set_id).unwrap();
         let shadow_id: ShadowId = copies[0].shadow_id;

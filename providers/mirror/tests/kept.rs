@@ -2,13 +2,14 @@
 
 mod common;
 
-use common::{FileSystem, Instance, Seen, begin, create, finish, needs, request, shown, stored};
+use common::{FileSystem, Instance, Seen, needs, stored};
 use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     time::Duration,
 };
+use vss_lab::providers::{assert_clean, begin_with, create, finish, held, request, shown};
 use vss_model::{CreationOptions, VssCode};
 use vss_provider::{
     Deletion, Provider,
@@ -41,13 +42,13 @@ fn what_was_written_untraced_is_found_by_comparing() {
     assert!(forecast.full_compare.is_some_and(|why| why.contains("tracer was removed")));
     let listed = provider.storage().unwrap().list().unwrap();
     assert!(listed[0].full_compare.is_some() && listed[0].shadows == 1, "{listed:?}");
-    let (set_id, copies) = begin(&provider, &volumes, &CreationOptions::default());
+    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
     let seen = Seen::default();
     provider.end_prepare(set_id, &seen).unwrap();
     assert_eq!(seen.all()[0].work, Work::Comparing);
     assert!(seen.all()[0].bytes_total > 30 << 20);
     provider.pre_commit(set_id).unwrap();
-    common::held(&volumes, || provider.commit(set_id)).unwrap();
+    held(&volumes, || provider.commit(set_id)).unwrap();
     finish(&provider, set_id);
     let trees = provider.mount(&copies[0], false).unwrap();
     let found = shown(&trees, &storage.beside("shown"), |top| fs::read(top.join("file")).unwrap());
@@ -109,7 +110,7 @@ fn a_mirror_that_was_put_back_or_broken_off_is_not_trusted() {
     fs::write(&state, newer).unwrap();
     assert_eq!(why(), None);
     // As a process that was killed in the middle of a set leaves it.
-    let (set_id, _) = begin(&provider, &volumes, &CreationOptions::default());
+    let (set_id, _) = begin_with(&provider, &volumes, &CreationOptions::default());
     provider.end_prepare(set_id, &Seen::default()).unwrap();
     assert!(why().unwrap().contains("broken off"));
     provider.abort(set_id).unwrap();
@@ -235,7 +236,7 @@ fn a_volume_is_put_back_also_when_that_was_broken_off() {
         assert!(seen.all().iter().all(|progress| progress.work == Work::Reverting));
         // Nothing is left to be done.
         assert_eq!(provider.revert().unwrap().revert(&copy, &seen).unwrap().written_bytes, 0);
-        common::assert_clean(kind, volume.device());
+        assert_clean(kind, volume.device());
         volume.mount();
         assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 20 << 20]);
         assert!(fs::read(volume.path().join("gone")).unwrap() == vec![2; 5 << 20]);
@@ -301,10 +302,10 @@ fn what_is_written_past_the_file_system_in_the_hold_fails_the_set() {
             file.flush().unwrap();
         });
         let refused = (0..20).find_map(|_| {
-            let (set_id, _) = begin(&provider, &volumes, &CreationOptions::default());
+            let (set_id, _) = begin_with(&provider, &volumes, &CreationOptions::default());
             provider.end_prepare(set_id, &Seen::default()).unwrap();
             provider.pre_commit(set_id).unwrap();
-            let result = common::held(&volumes, || provider.commit(set_id));
+            let result = held(&volumes, || provider.commit(set_id));
             provider.abort(set_id).unwrap();
             result.err()
         });

@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::{FileSystem, Instance, begin, finish, held, needs, run};
+use common::{FileSystem, Instance, needs};
 use std::{
     fs,
     time::{Duration, Instant},
 };
+use vss_lab::providers::{begin_with, finish, held, run};
 use vss_model::CreationOptions;
 use vss_provider::{Provider, progress::Unwatched};
 
@@ -37,7 +38,7 @@ fn the_phases_of_a_first_and_a_second_copy() {
                         command.args(["of=/dev/null", "bs=1M", "iflag=direct", "count=750"]);
                     });
                     let dd = began.elapsed();
-                    let (set_id, copies) = begin(&provider, &volumes, &CreationOptions::default());
+                    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
                     let prepare = timed(|| provider.end_prepare(set_id, &Unwatched).unwrap());
                     let pre_commit = timed(|| provider.pre_commit(set_id).unwrap());
                     let mut commit = Duration::ZERO;

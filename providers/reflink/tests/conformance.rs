@@ -2,14 +2,13 @@
 
 mod common;
 
-use common::{FileSystem, needs};
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
-use vss_linux::loop_device::{attached, status};
+use common::FileSystem;
+use std::{io, path::Path};
+use vss_lab::{needs, providers::strays};
 use vss_model::Volume;
 use vss_provider::{
     Provider,
     conformance::{Subject, assert_conforms},
-    store,
 };
 
 /// Volumes on one or two outer file systems; the inner ones go first.
@@ -28,16 +27,10 @@ impl Subject for ReflinkSubject {
     }
 
     fn leftovers(&self) -> io::Result<Vec<String>> {
-        let devices: Vec<u64> =
-            self.outer.iter().map(|outer| Ok(fs::metadata(outer.path())?.dev())).collect::<io::Result<_>>()?;
-        // A loop device of a copy whose file is gone would keep the blocks.
-        let is_of_copy = |device: &Path, image: &Path| {
-            // No other is asked: its image may lie on a file system that does not answer.
-            store::holds(image) && status(device).is_ok_and(|status| devices.contains(&status.device))
-        };
-        let attached = attached()?.into_iter().filter(|(device, image)| is_of_copy(device, image));
         let stored = self.outer.iter().flat_map(FileSystem::store);
-        Ok(stored.chain(attached.map(|(device, _)| device.display().to_string())).collect())
+        // A loop device of a copy whose file is gone would keep the blocks.
+        let places: Vec<&Path> = self.outer.iter().map(FileSystem::path).collect();
+        Ok(stored.chain(strays(&places)?.iter().map(|device| device.display().to_string())).collect())
     }
 }
 

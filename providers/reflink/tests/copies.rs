@@ -2,15 +2,17 @@
 
 mod common;
 
-use common::{
-    FileSystem, assert_clean, attached_to, begin, create, cut, finish, held, needs, provider, run, shown, try_held,
-};
+use common::{FileSystem, attached_to, provider};
 use rustix::fs::IFlags;
 use std::{
     fs::{self, File},
     io::{Read, Write},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
+};
+use vss_lab::{
+    needs,
+    providers::{assert_clean, begin, create, cut, finish, held, request, run, shown, strays, try_held, volume},
 };
 use vss_linux::mount;
 use vss_model::VssCode;
@@ -70,7 +72,7 @@ fn a_copy_has_every_block_that_was_frozen() {
         assert_eq!(digest(&outer.copy(&copies[0])), sealed, "showing a copy changes nothing in it");
         assert_eq!(provider.delete(&copies[0]).unwrap(), Deletion::Deleted);
         outer.assert_nothing_left();
-        assert!(attached_to(&copies).is_empty());
+        assert_eq!(strays(&[outer.path()]).unwrap(), Vec::<PathBuf>::new());
     }
 }
 
@@ -149,14 +151,14 @@ fn a_copy_that_is_mounted_is_not_deleted() {
         assert!(error.code == VssCode::ProviderVeto && error.message.contains(&*root.to_string_lossy()), "{error}");
         assert_eq!(provider.presence(&copies[0]).unwrap(), Presence::Present);
         // A copy is no volume: nobody copies it.
-        let support = provider.is_volume_supported(&common::volume(root)).unwrap();
+        let support = provider.is_volume_supported(&volume(root)).unwrap();
         assert_eq!(support, Support::No("it is a shadow copy itself".to_owned()));
     });
     // Two at once, each with a loop device of its own, and both are gone with their mounts.
     let trees = [provider.mount(&copies[0], false).unwrap(), provider.mount(&copies[0], false).unwrap()];
     assert_eq!(attached_to(&copies).len(), 2);
     drop(trees);
-    assert!(attached_to(&copies).is_empty());
+    assert_eq!(strays(&[outer.path()]).unwrap(), Vec::<PathBuf>::new());
     assert_eq!(provider.delete(&copies[0]).unwrap(), Deletion::Deleted);
     outer.assert_nothing_left();
 }
@@ -206,7 +208,7 @@ fn a_partition_of_an_image_is_a_volume() {
     rustix::mount::mount(&*partition, &point, "ext4", rustix::mount::MountFlags::empty(), None).unwrap();
     fs::write(point.join("file"), "old").unwrap();
     let provider = provider();
-    let copies = create(&provider, &[common::volume(&point)]);
+    let copies = create(&provider, &[volume(&point)]);
     fs::write(point.join("file"), "new").unwrap();
     shown(&provider.mount(&copies[0], false).unwrap(), &outer.beside("shown"), |root| {
         assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "old");
@@ -334,7 +336,7 @@ fn a_store_that_is_full_leaves_nothing() {
         let block = vec![0x5a; 1 << 20];
         while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {}
         let volumes = [inner.volume()];
-        let error = common::provider().begin_prepare(&common::request(&volumes[0])).unwrap_err();
+        let error = common::provider().begin_prepare(&request(&volumes[0])).unwrap_err();
         assert!(error.code == VssCode::InsufficientStorage && error.message.contains("16 MiB"), "{error}");
         // Without the guard: whatever the kernel says, nothing is left.
         let provider = ReflinkProvider::new(ReflinkOptions { min_free_bytes: Some(0) });

@@ -3,11 +3,15 @@
 
 mod common;
 
-use common::{FileSystem, begin, held, needs, provider};
+use common::{FileSystem, provider};
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     time::{Duration, Instant},
+};
+use vss_lab::{
+    needs,
+    providers::{begin, held},
 };
 use vss_linux::fiemap;
 use vss_provider::Provider;

@@ -2,11 +2,15 @@
 
 mod common;
 
-use common::{FileSystem, needs, provider, request, run, volume};
+use common::{FileSystem, provider};
 use rustix::mount::MountFlags;
 use std::{
     fs::{self, File},
     path::Path,
+};
+use vss_lab::{
+    needs,
+    providers::{request, run, volume, wait_until_let_go},
 };
 use vss_linux::loop_device::{AttachOptions, LoopDevice};
 use vss_model::{CreationOptions, Volume, VssCode};
@@ -68,6 +72,7 @@ fn an_image_that_is_not_the_volumes_alone_is_refused() {
     let second = LoopDevice::attach(&link, options).unwrap();
     refuses(&inner.volume(), &["attached to", &second.path().to_string_lossy()]);
     drop(second);
+    wait_until_let_go(&link);
     assert_eq!(provider.is_volume_supported(&inner.volume()).unwrap(), Support::Yes);
 
     let moved = outer.path().join("moved");

@@ -1,7 +1,9 @@
-//! Real servers for tests, the demo and the benchmarks: made, loaded, copied, restored and judged.
+//! Real servers for tests, the demo and the benchmarks: made, loaded, copied, restored and judged. And what the tests of
+//! providers share.
 //!
-//! Nothing here knows of shadow copies: what a copy is worth is judged by the same rules however it was made.
+//! `postgresql` knows nothing of shadow copies: what a copy is worth is judged by the same rules however it was made.
 
 mod account;
 pub mod postgresql;
 mod process;
+pub mod providers;

@@ -12,41 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use vss_lab::providers::run;
 use vss_linux::{
     btrfs,
     loop_device::{AttachOptions, LoopDevice},
-    mount, mountinfo,
+    mountinfo,
 };
 use vss_model::{Context, SetId, ShadowId, Volume, VolumeId, VssError};
-use vss_provider::{CommittedCopy, MountedTree, PrepareRequest, Provider, StoredCopy};
+use vss_provider::{CommittedCopy, PrepareRequest, Provider, StoredCopy};
 use vss_provider_btrfs::{BtrfsOptions, BtrfsProvider};
-
-/// Why no btrfs file system can be made here, if so: for a test's SKIPPED line.
-pub(crate) fn missing() -> Option<&'static str> {
-    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !rustix::process::geteuid().is_root() {
-        Some("needs root")
-    } else if !Path::new("/dev/loop-control").exists() {
-        Some("needs loop devices")
-    } else if !known.lines().any(|line| line.trim() == "btrfs") {
-        Some("the kernel has no btrfs")
-    } else if Command::new("mkfs.btrfs").arg("-V").output().is_err() {
-        Some("needs mkfs.btrfs")
-    } else {
-        None
-    }
-}
-
-/// Prints the SKIPPED line and returns from the test when btrfs is missing.
-macro_rules! needs_btrfs {
-    ($test:literal) => {
-        if let Some(missing) = common::missing() {
-            println!("SKIPPED: {}: {missing}", $test);
-            return;
-        }
-    };
-}
-pub(crate) use needs_btrfs;
 
 /// One btrfs file system on one or more loop devices.
 pub(crate) struct Btrfs {
@@ -153,34 +127,6 @@ impl Drop for Btrfs {
             let _ = rustix::mount::unmount(&point, UnmountFlags::DETACH);
         }
     }
-}
-
-/// Runs a program; its failure is the test's.
-pub(crate) fn run(program: &str, add: impl FnOnce(&mut Command)) {
-    let mut command = Command::new(program);
-    add(&mut command);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Mounts the trees of a copy at `place`, runs `look` there and unmounts them.
-pub(crate) fn shown(trees: Vec<MountedTree>, place: &Path, look: impl FnOnce(&Path)) {
-    struct Mounted<'a>(&'a Path);
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            // With everything that is mounted below.
-            let _ = mount::unmount_detached(self.0);
-        }
-    }
-    fs::create_dir_all(place).unwrap();
-    let (root, below) = trees.split_first().unwrap();
-    mount::attach_at(&root.mount, place).unwrap();
-    let mounted = Mounted(place);
-    for tree in below {
-        mount::attach_at(&tree.mount, &place.join(&tree.path)).unwrap();
-    }
-    drop(trees);
-    look(mounted.0);
 }
 
 /// True when the file system is mounted nowhere any more. A mount namespace that another test made holds a copy of every

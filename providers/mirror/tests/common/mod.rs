@@ -6,49 +6,23 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::mpsc,
-    thread,
-    time::Duration,
+    process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
+use vss_lab::providers::{run, wait_until_let_go};
 use vss_linux::{
     freeze,
     loop_device::{AttachOptions, LoopDevice},
-    mount, mountinfo,
 };
-use vss_model::{Context, CreationOptions, SetId, ShadowId, Volume, VolumeId};
-use vss_provider::{CommittedCopy, MountedTree, PrepareRequest, Provider, StoredCopy, progress::Unwatched};
+use vss_model::Volume;
 use vss_provider_mirror::{MirrorOptions, MirrorProvider};
 
-/// Why no such file systems can be made or traced here, if so: for a test's SKIPPED line.
-pub(crate) fn missing(kinds: &[&str]) -> Option<String> {
-    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !rustix::process::geteuid().is_root() {
-        return Some("needs root".to_owned());
-    }
-    if !Path::new("/dev/loop-control").exists() {
-        return Some("needs loop devices".to_owned());
-    }
-    if let Err(error) = vss_trace::available() {
-        return Some(error.to_string());
-    }
-    kinds.iter().find_map(|kind| {
-        if !known.lines().any(|line| line.trim() == *kind) {
-            Some(format!("the kernel has no {kind}"))
-        } else if Command::new(format!("mkfs.{kind}")).arg("-V").output().is_err() {
-            Some(format!("needs mkfs.{kind}"))
-        } else {
-            None
-        }
-    })
-}
-
-/// Prints the SKIPPED line and returns from the test when something is missing.
+/// Prints the SKIPPED line and returns from the test when such file systems cannot be made or traced here.
 macro_rules! needs {
     ($test:literal, $($kind:literal),+) => {
-        if let Some(missing) = common::missing(&[$($kind),+]) {
-            println!("SKIPPED: {}: {missing}", $test);
+        vss_lab::needs!($test, $($kind),+);
+        if let Err(error) = vss_trace::available() {
+            println!("SKIPPED: {}: {error}", $test);
             return;
         }
     };
@@ -101,10 +75,7 @@ impl FileSystem {
     }
 
     fn make(kind: &'static str, directory: TempDir, attached: LoopDevice, device: PathBuf, options: &[&str]) -> Self {
-        let quiet: &[&str] = if kind == "ext4" { &["-q", "-F", "-E", "nodiscard"] } else { &["-q", "-f"] };
-        run(&format!("mkfs.{kind}"), |command| {
-            command.args(quiet).args(options).arg(&device);
-        });
+        vss_lab::providers::make(kind, &device, options);
         let point = directory.path().join("on");
         fs::create_dir_all(&point).unwrap();
         let made = Self { kind, point, device, attached, directory };
@@ -124,12 +95,14 @@ impl FileSystem {
     pub(crate) fn take_away(&mut self, act: impl FnOnce(&Path)) {
         self.unmount();
         let image = self.directory.path().join("image");
+        // By another name, so that it is told which device is let go of.
+        let link = self.directory.path().join("link");
+        fs::hard_link(&image, &link).unwrap();
         // Autoclear: it goes with its last user.
-        self.attached = LoopDevice::attach(&image, AttachOptions { read_only: true, ..Default::default() }).unwrap();
-        let held = std::mem::replace(&mut self.device, PathBuf::new());
-        while vss_linux::loop_device::status(&held).is_ok() {
-            thread::sleep(Duration::from_millis(10));
-        }
+        self.attached = LoopDevice::attach(&link, AttachOptions { read_only: true, ..Default::default() }).unwrap();
+        fs::remove_file(link).unwrap();
+        self.device = PathBuf::new();
+        wait_until_let_go(&image);
         act(&image);
         let again = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
         self.device = again.path().to_owned();
@@ -164,7 +137,7 @@ impl FileSystem {
 
     /// It as a volume.
     pub(crate) fn volume(&self) -> Volume {
-        volume(&self.point)
+        vss_lab::providers::volume(&self.point)
     }
 }
 
@@ -186,64 +159,6 @@ pub(crate) fn stored(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = names.filter(|name| !name.ends_with(".mirror") && !name.ends_with(".state")).collect();
     names.sort();
     names
-}
-
-/// Runs a program; its failure is the test's.
-#[track_caller]
-pub(crate) fn run(program: &str, add: impl FnOnce(&mut Command)) -> Output {
-    let mut command = Command::new(program);
-    add(&mut command);
-    let output = command.output().unwrap();
-    let said = [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).concat();
-    assert!(output.status.success(), "{program}: {said}");
-    output
-}
-
-/// Checks that the file system in a copy is whole, by its own program.
-#[track_caller]
-pub(crate) fn assert_clean(kind: &str, copy: &Path) {
-    if kind == "ext4" {
-        run("e2fsck", |command| {
-            command.arg("-fn").arg(copy);
-        });
-    } else {
-        run("xfs_repair", |command| {
-            command.arg("-n").arg("-f").arg(copy);
-        });
-    }
-}
-
-/// Mounts the trees of a copy at `place`, runs `look` there and unmounts them.
-pub(crate) fn shown<T>(trees: &[MountedTree], place: &Path, look: impl FnOnce(&Path) -> T) -> T {
-    struct Mounted<'a>(&'a Path);
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            let _ = mount::unmount_detached(self.0);
-        }
-    }
-    fs::create_dir_all(place).unwrap();
-    mount::attach_at(&trees[0].mount, place).unwrap();
-    let mounted = Mounted(place);
-    look(mounted.0)
-}
-
-/// The volume that is mounted at `mount_point`.
-pub(crate) fn volume(mount_point: &Path) -> Volume {
-    let mounts = mountinfo::mounts().unwrap();
-    let entry = mounts.iter().rev().find(|entry| entry.mount_point == mount_point).unwrap();
-    let uuid = vss_linux::fs_uuid::of_device(Path::new(&entry.source), &entry.fs_type).unwrap();
-    let uuid = uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
-    Volume {
-        id: VolumeId::file_system(&entry.fs_type, &uuid),
-        mount_point: mount_point.to_owned(),
-        fs_type: entry.fs_type.clone(),
-        source: entry.source.clone(),
-        uuid,
-        subvolume: None,
-        root: "/".into(),
-        device_number: entry.device_number(),
-        mount_id: entry.mount_id,
-    }
 }
 
 /// An instance of the service: its state directory and the options of its provider. Its mirrors and tracers go with it.
@@ -293,85 +208,6 @@ impl Drop for Instance {
         }
         let _ = fs::remove_dir(pins);
     }
-}
-
-/// A request for a copy of this volume.
-pub(crate) fn request(volume: &Volume) -> PrepareRequest {
-    PrepareRequest {
-        set_id: SetId::random(),
-        shadow_id: ShadowId::random(),
-        volume: volume.clone(),
-        context: Context::AppRollback,
-        options: CreationOptions::default(),
-    }
-}
-
-/// BeginPrepare of a new set over `volumes`.
-pub(crate) fn begin(
-    provider: &dyn Provider,
-    volumes: &[Volume],
-    options: &CreationOptions,
-) -> (SetId, Vec<StoredCopy>) {
-    let set_id = SetId::random();
-    let prepare = |volume: &Volume| {
-        let request = PrepareRequest { set_id, options: options.clone(), ..request(volume) };
-        provider.begin_prepare(&request).unwrap()
-    };
-    (set_id, volumes.iter().map(prepare).collect())
-}
-
-/// Calls `act` while the volumes are flushed and frozen, at most 10 s.
-pub(crate) fn held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> T {
-    let open = || volumes.iter().map(|volume| File::open(&volume.mount_point).unwrap()).collect::<Vec<_>>();
-    let (directories, late) = (open(), open());
-    let (over, is_over) = mpsc::channel::<()>();
-    let timer = thread::spawn(move || {
-        if is_over.recv_timeout(Duration::from_secs(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            for directory in &late {
-                let _ = freeze::thaw(directory);
-            }
-        }
-    });
-    let frozen = directories.iter().try_for_each(|directory| {
-        freeze::sync(directory)?;
-        freeze::freeze(directory).map_err(|error| std::io::Error::from(error.errno()))
-    });
-    let result = frozen.map(|()| act());
-    for directory in &directories {
-        // One that was not frozen says so.
-        freeze::thaw(directory).unwrap();
-    }
-    drop(over);
-    timer.join().unwrap();
-    result.unwrap()
-}
-
-/// The phases up to Commit, in the hold.
-pub(crate) fn cut(provider: &dyn Provider, set_id: SetId, volumes: &[Volume]) {
-    provider.end_prepare(set_id, &Unwatched).unwrap();
-    provider.pre_commit(set_id).unwrap();
-    held(volumes, || provider.commit(set_id)).unwrap();
-}
-
-/// The phases after Commit.
-pub(crate) fn finish(provider: &dyn Provider, set_id: SetId) -> Vec<CommittedCopy> {
-    let committed = provider.post_commit(set_id).unwrap();
-    provider.pre_final_commit(set_id).unwrap();
-    provider.post_final_commit(set_id).unwrap();
-    committed
-}
-
-/// A finished set over `volumes`.
-pub(crate) fn create(provider: &dyn Provider, volumes: &[Volume]) -> Vec<StoredCopy> {
-    create_with(provider, volumes, &CreationOptions::default())
-}
-
-/// A finished set, made as wished.
-pub(crate) fn create_with(provider: &dyn Provider, volumes: &[Volume], options: &CreationOptions) -> Vec<StoredCopy> {
-    let (set_id, copies) = begin(provider, volumes, options);
-    cut(provider, set_id, volumes);
-    finish(provider, set_id);
-    copies
 }
 
 /// A program that writes until it is dropped.

@@ -8,51 +8,15 @@ use std::{
     ffi::CString,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::mpsc,
-    thread,
-    time::Duration,
 };
 use tempfile::TempDir;
 use vss_linux::{
     freeze,
     loop_device::{AttachOptions, LoopDevice},
-    mount, mountinfo,
 };
-use vss_model::{Context, SetId, ShadowId, Volume, VolumeId};
-use vss_provider::{CommittedCopy, MountedTree, PrepareRequest, Provider, StoredCopy};
+use vss_model::Volume;
+use vss_provider::StoredCopy;
 use vss_provider_reflink::{ReflinkOptions, ReflinkProvider};
-
-/// Why no such file systems can be made here, if so: for a test's SKIPPED line.
-pub(crate) fn missing(kinds: &[&str]) -> Option<String> {
-    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !rustix::process::geteuid().is_root() {
-        return Some("needs root".to_owned());
-    }
-    if !Path::new("/dev/loop-control").exists() {
-        return Some("needs loop devices".to_owned());
-    }
-    kinds.iter().find_map(|kind| {
-        if !known.lines().any(|line| line.trim() == *kind) {
-            Some(format!("the kernel has no {kind}"))
-        } else if Command::new(format!("mkfs.{kind}")).arg("-V").output().is_err() {
-            Some(format!("needs mkfs.{kind}"))
-        } else {
-            None
-        }
-    })
-}
-
-/// Prints the SKIPPED line and returns from the test when something is missing.
-macro_rules! needs {
-    ($test:literal, $($kind:literal),+) => {
-        if let Some(missing) = common::missing(&[$($kind),+]) {
-            println!("SKIPPED: {}: {missing}", $test);
-            return;
-        }
-    };
-}
-pub(crate) use needs;
 
 /// A file system in an image: outer or inner.
 pub(crate) struct FileSystem {
@@ -99,10 +63,7 @@ impl FileSystem {
 
     fn make(kind: &'static str, image: &Path, point: &Path, size_mib: u64, options: &[&str], data: &str) -> Self {
         File::create_new(image).unwrap().set_len(size_mib << 20).unwrap();
-        let quiet: &[&str] = if kind == "ext4" { &["-q", "-F", "-E", "nodiscard"] } else { &["-q", "-f", "-K"] };
-        run(&format!("mkfs.{kind}"), |command| {
-            command.args(quiet).args(options).arg(image);
-        });
+        vss_lab::providers::make(kind, image, options);
         let device = LoopDevice::attach(image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
         fs::create_dir_all(point).unwrap();
         let data = CString::new(data).unwrap();
@@ -127,7 +88,7 @@ impl FileSystem {
 
     /// It as a volume.
     pub(crate) fn volume(&self) -> Volume {
-        volume(&self.point)
+        vss_lab::providers::volume(&self.point)
     }
 
     /// What lies in `.vss`, sorted; `.vss` itself when it is empty.
@@ -166,136 +127,7 @@ pub(crate) fn attached_to(copies: &[StoredCopy]) -> Vec<PathBuf> {
     attached.into_iter().filter(|(_, image)| is_theirs(image)).map(|(device, _)| device).collect()
 }
 
-/// Runs a program; its failure is the test's.
-pub(crate) fn run(program: &str, add: impl FnOnce(&mut Command)) -> Output {
-    let mut command = Command::new(program);
-    add(&mut command);
-    let output = command.output().unwrap();
-    let said = [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).concat();
-    assert!(output.status.success(), "{program}: {said}");
-    output
-}
-
-/// Checks that the file system in a copy is whole, by its own program.
-#[track_caller]
-pub(crate) fn assert_clean(kind: &str, copy: &Path) {
-    if kind == "ext4" {
-        run("e2fsck", |command| {
-            command.arg("-fn").arg(copy);
-        });
-    } else {
-        run("xfs_repair", |command| {
-            command.arg("-n").arg("-f").arg(copy);
-        });
-    }
-}
-
-/// Mounts the trees of a copy at `place`, runs `look` there and unmounts them.
-pub(crate) fn shown<T>(trees: &[MountedTree], place: &Path, look: impl FnOnce(&Path) -> T) -> T {
-    struct Mounted<'a>(&'a Path);
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            let _ = mount::unmount_detached(self.0);
-        }
-    }
-    fs::create_dir_all(place).unwrap();
-    mount::attach_at(&trees[0].mount, place).unwrap();
-    let mounted = Mounted(place);
-    look(mounted.0)
-}
-
-/// The volume that is mounted at `mount_point`.
-pub(crate) fn volume(mount_point: &Path) -> Volume {
-    let mounts = mountinfo::mounts().unwrap();
-    let entry = mounts.iter().rev().find(|entry| entry.mount_point == mount_point).unwrap();
-    let uuid = vss_linux::fs_uuid::of_device(Path::new(&entry.source), &entry.fs_type).unwrap();
-    let uuid = uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
-    Volume {
-        id: VolumeId::file_system(&entry.fs_type, &uuid),
-        mount_point: mount_point.to_owned(),
-        fs_type: entry.fs_type.clone(),
-        source: entry.source.clone(),
-        uuid,
-        subvolume: None,
-        root: "/".into(),
-        device_number: entry.device_number(),
-        mount_id: entry.mount_id,
-    }
-}
-
 /// The provider under test.
 pub(crate) fn provider() -> ReflinkProvider {
     ReflinkProvider::new(ReflinkOptions::default())
-}
-
-/// A request for a copy of this volume.
-pub(crate) fn request(volume: &Volume) -> PrepareRequest {
-    PrepareRequest {
-        set_id: SetId::random(),
-        shadow_id: ShadowId::random(),
-        volume: volume.clone(),
-        context: Context::AppRollback,
-        options: vss_model::CreationOptions::default(),
-    }
-}
-
-/// BeginPrepare of a new set over `volumes`.
-pub(crate) fn begin(provider: &dyn Provider, volumes: &[Volume]) -> (SetId, Vec<StoredCopy>) {
-    let set_id = SetId::random();
-    let prepare = |volume: &Volume| provider.begin_prepare(&PrepareRequest { set_id, ..request(volume) }).unwrap();
-    (set_id, volumes.iter().map(prepare).collect())
-}
-
-/// Calls `act` while the volumes are flushed and frozen, at most 10 s.
-pub(crate) fn held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> T {
-    try_held(volumes, act).unwrap()
-}
-
-/// As [`held`], of volumes that may refuse to be flushed or frozen.
-pub(crate) fn try_held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> std::io::Result<T> {
-    let open = || volumes.iter().map(|volume| File::open(&volume.mount_point).unwrap()).collect::<Vec<_>>();
-    let (directories, late) = (open(), open());
-    let (over, is_over) = mpsc::channel::<()>();
-    let timer = thread::spawn(move || {
-        if is_over.recv_timeout(Duration::from_secs(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            for directory in &late {
-                let _ = freeze::thaw(directory);
-            }
-        }
-    });
-    let frozen = directories.iter().try_for_each(|directory| {
-        freeze::sync(directory)?;
-        freeze::freeze(directory).map_err(|error| std::io::Error::from(error.errno()))
-    });
-    let result = frozen.map(|()| act());
-    for directory in &directories {
-        // One that was not frozen says so.
-        freeze::thaw(directory).unwrap();
-    }
-    drop(over);
-    timer.join().unwrap();
-    result
-}
-
-/// The phases up to Commit, in the hold.
-pub(crate) fn cut(provider: &dyn Provider, set_id: SetId, volumes: &[Volume]) {
-    provider.end_prepare(set_id, &vss_provider::progress::Unwatched).unwrap();
-    provider.pre_commit(set_id).unwrap();
-    held(volumes, || provider.commit(set_id)).unwrap();
-}
-
-/// The phases after Commit.
-pub(crate) fn finish(provider: &dyn Provider, set_id: SetId) -> Vec<CommittedCopy> {
-    let committed = provider.post_commit(set_id).unwrap();
-    provider.pre_final_commit(set_id).unwrap();
-    provider.post_final_commit(set_id).unwrap();
-    committed
-}
-
-/// A finished set over `volumes`.
-pub(crate) fn create(provider: &dyn Provider, volumes: &[Volume]) -> Vec<StoredCopy> {
-    let (set_id, copies) = begin(provider, volumes);
-    cut(provider, set_id, volumes);
-    finish(provider, set_id);
-    copies
 }
