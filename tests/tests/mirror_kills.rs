@@ -153,7 +153,7 @@ impl Killed {
         let turn = creation_turn();
         let outcome = self.scene.instance.vss(self.scene.create())?;
         self.scene.wishes.clear();
-        let is_gone = wait_until(Duration::from_secs(1), || self.scene.instance.service_pid().is_none());
+        let is_gone = wait_until(LIMIT, || self.scene.instance.service_pid().is_none());
         ensure!(is_gone && !outcome.is_success(), "vssd lives: the fault did not happen: {outcome:?}");
         if !case.fault.as_ref().is_some_and(|fault| fault.ends_with("kill-both")) {
             // The guard sees to that by itself.

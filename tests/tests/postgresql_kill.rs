@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
@@ -194,7 +194,7 @@ impl Scene {
         ensure!(is_free, "sessions and slots are left: {held}");
         self.instance.unset("VSS_FAULT");
         if victim == Victim::Service {
-            let is_gone = wait_until(Duration::from_secs(1), || self.instance.service_pid().is_none());
+            let is_gone = wait_until(LIMIT, || self.instance.service_pid().is_none());
             ensure!(is_gone, "vssd lives: the fault did not happen");
             self.instance.kill()?;
             // The next start, on demand.
