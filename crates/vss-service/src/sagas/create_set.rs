@@ -19,26 +19,26 @@
 //!
 //! What the rows of the window may not do stands in `freeze_window.rs`.
 
-use super::held_volumes::HeldVolumes;
-use super::post_snapshot::post_snapshot;
+use super::end_prepare::end_prepare;
+use super::hold::{end_hold, flush, prepare_hold};
+use super::post_snapshot::{post_snapshot, unstage};
 use super::proof::{Clocks, read_clocks};
+use super::recording::{forget_intent, record, record_intent};
 use super::{Act, Context, Row, StepFuture, nothing_to_undo, run_window_rows};
-use crate::catalogue::{KeptCopy, PendingSet};
-use crate::environment::{Environment, HoldMaker};
+use crate::environment::Environment;
 use crate::freeze_window::{WINDOW_GRACE, Window, WindowThread};
 use crate::hold_trace::Times;
 use crate::operation::{Operation, cancelled};
 use crate::providers::by_contract;
 use crate::writers::{EventFacts, SessionWriters};
-use crate::{blocking, documents, fault};
+use crate::{blocking, fault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use vss_api::writer::EventKind;
-use vss_linux::clock;
 use vss_model::time::milliseconds;
-use vss_model::{AppLevel, Instant, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
+use vss_model::{AppLevel, SetId, ShadowCopySet, ShadowId, Volume, VolumeId, VssCode, VssError, limits};
 use vss_provider::{CommittedCopy, Provider, StoredCopy};
 
 /// One volume of the set.
@@ -93,20 +93,20 @@ pub struct CreateSet {
     /// Mount points and volumes, for the level of components.
     pub mounts: Vec<(PathBuf, VolumeId)>,
     pub(super) window: Option<Window>,
-    thread: Option<WindowThread>,
+    pub(super) thread: Option<WindowThread>,
     /// A thread was left to itself: what it may still make is found by the record.
     pub(super) thread_lost: bool,
     /// The flush of a set without a guard.
     pub(super) flush: Option<Times>,
     /// Both clocks after the window.
     pub(super) clocks: Option<Clocks>,
-    phases_done: BTreeSet<(&'static str, String)>,
-    aborted: bool,
+    pub(super) phases_done: BTreeSet<(&'static str, String)>,
+    pub(super) aborted: bool,
     pub(super) committed: BTreeMap<ShadowId, CommittedCopy>,
     pub(super) staged: Vec<ShadowId>,
     froze_at: Option<tokio::time::Instant>,
     pub(super) freeze_ms: u64,
-    set: Option<ShadowCopySet>,
+    pub(super) set: Option<ShadowCopySet>,
 }
 
 /// The table.
@@ -200,7 +200,7 @@ impl CreateSet {
     }
 
     /// The providers of the set, each once, in the order in which their volumes were added.
-    fn providers(&self) -> Vec<(String, Arc<dyn Provider>)> {
+    pub(super) fn providers(&self) -> Vec<(String, Arc<dyn Provider>)> {
         let mut providers: Vec<(String, Arc<dyn Provider>)> = Vec::new();
         for member in &self.plan.members {
             let name = member.provider.properties().name;
@@ -319,88 +319,6 @@ impl Context for CreateSet {
     }
 }
 
-fn prepare_hold(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        if saga.window.is_some() {
-            return Ok(());
-        }
-        let set_id = saga.plan.set_id;
-        let prepare = move |maker: &dyn HoldMaker, volumes: &HeldVolumes| {
-            maker.prepare(set_id, &volumes.held, &volumes.others, &volumes.targets()?)
-        };
-        let (volumes, maker) = (HeldVolumes::of(&saga.plan.members), Arc::clone(&saga.environment.holds));
-        let hold = volumes.ask(maker, "Starting the guard", prepare).await?;
-        saga.thread = Some(WindowThread::start()?);
-        let providers = saga.providers().into_iter().map(|(_, provider)| provider).collect();
-        saga.window = Some(Window::new(saga.plan.set_id, hold, providers));
-        Ok(())
-    })
-}
-
-fn end_hold(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        // Ending a guard waits for its process: not on a thread of the runtime.
-        let window = saga.window.take();
-        saga.thread = None;
-        blocking::run("Ending the guard", limits::PROVIDER_IN_WINDOW, move || {
-            drop(window);
-            Ok(())
-        })
-        .await
-    })
-}
-
-fn record_intent(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        let copies = saga
-            .plan
-            .members
-            .iter()
-            .map(|member| KeptCopy { provider: member.provider.properties().name, stored: member.stored.clone() })
-            .collect();
-        let pending = PendingSet {
-            set_id: saga.plan.set_id,
-            copies,
-            owner: saga.plan.requester.uid,
-            requester: saga.plan.requester.name.clone(),
-            started_at: Instant::now(),
-        };
-        let environment = Arc::clone(&saga.environment);
-        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, move || environment.catalogue.begin(&pending))
-            .await
-    })
-}
-
-fn forget_intent(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        // Leftovers that could not be deleted, or that a lost thread may still make, are found by this entry.
-        if !saga.aborted || saga.thread_lost {
-            return Ok(());
-        }
-        let (environment, set_id) = (Arc::clone(&saga.environment), saga.plan.set_id);
-        let work = move || environment.catalogue.forget_pending(set_id);
-        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, work).await
-    })
-}
-
-fn end_prepare(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        for (name, provider) in saga.providers() {
-            if saga.phases_done.contains(&("end_prepare", name.clone())) {
-                continue;
-            }
-            saga.end_prepare_of(&name, provider).await?;
-            saga.phases_done.insert(("end_prepare", name));
-        }
-        // Copying may have taken hours, in which mounts came and went: may the volumes still be held?
-        let judge = |maker: &dyn HoldMaker, volumes: &HeldVolumes| {
-            maker.judge(&volumes.held, &volumes.others, &volumes.targets()?)
-        };
-        let (volumes, maker) = (HeldVolumes::of(&saga.plan.members), Arc::clone(&saga.environment.holds));
-        volumes.ask(maker, "Looking at the mounts", judge).await.map(drop)
-    })
-}
-
 fn abort_providers(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(async {
         let mut first = None;
@@ -441,44 +359,6 @@ fn abort_writers(saga: &mut CreateSet) -> StepFuture<'_> {
         saga.writers.abort_snapshot(&saga.plan.facts).await;
         Ok(())
     })
-}
-
-fn flush(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        let Some(window) = saga.window.as_mut() else { return Ok(()) };
-        if let Some(mut hold) = window.hold.take() {
-            // The guard flushes all members, also those that it will not freeze.
-            let flushed = blocking::run("Flushing the volumes", limits::FLUSH + WINDOW_GRACE, move || {
-                let result = hold.flush(limits::FLUSH);
-                Ok((hold, result))
-            });
-            let (hold, result) = saga.operation.unless_cancelled(flushed).await??;
-            window.hold = Some(hold);
-            return result;
-        }
-        // Without a guard no member is held: each flushes itself in its snapshot, and an early flush keeps that short.
-        let began_ns = clock::boottime_ns();
-        let mount_points: Vec<_> = saga.plan.members.iter().map(|member| member.volume.mount_point.clone()).collect();
-        let flushed = blocking::run("Flushing the volumes", limits::FLUSH, move || {
-            mount_points.iter().try_for_each(|mount_point| {
-                flush_one(mount_point).map_err(|error| {
-                    VssError::new(
-                        VssCode::FlushWritesTimeout,
-                        format!("Cannot flush {}: {error}", mount_point.display()),
-                    )
-                })
-            })
-        });
-        saga.operation.unless_cancelled(flushed).await??;
-        saga.flush.get_or_insert(Times { began_ns, ended_ns: clock::boottime_ns() });
-        Ok(())
-    })
-}
-
-fn flush_one(mount_point: &std::path::Path) -> std::io::Result<()> {
-    let directory = std::fs::File::open(mount_point)?;
-    vss_linux::freeze::sync(&directory)?;
-    Ok(())
 }
 
 fn freeze(saga: &mut CreateSet) -> StepFuture<'_> {
@@ -550,43 +430,6 @@ fn pre_final(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(saga.phase("pre_final", limits::PROVIDER_OUTSIDE, |provider, set_id| provider.pre_final_commit(set_id)))
 }
 
-pub(super) fn unstage(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        while let Some(shadow_id) = saga.staged.pop() {
-            let staging = Arc::clone(&saga.environment.staging);
-            blocking::run("Unmounting a copy", limits::PROVIDER_IN_WINDOW, move || staging.unstage(shadow_id)).await?;
-        }
-        Ok(())
-    })
-}
-
 fn post_final(saga: &mut CreateSet) -> StepFuture<'_> {
     Box::pin(saga.phase("post_final", limits::PROVIDER_OUTSIDE, |provider, set_id| provider.post_final_commit(set_id)))
-}
-
-fn record(saga: &mut CreateSet) -> StepFuture<'_> {
-    Box::pin(async {
-        let mut entry = saga.entry();
-        let environment = Arc::clone(&saga.environment);
-        let set = entry.set.clone();
-        let said = documents::backup_components(set.set_id, set.backup_state, &saga.writers);
-        // Those that the backup concerns first: should there be no room for all, they are worth most.
-        let (involved, others): (Vec<_>, Vec<_>) = saga.writers.iter().partition(|writer| writer.is_involved());
-        let writers: Vec<_> = involved.into_iter().chain(others).map(|writer| writer.metadata.clone()).collect();
-        let work = move || {
-            let (set_id, catalogue) = (entry.set.set_id, &environment.catalogue);
-            // Nobody could delete a set without a copy: there is nothing to keep of it.
-            if entry.copies.is_empty() {
-                return catalogue.forget_pending(set_id);
-            }
-            entry.documents = catalogue.documents().write(set_id, &said, &writers)?;
-            fault::at("documents", fault::Victims::default())
-                .and_then(|()| catalogue.finish(&entry))
-                .inspect_err(|_| catalogue.documents().remove(set_id))
-        };
-        blocking::run("Writing the catalogue", limits::PROVIDER_OUTSIDE, work).await?;
-        fault::at("recorded", fault::Victims::default())?;
-        saga.set = Some(set);
-        Ok(())
-    })
 }

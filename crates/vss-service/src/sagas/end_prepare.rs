@@ -1,7 +1,10 @@
 //! EndPrepare of one provider: the one phase that may take hours, and that is broken off by a wish to stop.
 
+use super::StepFuture;
 use super::create_set::{CreateSet, Member};
+use super::held_volumes::HeldVolumes;
 use crate::blocking;
+use crate::environment::HoldMaker;
 use crate::operation::cancelled;
 use crate::set_watcher::SetWatcher;
 use std::sync::Arc;
@@ -52,4 +55,22 @@ impl CreateSet {
             }
         }
     }
+}
+
+pub(super) fn end_prepare(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        for (name, provider) in saga.providers() {
+            if saga.phases_done.contains(&("end_prepare", name.clone())) {
+                continue;
+            }
+            saga.end_prepare_of(&name, provider).await?;
+            saga.phases_done.insert(("end_prepare", name));
+        }
+        // Copying may have taken hours, in which mounts came and went: may the volumes still be held?
+        let judge = |maker: &dyn HoldMaker, volumes: &HeldVolumes| {
+            maker.judge(&volumes.held, &volumes.others, &volumes.targets()?)
+        };
+        let (volumes, maker) = (HeldVolumes::of(&saga.plan.members), Arc::clone(&saga.environment.holds));
+        volumes.ask(maker, "Looking at the mounts", judge).await.map(drop)
+    })
 }

@@ -12,8 +12,10 @@
 pub mod create_set;
 mod end_prepare;
 mod held_volumes;
+mod hold;
 mod post_snapshot;
 mod proof;
+mod recording;
 mod set_record;
 
 use std::{

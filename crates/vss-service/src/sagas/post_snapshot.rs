@@ -1,7 +1,7 @@
 //! The row in which the copies can be written to: writers mend them, and what writers exclude from them is deleted.
 
 use super::StepFuture;
-use super::create_set::{CreateSet, unstage};
+use super::create_set::CreateSet;
 use crate::writers::excluded;
 use crate::{blocking, fault};
 use rustix::fs::OFlags;
@@ -28,6 +28,16 @@ pub(super) fn post_snapshot(saga: &mut CreateSet) -> StepFuture<'_> {
         drop(directories);
         unstage(saga).await?;
         saga.judge_writers()
+    })
+}
+
+pub(super) fn unstage(saga: &mut CreateSet) -> StepFuture<'_> {
+    Box::pin(async {
+        while let Some(shadow_id) = saga.staged.pop() {
+            let staging = Arc::clone(&saga.environment.staging);
+            blocking::run("Unmounting a copy", limits::PROVIDER_IN_WINDOW, move || staging.unstage(shadow_id)).await?;
+        }
+        Ok(())
     })
 }
 
