@@ -27,6 +27,8 @@ pub(crate) use storage::{RemoveStorageArguments, StorageArguments, StorageComman
 #[cfg(test)]
 pub(crate) use writer::SIMULATE_HELP;
 pub(crate) use writer::{SimulateArguments, WriterArguments, WriterCommand};
+#[cfg(test)]
+pub(crate) use {set::CREATE_HELP, shadow::LIST_HELP};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;

@@ -338,6 +338,35 @@ mod tests {
         );
     }
 
+    /// Every key that is printed is told in the help of the command that prints it.
+    #[test]
+    fn the_keys_of_sets_and_lists_are_told() {
+        let nested = || json!([{"path": "sub", "cut_at": AT}]);
+        let made = serde_json::to_value(SetDocument::from(&set(nested()))).unwrap();
+        for name in keys(&made) {
+            assert!(crate::args::CREATE_HELP.contains(&name), "{name} is not in the help of create");
+        }
+        let set = set(nested());
+        let list: Vec<ListedShadow<'_>> = set.shadows.iter().map(ListedShadow::from).collect();
+        let help = format!("{}{}", crate::args::CREATE_HELP, crate::args::LIST_HELP);
+        for name in keys(&serde_json::to_value(List::Shadows(list)).unwrap()) {
+            assert!(help.contains(&name), "{name} is not in the help of list");
+        }
+        let writer = json!({"name": "", "instance_name": "", "class_id": ID, "instance_id": ID, "level": "system",
+            "freeze_ms": 1, "uid": 0, "pid": 1});
+        let provider = json!({"id": ID, "name": "", "version": "", "type": "", "freeze_policy": "", "kind": "",
+            "writable_phase": true});
+        let volume = json!({"volume": "/", "volume_id": "x:y", "fs_type": "", "source": "", "provider": null,
+            "reason": "", "shadows": 0});
+        // Each is an entry as it comes from the service, with all its keys.
+        serde_json::from_value::<vss_api::management::RegisteredWriter>(writer.clone()).unwrap();
+        serde_json::from_value::<vss_api::management::ProviderEntry>(provider.clone()).unwrap();
+        serde_json::from_value::<vss_api::management::VolumeEntry>(volume.clone()).unwrap();
+        for name in [writer, provider, volume].iter().flat_map(keys) {
+            assert!(crate::args::LIST_HELP.contains(&name), "{name} is not in the help of list");
+        }
+    }
+
     /// The keys of `vss check --json` are those of its help, at every depth.
     #[test]
     fn check_has_exactly_the_documented_keys() {

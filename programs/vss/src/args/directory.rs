@@ -12,10 +12,10 @@ pub(crate) struct DirectoryBackupArguments {
     /// A new or empty directory, or the one of an interrupted run
     #[arg(long, value_name = "DIR", required = true)]
     pub(crate) to: PathBuf,
-    /// A directory to back up with all below it on its volume
+    /// A directory to back up with all below it on its volume (more than once: all of them)
     #[arg(long, value_name = "PATH", group = "what", conflicts_with = "component")]
     pub(crate) volume: Vec<PathBuf>,
-    /// A component of a writer to back up, or a writer with all that it has
+    /// A component of a writer to back up, or a writer with all that it has (more than once: all of them)
     #[arg(long, value_name = "WRITER[/COMPONENT]", group = "what", conflicts_with = "no_writers")]
     pub(crate) component: Vec<ComponentChoice>,
     /// The backup that an incremental, differential or log backup builds on

@@ -56,10 +56,10 @@ pub(crate) struct CopyingArguments {
 #[derive(Debug, Args)]
 #[command(after_help = RUN_HELP)]
 pub(crate) struct RunArguments {
-    /// Show the copy at this path; the volume that holds it is copied
+    /// Show the copy at this path; the volume that holds it is copied (more than once: all of them)
     #[arg(long, value_name = "PATH", required = true)]
     pub(crate) volume: Vec<PathBuf>,
-    /// Leave this directory below a PATH live and writable
+    /// Leave this directory below a PATH live and writable (more than once: all of them)
     #[arg(long, value_name = "DIR")]
     pub(crate) live: Vec<PathBuf>,
     /// Run the command as the user who called sudo
@@ -89,13 +89,28 @@ Exit status: the command's own, 128+N when signal N killed it; 125 when no shado
 copy could be made (the command was not run), 126 when the command could not be
 run, 127 when it was not found; 2 wrong usage.";
 
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Without --persistent the copies live until reboot or `vss delete`.
+pub(crate) const CREATE_HELP: &str = "\
+Without --persistent the copies live until reboot or `vss delete`. What would be
+made, and what it takes, `vss check` tells with the same options.
+
+--json prints an object with these keys:
+  set_id
+  consistency  application, file-system, crash
+  atomic       all volumes were cut at one instant
+  hold_ms      how long writes were held
+  freeze_ms    how long the writers were frozen
+  shadows      [id, volume, provider, device, path, consistency, cut_at, nested:
+               [path, cut_at], left out when there are none]
+  writers      [name, state, components: [logical_path, name, consistency]];
+               failure (code, number, message, hint) where one failed
 
 Examples:
   vss create /srv
-  vss create /srv /home --persistent --require file-system --json")]
+  vss create /srv /home --persistent --require file-system --json
+  vss create /srv --max-rate 50M --storage /backup/images";
+
+#[derive(Debug, Args)]
+#[command(after_help = CREATE_HELP)]
 pub(crate) struct CreateArguments {
     /// A path on each volume to copy
     #[arg(value_name = "VOLUME", required = true)]

@@ -15,10 +15,7 @@ pub(crate) enum Listed {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  vss list shadows
-  vss list writers --json")]
+#[command(after_help = LIST_HELP)]
 pub(crate) struct ListArguments {
     /// What to list
     pub(crate) what: Listed,
@@ -26,6 +23,21 @@ pub(crate) struct ListArguments {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+pub(crate) const LIST_HELP: &str = "\
+--json prints an object with one key, the word that was typed, and its list:
+  shadows    the keys of shadows in `vss create --json`, and set_id, created_at,
+             attributes, owner
+  writers    [name, instance_name, class_id, instance_id, level, freeze_ms, uid,
+             pid]
+  providers  [id, name, version, type, freeze_policy, kind, writable_phase]
+  volumes    [volume, volume_id, fs_type, source, provider (null: none can copy
+             it), reason, shadows]
+  storage    as `vss storage list --json`
+
+Examples:
+  vss list shadows
+  vss list writers --json";
 
 #[derive(Debug, Args)]
 #[command(after_help = SHOW_HELP)]
