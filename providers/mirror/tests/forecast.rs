@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{FileSystem, Instance, Seen, begin, create, create_with, held, needs};
+use common::{FileSystem, Instance, Seen, needs};
 use std::{
     fs::{self, File},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -14,8 +14,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vss_model::Volume;
-use vss_model::{CreationOptions, VssCode, Work};
+use vss_lab::providers::{begin_with, create, create_with, held, request};
+use vss_model::{CreationOptions, Volume, VssCode, Work};
 use vss_provider::{Forecast, Provider};
 use vss_provider_mirror::MirrorProvider;
 
@@ -80,7 +80,7 @@ fn foretold(provider: &MirrorProvider, volume: &Volume, options: &CreationOption
 
 /// What one EndPrepare did: bytes of all rounds, rounds, and how long it took.
 fn prepared(provider: &MirrorProvider, volume: &Volume, options: &CreationOptions) -> (u64, u32, Duration) {
-    let (set_id, _) = begin(provider, std::slice::from_ref(volume), options);
+    let (set_id, _) = begin_with(provider, std::slice::from_ref(volume), options);
     let seen = Seen::default();
     let began = Instant::now();
     provider.end_prepare(set_id, &seen).unwrap();
@@ -159,7 +159,7 @@ fn a_comparison_that_takes_too_long_is_refused_as_foretold() {
     let copying = forecast.copying.unwrap();
     assert_eq!((copying.work, copying.rounds, copying.dirty_rate), (Work::Comparing, Some(2), None));
     assert!(copying.full_compare.is_some() && copying.bytes_to_read > 120 * MIB, "{copying:?}");
-    let (set_id, _) = begin(&provider, &[volume.volume()], &compare(1));
+    let (set_id, _) = begin_with(&provider, &[volume.volume()], &compare(1));
     let refused = provider.end_prepare(set_id, &Seen::default()).unwrap_err();
     provider.abort(set_id).unwrap();
     let refusal = forecast.refusal.unwrap();
@@ -167,7 +167,7 @@ fn a_comparison_that_takes_too_long_is_refused_as_foretold() {
     assert!(refused.message.starts_with("Comparing all") && refusal.message.contains(": Comparing all"), "{refusal}");
     // And with a longer hold both let it pass.
     assert_eq!(foretold(&provider, &volume.volume(), &compare(8000)).refusal, None);
-    let (set_id, _) = begin(&provider, &[volume.volume()], &compare(8000));
+    let (set_id, _) = begin_with(&provider, &[volume.volume()], &compare(8000));
     provider.end_prepare(set_id, &Seen::default()).unwrap();
     provider.pre_commit(set_id).unwrap();
     held(&[volume.volume()], || provider.commit(set_id)).unwrap();
@@ -183,7 +183,7 @@ fn a_place_without_room_is_told_with_what_it_lacks_and_nothing_is_left() {
     fs::write(volume.path().join("file"), vec![1; 400 << 20]).unwrap();
     rustix::fs::syncfs(File::open(volume.path()).unwrap()).unwrap();
     let forecast = foretold(&provider, &volume.volume(), &CreationOptions::default());
-    let refused = provider.begin_prepare(&common::request(&volume.volume())).unwrap_err();
+    let refused = provider.begin_prepare(&request(&volume.volume())).unwrap_err();
     assert_eq!((forecast.refusal.as_ref(), refused.code), (Some(&refused), VssCode::InsufficientStorage));
     let copying = forecast.copying.unwrap();
     assert_eq!(copying.storage, None);
