@@ -28,6 +28,8 @@ pub(crate) const FIO: Package = Package { name: "fio", program: "fio" };
 pub(crate) const STRESS: Package = Package { name: "stress-ng", program: "stress-ng" };
 /// What judges whether a restored tree is equal to the one that was backed up.
 pub(crate) const RSYNC: Package = Package { name: "rsync", program: "rsync" };
+/// For tests that kill a program at a call of its own.
+pub(crate) const STRACE: Package = Package { name: "strace", program: "strace" };
 /// For the writer in Python.
 pub(crate) const PYTHON: Package = Package { name: "python3", program: "python3" };
 /// For `fsfreeze`.

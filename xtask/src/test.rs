@@ -83,8 +83,8 @@ struct Pace {
 }
 
 fn run_parts(metadata: &Metadata, parts: &[Part], pace: &Pace, interrupt: &Interrupt) -> Result<bool> {
-    use packages::{BTRFS, EXT4, FIO, POSTGRESQL, PYTHON, RESTIC, RSYNC, STRESS, SYSTEMD, XFS};
-    packages::need(&[BTRFS, XFS, EXT4, FIO, STRESS, RESTIC, RSYNC, PYTHON, SYSTEMD, POSTGRESQL], interrupt)?;
+    use packages::{BTRFS, EXT4, FIO, POSTGRESQL, PYTHON, RESTIC, RSYNC, STRACE, STRESS, SYSTEMD, XFS};
+    packages::need(&[BTRFS, XFS, EXT4, FIO, STRESS, RESTIC, RSYNC, STRACE, PYTHON, SYSTEMD, POSTGRESQL], interrupt)?;
     if std::env::var_os("VSS_TESTDATA").is_none() {
         println!("VSS_TESTDATA is not set: tests that read documents made by Windows are skipped");
     }

@@ -6,6 +6,11 @@ use std::io;
 use std::path::Path;
 use vss_model::{VssCode, VssError};
 
+/// The way out where the user may not.
+const ROOT: &str = "Use sudo";
+/// The way out where something else is in the place of a directory.
+const DIRECTORY: &str = "Name a directory";
+
 /// What failed of single files, while the rest went on.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
@@ -40,20 +45,23 @@ pub(crate) fn writing(path: &Path, error: &io::Error) -> VssError {
     match errno {
         Some(Errno::NOSPC | Errno::DQUOT) => VssError::new(VssCode::InsufficientStorage, message)
             .with_hint("Make room and run the same command again: what is there already is kept"),
-        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => VssError::new(VssCode::AccessDenied, message),
+        Some(Errno::ROFS) => VssError::new(VssCode::AccessDenied, message),
+        Some(Errno::ACCESS | Errno::PERM) => VssError::new(VssCode::AccessDenied, message).with_hint(ROOT),
+        Some(Errno::EXIST | Errno::NOTDIR) => VssError::new(VssCode::InvalidArgument, message).with_hint(DIRECTORY),
         _ => VssError::new(VssCode::Unexpected, message),
     }
 }
 
 /// The error of reading at `path`.
 pub(crate) fn reading(path: &Path, error: &io::Error) -> VssError {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound => VssCode::ObjectNotFound,
-        io::ErrorKind::PermissionDenied => VssCode::AccessDenied,
-        io::ErrorKind::InvalidData => VssCode::CorruptXmlDocument,
-        _ => VssCode::Unexpected,
-    };
-    VssError::new(code, format!("Cannot read {}: {error}", path.display()))
+    let message = format!("Cannot read {}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::NotFound => VssError::new(VssCode::ObjectNotFound, message),
+        io::ErrorKind::PermissionDenied => VssError::new(VssCode::AccessDenied, message).with_hint(ROOT),
+        io::ErrorKind::NotADirectory => VssError::new(VssCode::InvalidArgument, message).with_hint(DIRECTORY),
+        io::ErrorKind::InvalidData => VssError::new(VssCode::CorruptXmlDocument, message),
+        _ => VssError::new(VssCode::Unexpected, message),
+    }
 }
 
 /// The user wished to stop.
