@@ -89,7 +89,7 @@ pub fn held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> T {
 /// The first refusal.
 ///
 /// # Panics
-/// A volume was not frozen to the end.
+/// A volume cannot be opened or thawed.
 #[track_caller]
 pub fn try_held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> io::Result<T> {
     let open = || {
@@ -111,7 +111,7 @@ pub fn try_held<T>(volumes: &[Volume], act: impl FnOnce() -> T) -> io::Result<T>
     });
     let result = frozen.map(|()| act());
     for directory in &directories {
-        freeze::thaw(directory).expect("frozen until now");
+        freeze::thaw(directory).expect("a volume that can be thawed");
     }
     drop(over);
     timer.join().expect("a timer does not panic");
