@@ -14,8 +14,10 @@ use anyhow::{Context, bail};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
-use vss_linux::freeze;
 use vss_linux::loop_device::{AttachOptions, LoopDevice};
+use vss_linux::{device_use, freeze};
+
+use crate::instance::wait_until;
 
 /// Dropping waits so long for thaw and unmount, then leaves the rest to a thread.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -227,6 +229,11 @@ impl LoopFs {
     pub fn check(&self) -> anyhow::Result<()> {
         let Parts { kind, mount: point, .. } = self.parts();
         self.unmount()?;
+        // A mount namespace that another test made holds a copy of every mount until it ends.
+        let is_free = || device_use::of_device(self.device()).is_ok_and(|used| !used.exclusive);
+        if !wait_until(TEARDOWN_LIMIT, is_free) {
+            bail!("{} is mounted somewhere else still", point.display());
+        }
         let program: &[&str] = match kind {
             Kind::Ext4 => &["e2fsck", "-fn"],
             Kind::Xfs => &["xfs_repair", "-n"],
