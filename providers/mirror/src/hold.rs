@@ -12,7 +12,10 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
-use vss_linux::{aio::Queue, pages::Pages};
+use vss_linux::{
+    aio::{self, Queue},
+    pages::Pages,
+};
 use vss_model::VssError;
 use vss_provider::failure::failed;
 
@@ -117,8 +120,9 @@ impl Hold {
             let kept = Pages::new(length, true).map_err(memory)?;
             let buffer = Pages::new(2 * PIECE as usize, true).map_err(memory)?;
             let part = Part { memory: kept, runs: Vec::with_capacity(pieces) };
-            let shared = Arc::clone(&hold.shared);
-            let started = thread::Builder::new().name("vss-hold".to_owned()).spawn(move || run(&shared, part, buffer));
+            let (shared, queue) = (Arc::clone(&hold.shared), Queue::default());
+            let started =
+                thread::Builder::new().name("vss-hold".to_owned()).spawn(move || run(&shared, part, buffer, queue));
             hold.threads.push(started.map_err(|error| failed("A thread for the hold cannot be started", &error))?);
         }
         Ok(hold)
@@ -200,8 +204,10 @@ impl Drop for Hold {
 }
 
 /// The life of one thread: it waits, reads pieces until none is left, and gives what it kept.
-fn run(shared: &Shared, mut part: Part, mut buffer: Pages) -> Part {
+fn run(shared: &Shared, mut part: Part, mut buffer: Pages, mut queue: Queue) -> Part {
     let mut filled = 0;
+    let mut batch: [Range<u64>; aio::DEPTH] = std::array::from_fn(|_| 0..0);
+    let most = if shared.compared.is_some() { 1 } else { aio::DEPTH };
     let mut plan = shared.plan();
     loop {
         match plan.order {
@@ -211,23 +217,36 @@ fn run(shared: &Shared, mut part: Part, mut buffer: Pages) -> Part {
         }
     }
     while plan.failure.is_none() && !plan.is_full {
-        let Some(piece) = plan.pieces.get(plan.next).cloned() else { break };
-        // Memory that is full leaves the rest to the others.
-        let length = copier::padded(piece.end - piece.start);
-        if shared.compared.is_none() && filled + length > part.memory.len() {
+        let (first, mut room) = (plan.next, PIECE as usize);
+        if shared.compared.is_none() {
+            // Memory that is full leaves the rest to the others.
+            room = room.min(part.memory.len() - filled);
+        }
+        while let Some(piece) = plan.pieces.get(plan.next)
+            && plan.next - first < most
+            && let Some(rest) = room.checked_sub(copier::padded(piece.end - piece.start))
+        {
+            batch[plan.next - first] = piece.clone();
+            room = rest;
+            plan.next += 1;
+        }
+        let batch = &batch[..plan.next - first];
+        if batch.is_empty() {
             break;
         }
-        plan.next += 1;
         drop(plan);
         let kept = match &shared.compared {
-            None => read(shared, &piece, &mut part, &mut filled).map(|()| true),
-            Some(image) => compare(shared, image, &piece, &mut buffer, &mut part, &mut filled),
+            None => read(shared, batch, &mut queue, &mut part, &mut filled).map(|()| true),
+            Some(image) => compare(shared, image, &batch[0], &mut buffer, &mut part, &mut filled)
+                .map_err(|error| aio::Failed { piece: 0, error }),
         };
         plan = shared.plan();
         match kept {
             Ok(true) => {}
             Ok(false) => plan.is_full = true,
-            Err(error) => plan.failure = plan.failure.or(Some((piece.start, error.raw_os_error().unwrap_or(0)))),
+            Err(aio::Failed { piece, error }) => {
+                plan.failure = plan.failure.or(Some((batch[piece].start, error.raw_os_error().unwrap_or(0))));
+            }
         }
     }
     plan.running -= 1;
@@ -239,12 +258,25 @@ fn run(shared: &Shared, mut part: Part, mut buffer: Pages) -> Part {
     part
 }
 
-fn read(shared: &Shared, piece: &Range<u64>, part: &mut Part, filled: &mut usize) -> io::Result<()> {
-    let place = *filled..*filled + copier::padded(piece.end - piece.start);
-    shared.source.read(&mut part.memory[place.clone()], piece.start)?;
-    *filled = place.end;
-    part.runs.push((piece.start, place));
-    Ok(())
+/// Reads these pieces at once. They fit.
+fn read(
+    shared: &Shared,
+    batch: &[Range<u64>],
+    queue: &mut Queue,
+    part: &mut Part,
+    filled: &mut usize,
+) -> Result<(), aio::Failed> {
+    let mut pieces: [(&mut [u8], u64); aio::DEPTH] = std::array::from_fn(|_| Default::default());
+    let mut memory = &mut part.memory[*filled..];
+    for (place, piece) in pieces.iter_mut().zip(batch) {
+        let length = copier::padded(piece.end - piece.start);
+        let (own, rest) = memory.split_at_mut(length);
+        *place = shared.source.within(own, piece.start);
+        memory = rest;
+        part.runs.push((piece.start, *filled..*filled + length));
+        *filled += length;
+    }
+    queue.read(&shared.source.device, &mut pieces[..batch.len()])
 }
 
 /// Reads a piece and the image's, and keeps what differs; false when that does not fit.

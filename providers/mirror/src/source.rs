@@ -102,8 +102,8 @@ impl Source {
         self.device.read_exact_at(into, offset)
     }
 
-    /// The part of a piece that is on the device; the rest becomes zeroes.
-    fn within<'a>(&self, into: &'a mut [u8], offset: u64) -> (&'a mut [u8], u64) {
+    /// The part of a piece that is on the device; the rest becomes zeroes. Allocates nothing.
+    pub(crate) fn within<'a>(&self, into: &'a mut [u8], offset: u64) -> (&'a mut [u8], u64) {
         let there = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(into.len());
         let (from_device, behind) = into.split_at_mut(there);
         behind.fill(0);
