@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
 };
 
 use rustix::ioctl::{Getter, ioctl, opcode};
@@ -41,12 +42,33 @@ pub fn sector(device: impl AsFd) -> io::Result<u64> {
 /// # Errors
 /// There is no such device, or the kernel is older.
 pub fn disk_sequence(device_number: u64) -> io::Result<u64> {
+    number_in(&disk(device_number)?.join("diskseq"))
+}
+
+/// Bytes of the largest read or write that stays one request, wherever the pages of its memory lie: the kernel cuts what is
+/// longer, or has more segments, into several.
+///
+/// # Errors
+/// There is no such device, or sysfs is not mounted.
+pub fn largest_request(device_number: u64) -> io::Result<u64> {
+    let queue = disk(device_number)?.join("queue");
+    let by_length = number_in(&queue.join("max_sectors_kb"))?.saturating_mul(1024);
+    let by_segments = number_in(&queue.join("max_segments"))?.saturating_mul(rustix::param::page_size() as u64);
+    Ok(by_length.min(by_segments))
+}
+
+/// The directory in sysfs of the device, of a partition that of its disk.
+fn disk(device_number: u64) -> io::Result<PathBuf> {
     let (major, minor) = (rustix::fs::major(device_number), rustix::fs::minor(device_number));
     let mut directory = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
     if directory.join("partition").exists() {
         directory.pop();
     }
-    fs::read_to_string(directory.join("diskseq"))?.trim().parse().map_err(io::Error::other)
+    Ok(directory)
+}
+
+fn number_in(file: &Path) -> io::Result<u64> {
+    fs::read_to_string(file)?.trim().parse().map_err(io::Error::other)
 }
 
 /// Requests to a device that are under way.
@@ -81,6 +103,6 @@ mod tests {
         assert_eq!(BLKGETSIZE64, 0x8008_1272);
         let file = fs::File::open("/proc/version").unwrap();
         assert!(size(&file).is_err() && sector(&file).is_err() && under_way(0).is_err());
-        assert!(disk_sequence(0).is_err());
+        assert!(disk_sequence(0).is_err() && largest_request(0).is_err());
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! Pieces of at most 1 MiB are read past the page cache by a few threads and written to the image in the same way, so that
 //! nobody's cached pages are pushed out. A thread reads and writes as many small pieces at once as fit into 1 MiB: that is what
-//! counts when single blocks were written all over the volume. In the first round the copier steps back: while the device has requests of others
-//! under way, one piece at a time is read. Later rounds do not, because they have to overtake the writers.
+//! counts when single blocks were written all over the volume.
+//!
+//! In the first round the copier steps back: while the device has requests of others under way, one thread reads. Its own must
+//! not be taken for theirs, so a piece is then no larger than what the device takes as one request. Later rounds do not step
+//! back, because they have to overtake the writers.
 
 use std::{
     fs::File,
     io,
     ops::Range,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -115,7 +118,8 @@ impl Round<'_> {
     /// The first; the others' pieces that were begun are ended.
     pub(crate) fn run(&self, runs: impl Iterator<Item = Range<u64>> + Send) -> Result<Copied, VssError> {
         let began = Instant::now();
-        let pieces = Mutex::new(Pieces { runs, rest: 0..0 });
+        let writes_there = self.writes_there();
+        let pieces = Mutex::new(Pieces { runs, rest: 0..0, largest: self.largest() });
         let (read, written) = (AtomicU64::new(0), AtomicU64::new(0));
         let (ours, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
         let failure = Mutex::new(None);
@@ -145,7 +149,9 @@ impl Round<'_> {
                 self.pace.wait(length);
                 ours.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 let result = self.from.read_all(&mut queue, &mut split(&mut buffer, &batch));
-                ours.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+                if !writes_there {
+                    ours.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+                }
                 result.map_err(|failed| self.from.unreadable(batch[failed.piece].start, &failed.error))?;
                 let mut data: Vec<(&[u8], u64)> = Vec::with_capacity(batch.len());
                 for (piece, offset) in split(&mut buffer, &batch) {
@@ -157,7 +163,11 @@ impl Round<'_> {
                     Some(other) => data
                         .iter()
                         .try_fold(0, |sum, (data, offset)| Ok(sum + write_differing(self.to, data, other, *offset)?)),
-                }?;
+                };
+                if writes_there {
+                    ours.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+                }
+                let wrote = wrote?;
                 written.fetch_add(wrote, Ordering::Relaxed);
                 (self.step)(read.fetch_add(length, Ordering::Relaxed) + length)?;
             }
@@ -186,6 +196,18 @@ impl Round<'_> {
         }
     }
 
+    /// The largest piece: where others go first, one request.
+    fn largest(&self) -> u64 {
+        let request = self.steps_back_on.and_then(|device| block_device::largest_request(device).ok());
+        let request = request.unwrap_or(PIECE).clamp(PAGE, PIECE);
+        1 << request.ilog2()
+    }
+
+    /// True when what is written goes to the device on which others go first: then it is under way there too.
+    fn writes_there(&self) -> bool {
+        self.steps_back_on.is_some_and(|device| self.to.metadata().is_ok_and(|found| found.dev() == device))
+    }
+
     /// True when the device has requests under way that are not ours.
     fn others(&self, ours: u64) -> bool {
         let Some(device) = self.steps_back_on else { return false };
@@ -197,6 +219,8 @@ impl Round<'_> {
 struct Pieces<I> {
     runs: I,
     rest: Range<u64>,
+    /// Bytes of a piece at most.
+    largest: u64,
 }
 
 impl<I: Iterator<Item = Range<u64>>> Pieces<I> {
@@ -212,7 +236,7 @@ impl<I: Iterator<Item = Range<u64>>> Pieces<I> {
         batch.clear();
         let mut room = PIECE;
         while !self.is_empty() && batch.len() < aio::DEPTH {
-            let piece = self.rest.start..self.rest.end.min(self.rest.start + PIECE);
+            let piece = self.rest.start..self.rest.end.min(self.rest.start + self.largest);
             let Some(left) = room.checked_sub(padded(piece.end - piece.start) as u64) else { break };
             room = left;
             self.rest.start = piece.end;
@@ -294,8 +318,8 @@ pub(crate) fn full(place: &std::path::Path) -> VssError {
 mod tests {
     use super::*;
 
-    fn batches(runs: Vec<Range<u64>>) -> Vec<Vec<Range<u64>>> {
-        let mut pieces = Pieces { runs: runs.into_iter(), rest: 0..0 };
+    fn batches(runs: Vec<Range<u64>>, largest: u64) -> Vec<Vec<Range<u64>>> {
+        let mut pieces = Pieces { runs: runs.into_iter(), rest: 0..0, largest };
         let mut batch = Vec::new();
         std::iter::from_fn(|| {
             pieces.fill(&mut batch);
@@ -306,7 +330,8 @@ mod tests {
 
     #[test]
     fn runs_are_cut_into_pieces_and_small_ones_are_put_together() {
-        let cut = batches(vec![0..PIECE * 2 + 4096, PIECE * 3..PIECE * 3 + 8, PIECE * 4..PIECE * 5 - 4096]);
+        let runs = vec![0..PIECE * 2 + 4096, PIECE * 3..PIECE * 3 + 8, PIECE * 4..PIECE * 5 - 4096];
+        let cut = batches(runs, PIECE);
         let wanted = [
             vec![0..PIECE],
             vec![PIECE..2 * PIECE],
@@ -316,9 +341,12 @@ mod tests {
         ];
         assert_eq!(cut, wanted);
         let blocks: Vec<_> = (0..1000).map(|block| block * PIECE..block * PIECE + 4096).collect();
-        let cut = batches(blocks.clone());
+        let cut = batches(blocks.clone(), PIECE);
         assert!(cut.iter().all(|batch| batch.len() <= aio::DEPTH) && cut.len() == 1000_usize.div_ceil(aio::DEPTH));
         assert_eq!(cut.concat(), blocks);
+        // Of a device that takes less in one request.
+        let half = PIECE / 2;
+        assert_eq!(batches(vec![0..PIECE + half], half), [vec![0..half, half..PIECE], vec![PIECE..PIECE + half]]);
     }
 
     #[test]

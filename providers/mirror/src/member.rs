@@ -324,6 +324,10 @@ impl Making {
         if let Some(tracer) = self.tracer.as_ref().filter(|_| self.trust != Trust::Whole) {
             self.since = Some(tracer.counters());
         }
+        if self.trust == Trust::New {
+            let runs = self.todo.runs().map(|run| bytes(run, self.chunk, self.source.size));
+            self.mirror.reserve(runs, self.house.min_free_bytes, stop)?;
+        }
         let (work, way) = match self.trust {
             Trust::New => (Work::Copying, Way::Copy),
             Trust::Compare(_) => (Work::Comparing, Way::Compare),

@@ -17,13 +17,14 @@ use crate::{
     record::{self, Found},
 };
 use rustix::{
-    fs::{FlockOperation, Mode, OFlags},
+    fs::{FallocateFlags, FlockOperation, Mode, OFlags},
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -65,6 +66,11 @@ pub(crate) struct State {
     /// Changes with each writing.
     pub(crate) stamp: Uuid,
 }
+
+/// Runs shorter than this are not worth a call: one write fills them.
+const WORTH_RESERVING: u64 = 1 << 20;
+/// So much is reserved between two looks at the space.
+const RESERVED_AT_ONCE: u64 = 1 << 30;
 
 /// A mirror that is open and that nobody else has. Let go when it is dropped.
 #[derive(Debug)]
@@ -198,6 +204,38 @@ impl Mirror {
             },
             lasting,
         )
+    }
+
+    /// Has blocks found for these runs of bytes of the image before they are written. Several writers then write at once also
+    /// where finding them is done under the file's lock (ext4), and neighbours lie together whatever the order in which they
+    /// are written. Where there is no room, or the file system cannot do it, the rest is left to the writing.
+    ///
+    /// # Errors
+    /// Those of `stop`, and of the look at the space.
+    pub(crate) fn reserve(
+        &self,
+        runs: impl Iterator<Item = Range<u64>>,
+        min_free: Option<u64>,
+        stop: &dyn Fn() -> Result<(), VssError>,
+    ) -> Result<(), VssError> {
+        // On btrfs it would keep the image from being compressed.
+        if !matches!(self.place.name.outer.fs_type.as_str(), "ext4" | "xfs") {
+            return Ok(());
+        }
+        for run in runs.filter(|run| run.end - run.start >= WORTH_RESERVING) {
+            let mut start = run.start;
+            while start < run.end {
+                stop()?;
+                let length = (run.end - start).min(RESERVED_AT_ONCE);
+                if self.place.room(min_free)? <= length
+                    || rustix::fs::fallocate(&self.image, FallocateFlags::KEEP_SIZE, start, length).is_err()
+                {
+                    return Ok(());
+                }
+                start += length;
+            }
+        }
+        Ok(())
     }
 
     /// Gives the image the name of a copy: it is lent.
