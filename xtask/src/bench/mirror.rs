@@ -8,6 +8,7 @@
 
 mod copies;
 mod hold;
+mod load;
 mod overhead;
 mod scene;
 
@@ -23,7 +24,7 @@ pub(crate) struct Arguments {
     /// How many pairs of runs, with and without what is measured, in turn
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
-    /// How long each run with the tracer on or off takes
+    /// How many seconds of each pair are written with the tracer on, and as many with it off, in turn in short slices
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// Measure only this part

@@ -1,4 +1,8 @@
 //! First copies beside dd(1) on the same device, how much of it they read, and second copies after 1 % was changed.
+//!
+//! A round reads past the page cache and writes past it, so `dd iflag=direct oflag=direct` of as many bytes to the same place is
+//! its peer. A dd through the page cache of the place may end before anything is written, and one to /dev/null writes nothing:
+//! both are told, and neither is a copy. What the one before left to be written is on disk before the next begins.
 
 use super::scene::{STILL_MIB, Scene};
 use super::word;
@@ -14,61 +18,81 @@ use std::time::{Duration, Instant};
 const WANTED_RATE: f64 = 0.85;
 /// Issue: of a first copy's time.
 const WANTED_SECOND: f64 = 0.05;
-/// What dd reads, in MiB.
-const DD_MIB: u64 = 1024;
 /// One hundredth of the volume, in MiB.
 const CHANGED_MIB: u64 = 41;
 
 /// Where dd writes to.
 #[derive(Clone, Copy)]
 enum To {
-    Nowhere,
+    /// To the place of the images, past its page cache.
     Storage,
+    /// There, through its page cache.
+    Cached,
+    Nowhere,
+}
+
+impl To {
+    const ALL: [Self; 3] = [Self::Storage, Self::Cached, Self::Nowhere];
+
+    /// What dd is told besides what it reads.
+    fn shown(self) -> &'static str {
+        match self {
+            Self::Storage => "dd iflag=direct oflag=direct to the place",
+            Self::Cached => "dd iflag=direct to the place, cached",
+            Self::Nowhere => "dd iflag=direct of=/dev/null",
+        }
+    }
 }
 
 /// Measures, and prints the table.
 pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(bool, Value)> {
-    let (mut rates, mut copied, mut read) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut by_dd, mut copied, mut of_dd) = ([const { Vec::new() }; 3], Vec::new(), [const { Vec::new() }; 3]);
     let (mut beyond, mut firsts, mut seconds, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for pair in 0..pairs {
         scene.forget(interrupt)?;
-        let by_dd = || anyhow::Ok((dd(scene, To::Storage, interrupt)?, dd(scene, To::Nowhere, interrupt)?));
-        let before = if pair % 2 == 0 { Some(by_dd()?) } else { None };
-        scene.volume().settle()?;
-        let (in_use, counted) = (in_use(scene)?, scene.sectors(2)?);
+        let in_use = in_use(scene)?;
+        let dds = || To::ALL.iter().map(|to| dd(scene, *to, in_use, interrupt)).collect::<Result<Vec<_>>>();
+        let before = if pair % 2 == 0 { Some(dds()?) } else { None };
+        settle(scene)?;
+        let counted = scene.sectors(2)?;
         let first = scene.copy(interrupt)?;
         beyond.push((scene.sectors(2)? - counted) as f64 * 512.0 / in_use as f64 - 1.0);
         let rate = first.first_round.and_then(|round| round.copy_rate).context("the first round said no rate")? as f64;
-        let (both, reading) = match before {
-            Some(rates) => rates,
-            None => by_dd()?,
-        };
-        rates.push(rate / both);
         copied.push(rate);
-        read.push(rate / reading);
+        let measured = before.map_or_else(dds, Ok)?;
+        for ((series, of), measured) in by_dd.iter_mut().zip(&mut of_dd).zip(measured) {
+            series.push(measured);
+            of.push(rate / measured);
+        }
         change(scene, interrupt)?;
         let second = scene.copy(interrupt)?;
         ratios.push(second.took.as_secs_f64() / first.took.as_secs_f64());
         firsts.push(first.took);
         seconds.push(second.took);
     }
-    let [rates, read, beyond, ratios] = [rates, read, beyond, ratios].map(Spread::of);
+    let [beyond, ratios] = [beyond, ratios].map(Spread::of);
+    let (by_dd, of_dd) = (by_dd.map(Spread::of), of_dd.map(Spread::of));
     println!("{:<44}{:>9}{:>9}{:>9}   {pairs} pairs", "", "p50", "least", "most");
-    println!("{:<44}{}", "round one, MB/s", Spread::of(copied.iter().map(|rate| rate / 1e6).collect()).text(0));
-    println!("{:<44}{}", "of dd iflag=direct oflag=direct to the place", rates.text(3));
-    println!("{:<44}{}", "of dd iflag=direct of=/dev/null", read.text(3));
+    let megabytes = |spread: &Spread| spread.scaled(1e-6).text(0);
+    println!("{:<44}{}", "round one, MB/s", megabytes(&Spread::of(copied)));
+    for ((to, rate), of) in To::ALL.iter().zip(&by_dd).zip(&of_dd) {
+        println!("{:<44}{}", to.shown(), megabytes(rate));
+        println!("{:<44}{}", "  round one of it", of.text(3));
+    }
     println!("{:<44}{}", "read beyond what is in use, of it", beyond.text(4));
     for (name, series) in [("first copy, ms", &firsts), ("after 1 % was changed, ms", &seconds)] {
         let Summary { p50, least, most, .. } = Summary::of(series);
         println!("{name:<44}{}", Spread { middle: p50, least, most }.text(0));
     }
     println!("{:<44}{}", "second of first", ratios.text(4));
+    let [rates, cached, read] = of_dd;
     let (is_fast, is_short) = (rates.middle >= WANTED_RATE, ratios.middle < WANTED_SECOND);
-    println!("round one: {:.3} of dd; wanted at least {WANTED_RATE}: {}", rates.middle, word(is_fast));
+    println!("round one: {:.3} of a dd that copies; wanted at least {WANTED_RATE}: {}", rates.middle, word(is_fast));
     println!("second copy: {:.4} of the first; wanted less than {WANTED_SECOND}: {}", ratios.middle, word(is_short));
     let milliseconds = |series: &[Duration]| Summary::of(series);
-    let row = json!({"rate_of_dd": rates.json(), "rate_of_dd_to_null": read.json(), "beyond": beyond.json(),
-        "first_ms": milliseconds(&firsts), "second_ms": milliseconds(&seconds), "second_of_first": ratios.json()});
+    let row = json!({"rate_of_dd": rates.json(), "rate_of_dd_cached": cached.json(), "rate_of_dd_to_null": read.json(),
+        "beyond": beyond.json(), "first_ms": milliseconds(&firsts), "second_ms": milliseconds(&seconds),
+        "second_of_first": ratios.json()});
     Ok((is_fast && is_short, row))
 }
 
@@ -79,23 +103,32 @@ fn in_use(scene: &Scene) -> Result<u64> {
     Ok(size - space.f_bfree * u64::try_from(space.f_bsize)?)
 }
 
-/// Bytes a second that dd copies.
-fn dd(scene: &Scene, to: To, interrupt: &Interrupt) -> Result<f64> {
+/// Waits until nothing is left to be written, of the volume and of the place.
+fn settle(scene: &Scene) -> Result<()> {
+    scene.volume().settle()?;
+    scene.storage().settle()
+}
+
+/// Bytes a second that dd copies of so many.
+fn dd(scene: &Scene, to: To, bytes: u64, interrupt: &Interrupt) -> Result<f64> {
+    settle(scene)?;
+    let mebibytes = bytes >> 20;
     let mut command = Command::new("dd");
-    command.args(["bs=1M", "iflag=direct", "status=none"]).arg(format!("count={DD_MIB}"));
+    command.args(["bs=1M", "iflag=direct", "status=none"]).arg(format!("count={mebibytes}"));
     command.arg(format!("if={}", scene.volume().device().display()));
     let file = scene.storage().path().join("dd");
     match to {
-        To::Nowhere => command.arg("of=/dev/null"),
         To::Storage => command.arg(format!("of={}", file.display())).arg("oflag=direct"),
+        To::Cached => command.arg(format!("of={}", file.display())),
+        To::Nowhere => command.arg("of=/dev/null"),
     };
     let began = Instant::now();
     interrupt.check(&mut command)?;
     let took = began.elapsed();
-    if matches!(to, To::Storage) {
+    if file.exists() {
         fs::remove_file(file)?;
     }
-    Ok((DD_MIB << 20) as f64 / took.as_secs_f64())
+    Ok((mebibytes << 20) as f64 / took.as_secs_f64())
 }
 
 /// Writes one hundredth of the volume again, in blocks of 4 KiB.
@@ -118,6 +151,10 @@ impl Spread {
         series.sort_by(f64::total_cmp);
         let at = |place: usize| series.get(place).copied().unwrap_or_default();
         Self { middle: at(series.len() / 2), least: at(0), most: at(series.len().saturating_sub(1)) }
+    }
+
+    fn scaled(&self, by: f64) -> Self {
+        Self { middle: self.middle * by, least: self.least * by, most: self.most * by }
     }
 
     fn text(&self, digits: usize) -> String {

@@ -1,17 +1,17 @@
 //! How long writes are held under 4 KiB random writes at 50 MB/s over 1 GiB, and how long by a flush, a freeze and a thaw alone
 //! under the same.
 
+use super::load::Load;
 use super::scene::{HOT_MIB, Made, Scene};
 use super::word;
 use crate::bench::statistics::Summary;
-use crate::interrupt::{Interrupt, end};
+use crate::interrupt::Interrupt;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use vss_linux::freeze;
-use vss_linux::process::PidFd;
 use vss_model::{VssCode, VssError};
 
 /// Issue: of the holds, in milliseconds.
@@ -20,17 +20,6 @@ const WANTED_P99: f64 = 500.0;
 const EACH: u32 = 3;
 /// The writers write so long before each hold.
 const WARM: Duration = Duration::from_millis(300);
-
-/// A running load, ended when it is dropped.
-struct Load(Child);
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        if let Ok(pidfd) = PidFd::open(self.0.id()) {
-            let _ = end(&mut self.0, &pidfd);
-        }
-    }
-}
 
 /// Thaws what an interrupted measurement left frozen.
 struct Thaw(File);
@@ -50,7 +39,7 @@ pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(b
     let mut fio = Scene::fio(&scene.volume().path().join("hot"), HOT_MIB);
     fio.args(["--rw=randwrite", "--bs=4k", "--ioengine=libaio", "--iodepth=16", "--rate=50000000", "--time_based"]);
     fio.args(["--runtime=3600", "--kb_base=1000"]).stdout(Stdio::null());
-    let load = Load(interrupt.spawn(&mut fio)?);
+    let load = Load::start(&mut fio, interrupt)?;
     let (mut holds, mut reads, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     let mut refused = 0_u32;
     for turn in 0..pairs * EACH * 2 {
