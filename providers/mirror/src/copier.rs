@@ -318,35 +318,37 @@ pub(crate) fn full(place: &std::path::Path) -> VssError {
 mod tests {
     use super::*;
 
-    fn batches(runs: Vec<Range<u64>>, largest: u64) -> Vec<Vec<Range<u64>>> {
-        let mut pieces = Pieces { runs: runs.into_iter(), rest: 0..0, largest };
+    /// Begin and end of each piece of each batch.
+    fn batches(runs: &[(u64, u64)], largest: u64) -> Vec<Vec<(u64, u64)>> {
+        let runs = runs.iter().map(|(start, end)| *start..*end);
+        let mut pieces = Pieces { runs, rest: 0..0, largest };
         let mut batch = Vec::new();
         std::iter::from_fn(|| {
             pieces.fill(&mut batch);
-            (!batch.is_empty()).then(|| batch.clone())
+            (!batch.is_empty()).then(|| batch.iter().map(|piece| (piece.start, piece.end)).collect())
         })
         .collect()
     }
 
     #[test]
     fn runs_are_cut_into_pieces_and_small_ones_are_put_together() {
-        let runs = vec![0..PIECE * 2 + 4096, PIECE * 3..PIECE * 3 + 8, PIECE * 4..PIECE * 5 - 4096];
-        let cut = batches(runs, PIECE);
+        let runs = [(0, PIECE * 2 + 4096), (PIECE * 3, PIECE * 3 + 8), (PIECE * 4, PIECE * 5 - 4096)];
         let wanted = [
-            vec![0..PIECE],
-            vec![PIECE..2 * PIECE],
+            vec![(0, PIECE)],
+            vec![(PIECE, 2 * PIECE)],
             // What is shorter than a page takes one in memory.
-            vec![2 * PIECE..2 * PIECE + 4096, 3 * PIECE..3 * PIECE + 8],
-            vec![4 * PIECE..5 * PIECE - 4096],
+            vec![(2 * PIECE, 2 * PIECE + 4096), (3 * PIECE, 3 * PIECE + 8)],
+            vec![(4 * PIECE, 5 * PIECE - 4096)],
         ];
-        assert_eq!(cut, wanted);
-        let blocks: Vec<_> = (0..1000).map(|block| block * PIECE..block * PIECE + 4096).collect();
-        let cut = batches(blocks.clone(), PIECE);
+        assert_eq!(batches(&runs, PIECE), wanted);
+        let blocks: Vec<_> = (0..1000).map(|block| (block * PIECE, block * PIECE + 4096)).collect();
+        let cut = batches(&blocks, PIECE);
         assert!(cut.iter().all(|batch| batch.len() <= aio::DEPTH) && cut.len() == 1000_usize.div_ceil(aio::DEPTH));
         assert_eq!(cut.concat(), blocks);
         // Of a device that takes less in one request.
         let half = PIECE / 2;
-        assert_eq!(batches(vec![0..PIECE + half], half), [vec![0..half, half..PIECE], vec![PIECE..PIECE + half]]);
+        let wanted = [vec![(0, half), (half, PIECE)], vec![(PIECE, PIECE + half)]];
+        assert_eq!(batches(&[(0, PIECE + half)], half), wanted);
     }
 
     #[test]
