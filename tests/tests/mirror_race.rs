@@ -77,8 +77,8 @@ fn without_marks_at_the_completion_late_writes_are_lost() -> anyhow::Result<()> 
     if skips("without_marks_at_the_completion_late_writes_are_lost") {
         return Ok(());
     }
-    // Nearly every second one.
-    let wrong = wrong_blocks(12, Some("without-completions"))?;
+    // One of two to one of eight, the fewer the busier the machine is; the first ends it.
+    let wrong = wrong_blocks(40, Some("without-completions"))?;
     ensure!(wrong.iter().any(|wrong| *wrong > 0), "the race is not met, so that the other test shows nothing");
     Ok(())
 }

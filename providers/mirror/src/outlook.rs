@@ -24,7 +24,8 @@ impl MirrorProvider {
     pub(crate) fn foresee(&self, volume: &Volume, options: &CreationOptions) -> Result<Forecast, VssError> {
         let survey = self.admit(volume, options)?;
         let source = Source::open(volume)?;
-        // It is looked on while the rest is found out.
+        // It is looked on while places are compared. What is written to already is counted afterwards: that is most of what a
+        // copy that catches up begins with.
         let look = Look::begin(&self.house(), &kept::key(&volume.id), volume, options);
         let places: Vec<PlaceForecast> = survey
             .offers()
@@ -51,7 +52,7 @@ impl MirrorProvider {
             first_rate: None,
             later_rate: None,
             max_rate: options.max_rate,
-            dirty_rate: None,
+            dirty_rate: look.and_then(Look::end),
             is_untraced: options.full_compare,
         };
         let (mut work, mut full_compare) = (Work::Copying, None);
@@ -78,7 +79,6 @@ impl MirrorProvider {
                 _ => {}
             }
         }
-        start.dirty_rate = look.and_then(Look::end);
         let longest = options.max_hold_ms.map_or(self.options.max_hold, Duration::from_millis);
         let outlook = start.outlook(longest);
         if let Some(end) = outlook.end.filter(|_| outlook.is_refused && refusal.is_none()) {

@@ -121,7 +121,7 @@ crate::skip! {
     cluster_error: "Windows only";
     legacy_provider: "Windows only";
     asr_errors: "Windows only";
-    // Errors of a revert, which puts a volume back: `revert.rs` beside this suite has it.
+    // Errors of a revert, which puts a volume back: `revert.rs` beside this suite meets the first.
     revert_in_progress: "restore";
     revert_volume_lost: "restore";
 }

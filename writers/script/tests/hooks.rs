@@ -129,7 +129,8 @@ fn an_interrupted_freeze_ends_at_once_and_is_thawed() {
     let (stopper, stop) = vss_writer::Stop::new().unwrap();
     let log = scene.path("log");
     let stopping = std::thread::spawn(move || {
-        while !log.exists() {
+        // It is there before its first line is.
+        while !std::fs::read(&log).is_ok_and(|text| text.ends_with(b"\n")) {
             std::thread::sleep(Duration::from_millis(1));
         }
         drop(stopper);
