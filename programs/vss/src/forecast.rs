@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use vss_api::management::{CheckedVolume, MissingVolume};
 use vss_api::progress::Milliseconds;
-use vss_model::{Bytes, Consistency, Work};
+use vss_model::{Bytes, Consistency, PlaceForecast, Work};
 
 /// Names that are listed one by one.
 const LISTED: usize = 20;
@@ -30,6 +30,10 @@ pub(crate) fn print(document: &CheckDocument) -> io::Result<()> {
     let copying: Vec<String> = document.volumes.iter().filter_map(copying).collect();
     line(&verdict(document))?;
     section("What is copied", &copying)?;
+    let places: Vec<Vec<String>> = document.volumes.iter().flat_map(place_rows).collect();
+    if !places.is_empty() {
+        table(&["VOLUME", "PLACE", "NEEDED", "AVAILABLE"], &places)?;
+    }
     section("What stands in the way", &obstacles(document))?;
     section("Worth knowing", &notes(document))
 }
@@ -123,7 +127,21 @@ fn notes(document: &CheckDocument) -> Vec<String> {
     notes
 }
 
-/// What it takes where blocks are copied: a line, and one for each place that may be chosen.
+/// The room at each place that may be chosen, where blocks are copied.
+fn place_rows(volume: &CheckedVolume) -> Vec<Vec<String>> {
+    let places = volume.copying.iter().flat_map(|forecast| &forecast.places);
+    let row = |place: &PlaceForecast| {
+        vec![
+            volume.volume.display().to_string(),
+            place.storage.display().to_string(),
+            Bytes(place.bytes_needed).to_string(),
+            Bytes(place.bytes_available).to_string(),
+        ]
+    };
+    places.map(row).collect()
+}
+
+/// What it takes where blocks are copied.
 fn copying(volume: &CheckedVolume) -> Option<String> {
     let forecast = volume.copying.as_ref()?;
     let per_second = |rate: u64| format!("{}/s", Bytes(rate));
@@ -150,15 +168,7 @@ fn copying(volume: &CheckedVolume) -> Option<String> {
     ));
     let why = forecast.full_compare.as_ref();
     let compared = why.map_or_else(String::new, |why| format!(". Everything is read and compared: {why}"));
-    let places: String = forecast
-        .places
-        .iter()
-        .map(|place| {
-            let (needed, available) = (Bytes(place.bytes_needed), Bytes(place.bytes_available));
-            format!("\n  {}: {needed} needed, {available} available", place.storage.display())
-        })
-        .collect();
-    Some(format!("{}{into}: {}{compared}{places}", volume.volume.display(), parts.join("; ")))
+    Some(format!("{}{into}: {}{compared}", volume.volume.display(), parts.join("; ")))
 }
 
 fn nested(volume: &CheckedVolume) -> Option<String> {
@@ -319,8 +329,11 @@ mod tests {
         assert_eq!(
             copying(&volume).unwrap(),
             "/srv into /var/lib/vss: 1.2 GiB to read (everything in use, for the first time); 3 rounds; about 12 s at 100 \
-             MiB/s; 2.0 MiB/s being written; a hold of about 80 ms\n  /var/lib/vss: 1.3 GiB needed, 40 GiB available\n  \
-             /srv: 1.3 GiB needed, 40 GiB available"
+             MiB/s; 2.0 MiB/s being written; a hold of about 80 ms"
+        );
+        assert_eq!(
+            place_rows(&volume),
+            [["/srv", "/var/lib/vss", "1.3 GiB", "40 GiB"], ["/srv", "/srv", "1.3 GiB", "40 GiB"]]
         );
         let forecast = volume.copying.as_mut().unwrap();
         (forecast.read_ms, forecast.copy_rate, forecast.dirty_rate, forecast.rounds) = (None, None, None, None);
