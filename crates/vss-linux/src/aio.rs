@@ -125,7 +125,11 @@ impl Default for Queue {
     fn default() -> Self {
         let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let context = spare.or_else(|| Context::new().ok());
-        Self { context, requests: Vec::with_capacity(DEPTH), done: Vec::with_capacity(DEPTH) }
+        // Filled once, so that a batch finds its memory there: it may be read while writes are held.
+        let mut queue = Self { context, requests: vec![Request::default(); DEPTH], done: vec![Ok(0); DEPTH] };
+        queue.requests.clear();
+        queue.done.clear();
+        queue
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Writes back what is in memory of a file, and waits until its disk has taken it (sync_file_range(2)). It may be lost still when
-/// the power is cut, but what is written to the file system's log after this is never there without it.
+/// the power is cut, but on ext4 and XFS what is written to the file system's log after this is never there without it.
 ///
 /// # Errors
 /// The disk failed, or is full; the file cannot be written back.

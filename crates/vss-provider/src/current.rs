@@ -137,7 +137,14 @@ impl<C: Creation> Current<C> {
 
     /// What `look` finds in the set, if it is in creation. Waits for a phase that is running.
     pub fn look<T>(&self, set_id: SetId, look: impl FnOnce(&mut C) -> T) -> Option<T> {
-        self.of(set_id)?.lock().as_mut().map(look)
+        let set = self.of(set_id)?;
+        let mut creation = set.lock();
+        let found = creation.as_mut().map(look);
+        if set.aborted.load(Ordering::Acquire) {
+            // Nobody is there any more who could be told what cannot be undone.
+            let _ = undo(creation.take());
+        }
+        found
     }
 
     fn undo_set(&self, set: &CurrentSet<C>) -> Result<(), VssError> {

@@ -56,16 +56,21 @@ impl Pins {
     pub(crate) fn make(&self) -> Result<(), TraceError> {
         mount_bpffs()?;
         let what = || format!("making {}", self.directory.display());
-        if let Some(above) = self.directory.parent() {
-            DirBuilder::new().mode(0o700).recursive(true).create(above).map_err(TraceError::io(what()))?;
-        }
-        match DirBuilder::new().mode(0o700).create(&self.directory) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(TraceError::Exists(self.directory.clone()))
+        for is_last in [false, false, true] {
+            if let Some(above) = self.directory.parent() {
+                DirBuilder::new().mode(0o700).recursive(true).create(above).map_err(TraceError::io(what()))?;
             }
-            Err(error) => Err(TraceError::io(what())(error)),
+            match DirBuilder::new().mode(0o700).create(&self.directory) {
+                Ok(()) => break,
+                // Who removes the last pins of an instance removes the directory above them.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_last => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(TraceError::Exists(self.directory.clone()));
+                }
+                Err(error) => return Err(TraceError::io(what())(error)),
+            }
         }
+        Ok(())
     }
 
     /// Unlinks every pin, `first` before all others, and the directory; the instance's directory too when it is empty then.

@@ -4,9 +4,9 @@
 //! nobody's cached pages are pushed out. A thread reads and writes as many small pieces at once as fit into 1 MiB: that is what
 //! counts when single blocks were written all over the volume.
 //!
-//! In the first round the copier steps back: while the device has requests of others under way, one thread reads. Its own must
-//! not be taken for theirs, so a piece is then no larger than what the device takes as one request. Later rounds do not step
-//! back, because they have to overtake the writers.
+//! In the first round, unless it catches up with little, the copier steps back: while the device has requests of others under
+//! way, one thread reads. Its own must not be taken for theirs, so a piece is then no larger than what the device takes as one
+//! request. Later rounds do not step back, because they have to overtake the writers.
 
 use std::{
     fs::File,

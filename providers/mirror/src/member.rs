@@ -103,6 +103,8 @@ pub(crate) struct Making {
     /// Traces what is mended.
     pub(crate) mending: Option<Tracer>,
     pub(crate) mending_unknown: Option<String>,
+    /// The copy may have been written to, and what was written is not marked in the tracer of the volume.
+    pub(crate) is_mended: bool,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) trust: Trust,
     pub(crate) source: Arc<Source>,
@@ -174,6 +176,7 @@ impl Making {
             writable: None,
             mending: None,
             mending_unknown: None,
+            is_mended: false,
             trust,
             since: None,
             tracer,

@@ -109,6 +109,10 @@ impl Making {
 
     /// Mounts the copy writable. What is written to it from here on is traced.
     fn open_for_mending(&mut self) -> Result<(), VssError> {
+        if self.mending.take().is_some() {
+            // Its marks go with it.
+            self.mending_unknown = Some("it was opened in vain before".to_owned());
+        }
         let (shadow_id, volume) = (self.member.shadow_id, &self.member.volume);
         let target = self.target.as_ref().ok_or_else(not_ready)?;
         let attached = Attached::new(target, shadow_id, Part::default())?;
@@ -118,6 +122,7 @@ impl Making {
         }
         let below = self.member.place.below_in(volume);
         fault::at("mending");
+        self.is_mended = true;
         self.writable = Some(Writable::open(attached, shadow_id, &volume.fs_type, below)?);
         Ok(())
     }
@@ -144,17 +149,19 @@ impl Making {
         let mut changes = self.changes();
         changes.about.mended_unknown = self.take_mended(&mut changes.mended);
         changes.used.union(&changes.mended);
+        let is_lent = self.mirror.state.lent.is_some();
+        if is_lent && let (Some(tracer), None) = (&self.tracer, &changes.about.mended_unknown) {
+            // The mirror itself was mended: it lacks these blocks of the volume, whatever fails from here on.
+            tracer.mark(&changes.mended);
+            self.is_mended = false;
+        }
         let target = self.target.as_ref().ok_or_else(not_ready)?;
         fault::at("mended");
         image_copy::seal(target, lasting)?;
         fault::at("sealed");
         changes.save(&self.mirror.store, shadow_id, lasting)?;
-        if self.mirror.state.lent.is_some() {
-            // The mirror itself was mended: it lacks these blocks of the volume.
-            if let (Some(tracer), None) = (&self.tracer, &changes.about.mended_unknown) {
-                tracer.mark(&changes.mended);
-                self.mirror.state.is_clean = true;
-            }
+        if is_lent {
+            self.mirror.state.is_clean = self.tracer.is_some() && !self.is_mended;
             self.mirror.save(lasting)?;
         }
         changes::prune(&self.mirror.store)?;
@@ -179,13 +186,14 @@ impl Making {
             return Some("the copy's device has another size than the volume".to_owned());
         }
         // Nothing was taken before, so each write was marked when it was queued; its completion has not to be seen.
-        counters.distrust(&Counters::default()).map(|distrust| distrust.to_string())
+        let distrust = counters.distrust(&Counters::default()).map(|distrust| distrust.to_string());
+        self.mending_unknown.take().or(distrust)
     }
 
     /// Undoes what was made: the copy is deleted, and what was taken from the tracer is marked again.
     pub(crate) fn undo(mut self) -> Result<(), VssError> {
         self.hold = None;
-        let was_mended = self.writable.take().is_some() || self.mending.is_some();
+        self.writable = None;
         self.target = None;
         let mut result = Ok(());
         if self.mending.take().is_some() {
@@ -213,7 +221,7 @@ impl Making {
             result = result.and(image_copy::delete(&self.mirror.store, self.member.shadow_id).map(|_| ()));
         }
         // What was written to the mirror while it was lent is not marked.
-        self.mirror.state.is_clean = self.tracer.is_some() && (self.mirror.place.shares || !was_mended);
+        self.mirror.state.is_clean = self.tracer.is_some() && (self.mirror.place.shares || !self.is_mended);
         result.and(self.mirror.save(true)).and(changes::prune(&self.mirror.store)).and(self.mirror.place.commit())
     }
 

@@ -1,5 +1,5 @@
 //! Small files of which a power cut leaves the old one or the new one, whole: a checksum, then JSON, written beside the old one
-//! and put in its place.
+//! and put in its place. On btrfs one that need not last may be short then, which its checksum tells.
 
 use rustix::{
     fs::{AtFlags, Mode, OFlags},

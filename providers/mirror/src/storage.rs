@@ -30,7 +30,7 @@ struct Lying {
 
 impl MirrorProvider {
     /// What lies at the place of a mirror; none when it is not reachable, or the mirror is gone.
-    fn look(key: &str, kept: &Kept) -> Result<Option<Lying>, VssError> {
+    fn lying(key: &str, kept: &Kept) -> Result<Option<Lying>, VssError> {
         let Some(place) = Place::open(&kept.place)? else { return Ok(None) };
         let Some(store) = Store::open(&place)? else { return Ok(None) };
         let Found::Whole(state) = mirror::state(&store, key)? else { return Ok(None) };
@@ -49,7 +49,7 @@ impl MirrorProvider {
             last_used: kept.last_used,
             full_compare: None,
         };
-        let Some(found) = Self::look(key, kept)? else {
+        let Some(found) = Self::lying(key, kept)? else {
             described.full_compare = Some("its place cannot be reached now, or the mirror is gone".to_owned());
             return Ok(described);
         };
@@ -89,7 +89,7 @@ impl MirrorProvider {
     /// Removes the mirror of a volume whose first copy was broken off.
     pub(crate) fn remove_never_whole(&self, key: &str) -> Result<(), VssError> {
         let Some(kept) = self.registry.get(key)? else { return Ok(()) };
-        match Self::look(key, &kept)? {
+        match Self::lying(key, &kept)? {
             Some(found) if found.state.generation == 0 => self.remove_mirror(key, &kept),
             _ => Ok(()),
         }
@@ -118,7 +118,7 @@ impl MirrorProvider {
 
     /// Why a mirror is not kept any longer, if so.
     fn has_ended(&self, key: &str, kept: &Kept) -> Result<bool, VssError> {
-        let Some(found) = Self::look(key, kept)? else {
+        let Some(found) = Self::lying(key, kept)? else {
             // It may come back with its disk.
             return Ok(Place::open(&kept.place)?.is_some());
         };
@@ -160,7 +160,7 @@ impl ShadowStorage for MirrorProvider {
     fn remove(&self, volume_id: &VolumeId) -> Result<Deletion, VssError> {
         let key = kept::key(volume_id);
         let Some(kept) = self.registry.get(&key)? else { return Ok(Deletion::WasGone) };
-        if let Some(Lying { lent: Some(shadow_id), .. }) = Self::look(&key, &kept)? {
+        if let Some(Lying { lent: Some(shadow_id), .. }) = Self::lying(&key, &kept)? {
             return Err(VssError::new(
                 VssCode::ProviderVeto,
                 format!("The mirror of {} is shadow copy {shadow_id} itself", kept.mount_point.display()),
