@@ -160,6 +160,34 @@ fn where_blocks_cannot_be_shared_a_volume_has_one_copy() {
 }
 
 #[test]
+fn a_lent_mirror_whose_copy_fails_after_it_was_mended_lacks_nothing_later() {
+    needs!("a_lent_mirror_whose_copy_fails_after_it_was_mended_lacks_nothing_later", "ext4");
+    let (volume, storage) = (FileSystem::new("ext4", 200, &[]), FileSystem::new("ext4", 500, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    let volumes = [volume.volume()];
+    fill(volume.path(), "file", 20);
+    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
+    cut(&provider, set_id, &volumes);
+    provider.post_commit(set_id).unwrap();
+    provider.pre_final_commit(set_id).unwrap();
+    let trees = provider.mount(&copies[0], true).unwrap();
+    shown(&trees, &storage.beside("mended"), |top| touch(top, "file", &[3, 4, 4000], 0xee));
+    drop(trees);
+    // What was mended cannot be written down.
+    let in_the_way = storage.path().join(format!(".vss/{}.changes.new", copies[0].shadow_id));
+    fs::create_dir(&in_the_way).unwrap();
+    let failed = provider.post_final_commit(set_id).unwrap_err();
+    assert!(failed.message.contains(".changes cannot be written"), "{failed}");
+    fs::remove_dir(in_the_way).unwrap();
+    provider.abort(set_id).unwrap();
+    let next = create(&provider, &volumes).remove(0);
+    let wanted = fs::read(volume.path().join("file")).unwrap();
+    assert_same(&provider, &next, &storage.beside("shown"), "file", &wanted);
+    provider.delete(&next).unwrap();
+}
+
+#[test]
 fn an_image_on_the_volume_itself_is_no_part_of_it() {
     needs!("an_image_on_the_volume_itself_is_no_part_of_it", "ext4", "xfs");
     for (kind, mib, below) in [("ext4", 300, ""), ("xfs", 600, ""), ("xfs", 600, "deep/images")] {
