@@ -167,6 +167,7 @@ fn a_lent_mirror_whose_copy_fails_after_it_was_mended_lacks_nothing_later() {
     let provider = instance.provider();
     let volumes = [volume.volume()];
     fill(volume.path(), "file", 20);
+    provider.delete(&create(&provider, &volumes)[0]).unwrap();
     let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
     cut(&provider, set_id, &volumes);
     provider.post_commit(set_id).unwrap();
