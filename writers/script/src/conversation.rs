@@ -6,11 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 use vss_api::writer::{ComponentReply, EventKind, EventReply};
-use vss_model::{Component, ComponentName, VssCode, VssError};
+use vss_model::{Component, ComponentName, VssCode, VssError, limits};
 use vss_writer::{Answer, Call, Interrupted};
 
-/// The longest answer to one phase, all lines together.
-const ANSWER: usize = 64 << 10;
+/// The longest line from a script.
+const LINE: usize = 64 << 10;
+/// The longest answer to one phase, all lines together: the service keeps no more of one writer with a backup.
+const ANSWER: usize = limits::BACKUP_DATA_PER_WRITER;
 /// The longest line to a script: a pipe takes it without waiting (pipe(7): 64 KiB).
 const QUESTION: usize = 60 << 10;
 /// What is left of the writer's time when a late script is killed: a tenth, at most this. The error that names it must
@@ -28,7 +30,10 @@ pub(crate) struct Conversation {
     program: Program,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
+    /// What it has said and nobody has read.
     heard: Vec<u8>,
+    /// Bytes that it has said since the last question.
+    answered: usize,
 }
 
 /// Why there is no usable answer. Unless it is [`Failure::Said`], the script is dead or was killed.
@@ -50,7 +55,7 @@ impl Conversation {
         let mut program = Program::start(command.stdin(Stdio::piped()), false).map_err(failed)?;
         let streams = program.child().and_then(|child| Some((child.stdin.take()?, child.stdout.take()?)));
         let (stdin, stdout) = streams.ok_or_else(|| failed(ErrorKind::BrokenPipe.into()))?;
-        Ok(Self { what, program, stdin: Some(stdin), stdout, heard: Vec::new() })
+        Ok(Self { what, program, stdin: Some(stdin), stdout, heard: Vec::new(), answered: 0 })
     }
 
     /// Tells the script one phase and waits for its answer; `components` are those that it may name in it.
@@ -61,6 +66,7 @@ impl Conversation {
         components: &[Component],
         call: &Call<'_>,
     ) -> Result<EventReply, Failure> {
+        self.answered = 0;
         self.nothing_unasked(phase, call)?;
         self.tell(phase, words)?;
         let mut patience = Patience::new(call);
@@ -132,11 +138,15 @@ impl Conversation {
         let mut bytes = [0; 4096];
         match self.stdout.read(&mut bytes) {
             Ok(0) => Err(self.gone(phase)),
-            Ok(count) if self.heard.len() + count <= ANSWER => {
+            Ok(count) => {
                 self.heard.extend_from_slice(&bytes[..count]);
-                Ok(())
+                self.answered += count;
+                match self.answered {
+                    _ if self.heard.len() > LINE => Err(self.endless(phase, "a line", LINE)),
+                    answered if answered > ANSWER => Err(self.endless(phase, "an answer", ANSWER)),
+                    _ => Ok(()),
+                }
             }
-            Ok(_) => Err(self.garbage(phase, &String::from_utf8_lossy(&bytes))),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(_) => Err(self.gone(phase)),
         }
@@ -163,6 +173,15 @@ impl Conversation {
             Ended::Late | Ended::Interrupted => unreadable(what, phase),
         };
         Failure::Dead(error)
+    }
+
+    fn endless(&mut self, phase: &str, what: &str, most: usize) -> Failure {
+        self.program.kill(Ended::Late);
+        let message = format!("{} gave {what} of more than {} KiB in {phase}; it was killed", self.what, most >> 10);
+        Failure::Dead(
+            VssError::new(VssCode::WriterErrorNonRetryable, message)
+                .with_hint("Standard output carries answers alone (docs/script-writer.md): name each component once, and send other text to standard error"),
+        )
     }
 
     fn garbage(&mut self, phase: &str, line: &str) -> Failure {
