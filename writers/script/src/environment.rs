@@ -3,12 +3,19 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use vss_api::writer::{Event, EventComponent};
+use vss_model::{VssCode, VssError};
 
 /// The version of the script protocol, `VSS_PROTOCOL`.
 pub(crate) const PROTOCOL: &str = "1";
 
+/// The longest variable that a program can be started with, its name, `=` and the end among it (execve(2): 32 pages).
+const VARIABLE: usize = 128 << 10;
+
 /// The variables of an event, for the writer with this name. Lists have one entry a line.
-pub(crate) fn variables(writer: &str, event: &Event) -> Vec<(&'static str, OsString)> {
+///
+/// # Errors
+/// `VSS_E_WRITERERROR_OUTOFRESOURCES` when one is too long for a program to be started with.
+pub(crate) fn variables(writer: &str, event: &Event) -> Result<Vec<(&'static str, OsString)>, VssError> {
     let set = event.set_id.map_or_else(String::new, |id| id.to_string());
     let components: Vec<String> = event.components.iter().map(|component| component.name.to_string()).collect();
     let of_components = |said: fn(&EventComponent) -> &Option<String>| {
@@ -18,7 +25,7 @@ pub(crate) fn variables(writer: &str, event: &Event) -> Vec<(&'static str, OsStr
         OsString::from_vec(lines.join(&b'\n'))
     };
     let volumes: Vec<&[u8]> = event.volumes.iter().map(|volume| volume.volume.as_os_str().as_bytes()).collect();
-    vec![
+    let variables = vec![
         ("VSS_PROTOCOL", PROTOCOL.into()),
         ("VSS_WRITER", writer.into()),
         ("VSS_SESSION_ID", event.session_id.to_string().into()),
@@ -29,7 +36,22 @@ pub(crate) fn variables(writer: &str, event: &Event) -> Vec<(&'static str, OsStr
         ("VSS_VOLUMES", OsString::from_vec(volumes.join(&b'\n'))),
         ("VSS_BACKUP_OPTIONS", of_components(|one| &one.backup_options)),
         ("VSS_PREVIOUS_STAMPS", of_components(|one| &one.previous_backup_stamp)),
-    ]
+    ];
+    let mut lengths = variables.iter().map(|(name, value)| (*name, name.len() + value.len() + 2));
+    match lengths.find(|(_, bytes)| *bytes > VARIABLE) {
+        Some((name, bytes)) => Err(too_long(writer, name, bytes)),
+        None => Ok(variables),
+    }
+}
+
+fn too_long(writer: &str, name: &str, bytes: usize) -> VssError {
+    let message =
+        format!("No program of {writer} is started: {name} would have {bytes} bytes; one may have {VARIABLE}");
+    VssError::new(VssCode::WriterErrorOutOfResources, message).with_hint(match name {
+        "VSS_BACKUP_OPTIONS" => "Set shorter backup options",
+        "VSS_PREVIOUS_STAMPS" => "Begin with a full backup, and let the writer give shorter stamps",
+        _ => "Back up fewer components or volumes at once",
+    })
 }
 
 /// The name that a value has on the wire.

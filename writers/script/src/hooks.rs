@@ -172,7 +172,7 @@ impl HookDirectory {
         until: Instant,
     ) -> Result<(), VssError> {
         let mut command = Command::new(program);
-        command.arg(phase).stdin(Stdio::null()).envs(variables(&self.registration().name, call.event()));
+        command.arg(phase).stdin(Stdio::null()).envs(variables(&self.registration().name, call.event())?);
         let what = format!("Hook {name}");
         let mut running = Program::start(&mut command, true).map_err(|error| {
             VssError::new(VssCode::WriterErrorNonRetryable, format!("{what} could not be started in {phase}: {error}"))
@@ -267,8 +267,10 @@ impl Writer for HookDirectory {
         if self.hooks()?.is_empty() { Ok(Identity::default()) } else { self.config.identity() }
     }
 
-    fn prepare_backup(&mut self, _: &Call<'_>) -> Answer {
+    fn prepare_backup(&mut self, call: &Call<'_>) -> Answer {
         self.trusted_hooks()?;
+        // What no hook can be started with is told before anything is frozen.
+        variables(&self.registration().name, call.event())?;
         done()
     }
 

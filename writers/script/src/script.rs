@@ -59,7 +59,7 @@ impl ScriptWriter {
                 .with_hint("Root runs only what nobody but root can change")
         })?;
         let mut command = Command::new(program);
-        command.args(arguments).envs(variables(&self.config.name, call.event()));
+        command.args(arguments).envs(variables(&self.config.name, call.event())?);
         command.env("VSS_FREEZE_TIMEOUT_MS", self.config.writer.freeze_timeout_ms.unwrap_or(60_000).to_string());
         Conversation::start(&self.config.name, &mut command)
     }

@@ -6,8 +6,8 @@ use common::{Scene, session, tell};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vss_api::writer::{EventKind, Identify};
-use vss_model::{SessionId, VssCode};
+use vss_api::writer::{Event, EventComponent, EventKind, Identify};
+use vss_model::{ComponentName, SessionId, VssCode};
 use vss_writer::{Call, Writer, conformance};
 use vss_writer_script::{HookDirectory, HooksConfig, Places, load};
 
@@ -246,6 +246,21 @@ fn what_others_may_change_is_refused_before_anything_is_frozen() {
     for kind in [PrepareBackup, PrepareSnapshot, Freeze] {
         let error = tell(&mut hooks, &event, kind).unwrap_err();
         assert!(error.message.starts_with("Hook refused: ") && error.message.contains("chmod go-w"), "{error}");
+    }
+    assert!(scene.log().is_empty());
+}
+
+#[test]
+fn an_environment_that_no_hook_can_have_is_refused_before_anything_is_frozen() {
+    let scene = Scene::new();
+    scene.program("d/10-a", NOTE);
+    let mut hooks = hooks(&scene.path("d"));
+    let options = Some("x".repeat(128 << 10));
+    let component = EventComponent { backup_options: options, ..EventComponent::of(ComponentName::new("", "hooks")) };
+    let event = Event { components: vec![component], ..session(5) };
+    for kind in [PrepareBackup, Freeze] {
+        let error = tell(&mut hooks, &event, kind).unwrap_err();
+        assert!(error.message.contains("VSS_BACKUP_OPTIONS") && error.hint.contains("shorter"), "{error}");
     }
     assert!(scene.log().is_empty());
 }

@@ -224,8 +224,23 @@ fn endless_output_is_bounded() {
     all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
     let began = Instant::now();
     let error = tell(&mut writer, &event, Freeze).unwrap_err();
-    assert!(error.message.contains("no answer"), "{error}");
+    assert_eq!(error.message, "Script shop gave a line of more than 64 KiB in freeze; it was killed");
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// Line by line it is an answer, and never ends.
+#[test]
+fn an_answer_without_end_is_bounded() {
+    let scene = Scene::new();
+    let line = r#"yes "$(printf 'component-data orders\t{"backup_metadata": "%09999d"}' 0)""#;
+    let mut writer = writer(&scene, &bad("freeze", line));
+    let event = session(60);
+    all(&mut writer, &event, &[PrepareBackup, PrepareSnapshot]);
+    let began = Instant::now();
+    let error = tell(&mut writer, &event, Freeze).unwrap_err();
+    assert_eq!(error.message, "Script shop gave an answer of more than 3072 KiB in freeze; it was killed");
+    assert!(error.hint.contains("standard error") && began.elapsed() < Duration::from_secs(20), "{error}");
+    all(&mut writer, &event, &[Abort, BackupShutdown]);
 }
 
 #[test]
@@ -410,4 +425,32 @@ fn what_the_requester_says_of_a_component_is_in_the_environment() {
     let name = "a\\0134b\\0134web\\0040logs";
     let wanted = format!("{name}=skip\\0040\\0075\\0040logs|{name}=6|");
     assert_eq!(fs::read_to_string(scene.path("log.said")).unwrap(), wanted);
+}
+
+/// The kernel would refuse to run it, and say nothing of the cause.
+#[test]
+fn options_that_no_environment_holds_are_refused_before_the_script_is_started() {
+    let component = |options: usize, stamp: usize| EventComponent {
+        // A space takes five bytes there.
+        backup_options: Some(" ".repeat(options)),
+        previous_backup_stamp: Some(" ".repeat(stamp)),
+        ..EventComponent::of(ComponentName::new("", "orders"))
+    };
+    for (options, stamp, says, hint) in [
+        // The longest that the kernel takes: 131072 bytes.
+        (26_209, 26_208, "", ""),
+        (26_210, 0, "VSS_BACKUP_OPTIONS would have 131077 bytes", "Set shorter backup options"),
+        (0, 26_209, "VSS_PREVIOUS_STAMPS would have 131073 bytes", "shorter stamps"),
+    ] {
+        let scene = Scene::new();
+        let mut writer = writer(&scene, GOOD);
+        let event = Event { components: vec![component(options, stamp)], ..session(5) };
+        let outcome = tell(&mut writer, &event, PrepareBackup);
+        assert_eq!((outcome.is_ok(), scene.log().is_empty()), (says.is_empty(), !says.is_empty()), "{outcome:?}");
+        if let Err(error) = outcome {
+            assert_eq!(error.code, VssCode::WriterErrorOutOfResources);
+            assert!(error.message.contains(says) && error.hint.contains(hint), "{error:?}");
+        }
+        let _ended = [Abort, BackupShutdown].map(|kind| tell(&mut writer, &event, kind));
+    }
 }
