@@ -36,6 +36,12 @@ pub const CHECKED_PATHS: usize = 256;
 pub const PATH_BYTES: usize = 4096;
 /// Questions about changed blocks that are answered at once: each may hold a list of all blocks of a volume.
 pub const BLOCK_QUESTIONS: usize = 4;
+/// Questions about the documents of sets that are answered at once: documents are looked through one after another, and
+/// whoever waits for that has a thread.
+pub const DOCUMENT_QUESTIONS: usize = 8;
+/// Volumes whose providers are asked for a forecast at once, by all checks together: a mirror traces the writes of the machine
+/// for a second, with buffers of its own.
+pub const FORECASTS: usize = 8;
 /// Components in the metadata of one writer.
 pub const COMPONENTS_PER_WRITER: usize = 10_000;
 /// File specs in one component, and entries in each other list of files of a writer.

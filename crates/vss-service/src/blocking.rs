@@ -1,7 +1,8 @@
 //! Calls that may block, made from a thread that may be lost.
 
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use vss_model::{VssCode, VssError};
 
 /// Runs `work` on a thread of the runtime's pool for such work (512 of them) and waits at most `limit` for it. A thread that
@@ -59,10 +60,21 @@ pub async fn run_while_moving<T: Send + 'static>(
     }
 }
 
+/// A place among those who may ask at once, `most` in all; it is not waited for. For the thread to keep: one that is left to
+/// itself still works.
+///
+/// # Errors
+/// `E_OUTOFMEMORY` when there is none.
+pub fn turn(places: &Arc<Semaphore>, most: usize, about: &str) -> Result<OwnedSemaphorePermit, VssError> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| {
+        VssError::new(VssCode::OutOfMemory, format!("{most} questions about {about} are being answered"))
+            .with_hint("Wait until another one is answered")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::thread::sleep;
 
     const PATIENCE: Duration = Duration::from_millis(200);
@@ -95,5 +107,16 @@ mod tests {
         let says = left.clone();
         let failed = run_while_moving("It", PATIENCE, moves.subscribe(), || Err::<(), _>(says)).await;
         assert_eq!(failed, Ok(Err(left)));
+    }
+
+    #[test]
+    fn one_who_asks_too_many_is_told_to_wait_until_a_thread_is_done() {
+        let places = Arc::new(Semaphore::new(2));
+        let [first, _second] = [(), ()].map(|()| turn(&places, 2, "blocks").unwrap());
+        let error = turn(&places, 2, "blocks").unwrap_err();
+        assert_eq!(error.code, VssCode::OutOfMemory);
+        assert_eq!(error.message, "2 questions about blocks are being answered");
+        drop(first);
+        assert!(turn(&places, 2, "blocks").is_ok());
     }
 }

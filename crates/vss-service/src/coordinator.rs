@@ -107,6 +107,8 @@ pub struct Coordinator {
     pub(crate) checks: Vec<u32>,
     /// Room for questions about blocks.
     pub(crate) block_questions: Arc<Semaphore>,
+    /// Room for questions about documents.
+    pub(crate) document_questions: Arc<Semaphore>,
     pub(crate) reverts: Arc<Reverts>,
     pub(crate) started_at: Instant,
     pub(crate) recovery: Vec<String>,
@@ -152,6 +154,7 @@ impl Coordinator {
             state_directory: beginning.state_directory,
             checks: Vec::new(),
             block_questions: Arc::new(Semaphore::new(limits::BLOCK_QUESTIONS)),
+            document_questions: Arc::new(Semaphore::new(limits::DOCUMENT_QUESTIONS)),
             reverts: Arc::default(),
             started_at: Instant::now(),
             recovery: beginning.recovery,

@@ -22,15 +22,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 impl Coordinator {
     /// ChangedBlocks.
     pub(super) fn changed_blocks(&mut self, peer: Peer, question: ChangedBlocks, replier: Replier) {
-        let Ok(turn) = Arc::clone(&self.block_questions).try_acquire_owned() else {
-            let message = format!("{} questions about blocks are being answered", limits::BLOCK_QUESTIONS);
-            let error = VssError::new(VssCode::OutOfMemory, message).with_hint("Wait until another one is answered");
-            return replier.error(&error);
+        let turn = match blocking::turn(&self.block_questions, limits::BLOCK_QUESTIONS, "blocks") {
+            Ok(turn) => turn,
+            Err(error) => return replier.error(&error),
         };
         let environment = Arc::clone(&self.environment);
         self.answer(async move {
             let work = move || {
-                // Kept by the thread: one that is left to itself still works.
                 let _turn = turn;
                 changed(&environment, &peer, question)
             };

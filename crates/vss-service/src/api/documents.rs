@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 use vss_api::documents::{
     DocumentEntry, DocumentKind, DocumentList, DocumentText, GetDocument, ListDocuments, TEXT_BYTES,
 };
@@ -20,26 +21,32 @@ use vss_model::{BackupComponents, SetId, VssCode, VssError, WriterInstanceId, li
 impl Coordinator {
     /// ListDocuments.
     pub(super) fn list_documents(&mut self, peer: &Peer, question: ListDocuments, replier: Replier) {
-        let (entry, said) = match self.documents_of(peer, question.set_id) {
+        let (turn, entry, said) = match self.documents_of(peer, question.set_id) {
             Ok(found) => found,
             Err(error) => return replier.error(&error),
         };
         let environment = Arc::clone(&self.environment);
         self.answer(async move {
-            let work = move || list(environment.catalogue.documents(), entry, said.as_ref());
+            let work = move || {
+                let _turn = turn;
+                list(environment.catalogue.documents(), entry, said.as_ref())
+            };
             replier.result(blocking::run("Listing documents", limits::PROVIDER_IN_WINDOW, work).await);
         });
     }
 
     /// GetDocument.
     pub(super) fn get_document(&mut self, peer: &Peer, question: GetDocument, replier: Replier) {
-        let (entry, said) = match self.documents_of(peer, question.set_id) {
+        let (turn, entry, said) = match self.documents_of(peer, question.set_id) {
             Ok(found) => found,
             Err(error) => return replier.error(&error),
         };
         let environment = Arc::clone(&self.environment);
         self.answer(async move {
-            let work = move || get(environment.catalogue.documents(), entry, question.instance_id, said.as_ref());
+            let work = move || {
+                let _turn = turn;
+                get(environment.catalogue.documents(), entry, question.instance_id, said.as_ref())
+            };
             match blocking::run("Reading a document", limits::PROVIDER_IN_WINDOW, work).await {
                 Ok((text, file)) => replier.ok_with_fds(&text, file.into_iter().collect()),
                 Err(error) => replier.error(&error),
@@ -47,10 +54,15 @@ impl Coordinator {
         });
     }
 
-    /// A set that the peer may see, and what the session that made it says of its components by now: none when that has
+    /// A turn, a set that the peer may see, and what the session that made it says of its components by now: none when that has
     /// ended, has no writers, or a job has them.
-    fn documents_of(&self, peer: &Peer, set_id: SetId) -> Result<(SetEntry, Option<BackupComponents>), VssError> {
+    fn documents_of(
+        &self,
+        peer: &Peer,
+        set_id: SetId,
+    ) -> Result<(OwnedSemaphorePermit, SetEntry, Option<BackupComponents>), VssError> {
         let entry = find(&self.environment, peer, set_id)?;
+        let turn = blocking::turn(&self.document_questions, limits::DOCUMENT_QUESTIONS, "documents")?;
         let sessions = self.connections.values().filter_map(|connection| connection.session.as_ref());
         let mut making =
             sessions.filter(|session| session.state.draft().and_then(vss_session::Draft::made_set) == Some(set_id));
@@ -58,7 +70,7 @@ impl Coordinator {
         // What broke off has lost them: what is kept says more.
         let writers = writers.filter(|writers| writers.iter().next().is_some());
         let said = writers.map(|writers| documents::backup_components(set_id, entry.set.backup_state, writers));
-        Ok((entry, said))
+        Ok((turn, entry, said))
     }
 }
 
