@@ -68,6 +68,8 @@ pub struct Environment {
     pub staging: Arc<dyn Staging>,
     /// One change of finished copies at a time: a removal, or a look whether one is exposed with what follows from it.
     pub changes: tokio::sync::Mutex<()>,
+    /// Room for forecasts.
+    pub forecasts: tokio::sync::Semaphore,
     /// What is told to those who follow the service.
     pub events: Arc<Events>,
     /// The boot that we run in.

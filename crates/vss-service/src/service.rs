@@ -109,6 +109,7 @@ impl Service {
                     .map_err(|source| StartError::Path { path: options.runtime_directory.clone(), source })?,
             }),
             changes: tokio::sync::Mutex::new(()),
+            forecasts: tokio::sync::Semaphore::new(limits::FORECASTS),
             events: Arc::default(),
             boot_id: vss_linux::clock::boot_id()
                 .map_err(|source| StartError::Path { path: "/proc/sys/kernel/random/boot_id".into(), source })?,

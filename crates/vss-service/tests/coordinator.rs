@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 use vss_api::requester::OperationState;
 use vss_api::server::{Call, ConnectionId, Face, Peer, PendingReply, Replier};
-use vss_model::{FreezePolicy, SetId, Volume, VssCode, VssError};
+use vss_model::{FreezePolicy, SetId, Volume, VssCode, VssError, limits};
 use vss_provider::Provider;
 use vss_provider::fake::{FakeOptions, FakeProvider, Phase};
 use vss_service::catalogue::Catalogue;
@@ -78,6 +78,7 @@ impl Bench {
             exposures,
             holds: Arc::new(NoHolds),
             changes: tokio::sync::Mutex::new(()),
+            forecasts: tokio::sync::Semaphore::new(limits::FORECASTS),
             events: Arc::default(),
             boot_id: "this boot".to_owned(),
         });

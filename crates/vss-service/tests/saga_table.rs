@@ -171,6 +171,7 @@ async fn stage(wishes: Wishes) -> Stage {
         holds: Arc::new(FakeHolds(Arc::clone(&diary), wishes.hold_fails)),
         staging: Arc::new(FakeStaging(Arc::clone(&diary), wishes.staging_fails)),
         changes: tokio::sync::Mutex::new(()),
+        forecasts: tokio::sync::Semaphore::new(limits::FORECASTS),
         events: Arc::default(),
         boot_id: "this boot".to_owned(),
     });

@@ -74,6 +74,7 @@ fn environment(directory: &TempDir, places: &[&str], keep: Duration) -> Arc<Envi
         holds: Arc::new(NoHolds),
         staging: Arc::new(NoStaging),
         changes: tokio::sync::Mutex::new(()),
+        forecasts: tokio::sync::Semaphore::new(limits::FORECASTS),
         events: Arc::default(),
         boot_id: "this boot".to_owned(),
     })

@@ -125,13 +125,13 @@ impl Survey {
     }
 }
 
-/// Finds the volume of each path, one after another, as they would be added, and asks the provider of each volume: of all at
-/// a time, because that may take a moment of measuring.
+/// Finds the volume of each path, one after another, as they would be added, and asks the provider of each volume: of several
+/// at a time ([`limits::FORECASTS`]), because that may take a moment of measuring.
 async fn locate(
     environment: &Arc<Environment>,
     question: &Check,
 ) -> Result<(Vec<CheckedPath>, Vec<FoundVolume>), VssError> {
-    let mut set = NobodysSet::begin()?;
+    let mut set = NobodysSet::begin(question.context)?;
     let began = tokio::time::Instant::now();
     let mut paths: Vec<CheckedPath> = Vec::new();
     let (mut known, mut asked): (Vec<VolumeId>, JoinSet<(usize, FoundVolume)>) = (Vec::new(), JoinSet::new());
@@ -186,7 +186,10 @@ async fn examine(environment: &Environment, candidate: jobs::Candidate, options:
     let (name, asked) = (properties.name.clone(), volume.clone());
     let work = move || provider.forecast(&asked, &options).map_err(|error| by_contract(&name, error));
     let what = format!("Provider {} in forecast", properties.name);
+    // Given back with a thread that is left to itself: dead storage must not keep the checks of others for ever.
+    let turn = environment.forecasts.acquire().await;
     let forecast = blocking::run(&what, limits::PROVIDER_IN_WINDOW, work).await;
+    drop(turn);
     let shadows = environment.catalogue.copies_of(&volume.id) as u64;
     FoundVolume { volume, provider: properties.name, freeze_policy: properties.freeze_policy, shadows, forecast }
 }
@@ -195,10 +198,10 @@ async fn examine(environment: &Environment, candidate: jobs::Candidate, options:
 struct NobodysSet(State);
 
 impl NobodysSet {
-    fn begin() -> Result<Self, VssError> {
+    fn begin(context: Context) -> Result<Self, VssError> {
         let mut state = State::default();
         state.apply(Event::InitializeForBackup)?;
-        state.apply(Event::SetContext(Context::FileShareBackup, Attributes::empty()))?;
+        state.apply(Event::SetContext(context, Attributes::empty()))?;
         state.apply(Event::StartSnapshotSet(SetId::random()))?;
         Ok(Self(state))
     }
@@ -338,7 +341,8 @@ mod tests {
             volume: Volume { id: VolumeId::file_system("x", &number.to_string()), ..volume.clone() },
             provider: Arc::clone(&provider),
         };
-        let mut set = NobodysSet::begin().unwrap();
+        assert_eq!(NobodysSet::begin(Context::All).err().map(|error| error.code), Some(VssCode::UnsupportedContext));
+        let mut set = NobodysSet::begin(Context::ClientAccessible).unwrap();
         for number in 0..limits::VOLUMES_PER_SET {
             set.add(&candidate(number)).unwrap();
         }
