@@ -197,7 +197,7 @@ rows! {
         ensure!(orders["failure"]["code"] == "VSS_E_WRITERERROR_NONRETRYABLE" && orders["partial_files"].is_null(), "{orders}");
         Ok(())
     };
-    /// 3.8 a partial file lies in a file set of the component, or of one below it
+    /// 3.8 a partial file lies in or below the directory of a file set of the component, or of a component below that
     partial_files_in_file_sets => |scene| {
         for (directory, is_kept) in [("shop/orders/deep", true), ("shop/old", true), ("shop/settings", false)] {
             let mut description = scene.description();
