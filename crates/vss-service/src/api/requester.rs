@@ -548,7 +548,8 @@ impl Coordinator {
 }
 
 /// May this copy be shown at a directory of the caller's? One that goes with its session would be taken away there under
-/// whoever uses it; at the service's own place its requester reads it (spec P 4.6; one that lives until reboot is ours, P 11).
+/// whoever uses it; at the service's own place its requester reads it. One for previous versions on shares is shown by the
+/// shares (spec P 4.6; one that lives until reboot is ours, P 11).
 ///
 /// # Errors
 /// `VSS_E_UNSUPPORTED_CONTEXT`.
