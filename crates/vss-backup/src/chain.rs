@@ -2,7 +2,7 @@
 
 use crate::directory::{BackupDirectory, Completion, file_digest};
 use crate::entry::Entry;
-use crate::failure::reading;
+use crate::failure::{DAMAGED, reading};
 use crate::manifest::Reader;
 use crate::order::compare;
 use std::cmp::Ordering;
@@ -119,8 +119,7 @@ fn generation(path: &Path) -> Result<Generation, VssError> {
     let digest = file_digest(&manifest).map_err(|error| reading(&manifest, &error))?;
     if digest != completion.manifest {
         let message = format!("{} is damaged: its checksum does not fit", manifest.display());
-        return Err(VssError::new(VssCode::CorruptXmlDocument, message)
-            .with_hint("Nothing is restored from it; the files below `data` can be copied by hand"));
+        return Err(VssError::new(VssCode::CorruptXmlDocument, message).with_hint(DAMAGED));
     }
     Ok(Generation { directory, completion })
 }

@@ -11,7 +11,7 @@
 
 use crate::data::{Copier, CopyError};
 use crate::digest::{Digest, plain};
-use crate::failure::{reading, writing};
+use crate::failure::{DAMAGED, reading, writing};
 use crate::lock::lock;
 use crate::manifest;
 use crate::progress::Quiet;
@@ -157,7 +157,8 @@ impl BackupDirectory {
     ///
     /// # Errors
     /// `VSS_E_OBJECT_ALREADY_EXISTS` for a whole backup, a half-made one of something else, and a directory with other
-    /// things in it; `VSS_E_BAD_STATE` when somebody works on it; what the system says.
+    /// things in it; `VSS_E_OBJECT_NOT_FOUND` when the directory above is not there; `VSS_E_BAD_STATE` when somebody works
+    /// on it; what the system says.
     pub fn begin(path: &Path, request: Request, began_at: Instant) -> Result<(Self, Beginning), VssError> {
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(writing(path, &error)),
@@ -352,8 +353,10 @@ impl BackupDirectory {
 
     fn record<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<T, VssError> {
         let path = self.path.join(name);
-        let damaged =
-            |what: &str| VssError::new(VssCode::CorruptXmlDocument, format!("{} is damaged: {what}", path.display()));
+        let damaged = |what: &str| {
+            VssError::new(VssCode::CorruptXmlDocument, format!("{} is damaged: {what}", path.display()))
+                .with_hint(DAMAGED)
+        };
         if path.metadata().map_err(|error| reading(&path, &error))?.len() > RECORD {
             return Err(damaged("it is too large"));
         }

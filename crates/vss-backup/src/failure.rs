@@ -10,6 +10,10 @@ use vss_model::{VssCode, VssError};
 const ROOT: &str = "Use sudo";
 /// The way out where something else is in the place of a directory.
 const DIRECTORY: &str = "Name a directory";
+/// The way out where something of a backup's own is damaged.
+pub(crate) const DAMAGED: &str = "Nothing is restored from it; the files below `data` can be copied by hand";
+/// The way out where the system says what people seldom meet.
+const SYSTEM: &str = "Look at this path, and into dmesg for errors of its disk";
 
 /// What failed of single files, while the rest went on.
 #[derive(Debug, Default)]
@@ -45,10 +49,14 @@ pub(crate) fn writing(path: &Path, error: &io::Error) -> VssError {
     match errno {
         Some(Errno::NOSPC | Errno::DQUOT) => VssError::new(VssCode::InsufficientStorage, message)
             .with_hint("Make room and run the same command again: what is there already is kept"),
-        Some(Errno::ROFS) => VssError::new(VssCode::AccessDenied, message),
+        Some(Errno::ROFS) => VssError::new(VssCode::AccessDenied, message)
+            .with_hint("The file system is read-only: look for its errors in dmesg, or mount it writable"),
         Some(Errno::ACCESS | Errno::PERM) => VssError::new(VssCode::AccessDenied, message).with_hint(ROOT),
         Some(Errno::EXIST | Errno::NOTDIR) => VssError::new(VssCode::InvalidArgument, message).with_hint(DIRECTORY),
-        _ => VssError::new(VssCode::Unexpected, message),
+        Some(Errno::NOENT) => {
+            VssError::new(VssCode::ObjectNotFound, message).with_hint("Make the directory above it first")
+        }
+        _ => VssError::new(VssCode::Unexpected, message).with_hint(SYSTEM),
     }
 }
 
@@ -56,11 +64,12 @@ pub(crate) fn writing(path: &Path, error: &io::Error) -> VssError {
 pub(crate) fn reading(path: &Path, error: &io::Error) -> VssError {
     let message = format!("Cannot read {}: {error}", path.display());
     match error.kind() {
-        io::ErrorKind::NotFound => VssError::new(VssCode::ObjectNotFound, message),
+        io::ErrorKind::NotFound => VssError::new(VssCode::ObjectNotFound, message)
+            .with_hint("Look whether the name is right and its file system is mounted"),
         io::ErrorKind::PermissionDenied => VssError::new(VssCode::AccessDenied, message).with_hint(ROOT),
         io::ErrorKind::NotADirectory => VssError::new(VssCode::InvalidArgument, message).with_hint(DIRECTORY),
-        io::ErrorKind::InvalidData => VssError::new(VssCode::CorruptXmlDocument, message),
-        _ => VssError::new(VssCode::Unexpected, message),
+        io::ErrorKind::InvalidData => VssError::new(VssCode::CorruptXmlDocument, message).with_hint(DAMAGED),
+        _ => VssError::new(VssCode::Unexpected, message).with_hint(SYSTEM),
     }
 }
 
@@ -68,4 +77,24 @@ pub(crate) fn reading(path: &Path, error: &io::Error) -> VssError {
 pub(crate) fn stopped() -> VssError {
     VssError::new(VssCode::Aborted, "Interrupted")
         .with_hint("Run the same command again: what is there already is kept")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_the_system_has_a_way_out() {
+        let path = Path::new("/backups/today");
+        let errors = [Errno::NOENT, Errno::ACCESS, Errno::NOTDIR, Errno::ROFS, Errno::NOSPC, Errno::EXIST, Errno::IO];
+        for errno in errors {
+            for error in [reading(path, &errno.into()), writing(path, &errno.into())] {
+                assert!(!error.hint.is_empty(), "{error}");
+                assert!(error.to_string().contains("/backups/today"), "{error}");
+            }
+        }
+        assert_eq!(reading(path, &io::ErrorKind::InvalidData.into()).hint, DAMAGED);
+        let missing = [reading(path, &Errno::NOENT.into()), writing(path, &Errno::NOENT.into())];
+        assert!(missing.iter().all(|error| error.code == VssCode::ObjectNotFound), "{missing:?}");
+    }
 }

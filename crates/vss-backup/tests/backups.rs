@@ -132,7 +132,10 @@ fn what_an_earlier_run_left_damaged_is_not_kept() {
 fn a_directory_that_is_not_its_own_is_refused() {
     let place = sample();
     let (tree, directory) = (place.path().join("tree"), place.path().join("backup"));
-    assert_eq!(code(back_up(&tree, &place.path().join("no/such"), &mut Quiet)), VssCode::Unexpected);
+    let orphan = back_up(&tree, &place.path().join("no/such"), &mut Quiet).unwrap_err();
+    assert_eq!(orphan.code, VssCode::ObjectNotFound);
+    assert!(orphan.hint.contains("Make the directory above it"), "{orphan:?}");
+    assert_eq!(code(BackupDirectory::open(&place.path().join("none"))), VssCode::ObjectNotFound);
     assert_eq!(code(back_up(&tree, &tree, &mut Quiet)), VssCode::ObjectAlreadyExists);
     assert!(back_up(&tree, &directory, &mut StopAfter(5)).is_err());
     let other = BackupDirectory::begin(&directory, request(BackupType::Copy, None), Instant::now()).err().unwrap();
