@@ -104,6 +104,13 @@ impl Scene {
     }
 }
 
+/// True when the directory says that not everything is restored there.
+#[must_use]
+pub fn is_marked(directory: &Path) -> bool {
+    let mut names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.any(|name| name.to_string_lossy().starts_with(".vss-unfinished-"))
+}
+
 /// A command that has failed with this code, or these words.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use vss_linux::process::Signal;
-use vss_tests::backups::{Scene, fails};
+use vss_tests::backups::{Scene, fails, is_marked};
 use vss_tests::instance::creation_turn;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::trees::differences;
@@ -129,14 +129,10 @@ fn a_full_disk_is_told_and_room_is_all_that_it_takes() -> anyhow::Result<()> {
     let full = scene.vss(&words)?;
     fails(&full, "VSS_E_INSUFFICIENT_STORAGE")?;
     ensure!(full.stderr.contains("Make room") && full.stderr.contains("data/zz"), "{full:?}");
-    let is_marked = || -> anyhow::Result<bool> {
-        let mut names = fs::read_dir(&other)?.flatten().map(|entry| entry.file_name());
-        Ok(names.any(|name| name.to_string_lossy().starts_with(".vss-unfinished-")))
-    };
-    ensure!(is_marked()?, "it is not marked");
+    ensure!(is_marked(&other), "it is not marked");
     fs::remove_file(ballast)?;
     let done = scene.vss(&words)?;
-    ensure!(done.is_success() && done.stdout.contains("were there already") && !is_marked()?, "{done:?}");
+    ensure!(done.is_success() && done.stdout.contains("were there already") && !is_marked(&other), "{done:?}");
     assert_eq!(differences(&scene.data(), &scene.data_in(&other)?)?, "");
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use vss_tests::backups::Scene;
+use vss_tests::backups::{Scene, is_marked};
 use vss_tests::instance::{Running, creation_turn};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
@@ -83,17 +83,13 @@ fn a_restoration(kind: Kind) -> anyhow::Result<()> {
     let mut half = 0;
     disk.each(|left, is_last| {
         let other = left.join("other");
-        let is_marked = || {
-            let names = fs::read_dir(&other).into_iter().flatten().flatten();
-            names.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with(".vss-unfinished-"))
-        };
         let restored = scene.data_in(&other)?;
-        ensure!(!is_last || !is_marked(), "it had ended");
-        if is_marked() || !other.exists() {
+        ensure!(!is_last || !is_marked(&other), "it had ended");
+        if is_marked(&other) || !other.exists() {
             half += u32::from(restored.exists());
             let to = other.to_str().context("UTF-8")?;
             let again = scene.vss(&["restore", "--from", &full, "--files-only", "--to", to])?;
-            ensure!(again.is_success() && !is_marked(), "{again:?}");
+            ensure!(again.is_success() && !is_marked(&other), "{again:?}");
         }
         let differences = differences(&scene.data(), &restored)?;
         ensure!(differences.is_empty(), "{differences}");
