@@ -5,12 +5,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use vss_tests::backups::Scene;
+use vss_tests::backups::{Scene, is_marked};
 use vss_tests::instance::{Outcome, creation_turn};
 use vss_tests::kills::{Moments, kill_after, kill_at, skips};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
 use vss_tests::trees::{differences, inodes};
+use vss_tests::volume::Mounted;
 
 /// Calls of a restoration that change something, and which of them is the last that is not done. The number of files makes
 /// that there are so many.
@@ -73,10 +74,7 @@ impl Chain {
     fn is_judged(&self, target: &str) -> anyhow::Result<bool> {
         let (path, _) = self.target(target)?;
         ensure!(self.others()? == self.before, "something else was touched");
-        let names = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
-        let is_marked = names.iter().any(|name| name.starts_with(".vss-unfinished-"));
-        if is_marked || names.is_empty() {
+        if is_marked(&path) || fs::read_dir(&path).map_or(true, |mut names| names.next().is_none()) {
             return Ok(false);
         }
         let differences = differences(&self.scene.data(), &self.scene.data_in(&path)?)?;
@@ -185,6 +183,26 @@ fn a_restoration_killed_at_each_of_its_steps_is_run_again_and_ends_right() -> an
         chain.ends_right(&target).with_context(|| target.clone())?;
         fs::remove_dir_all(path)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_restoration_over_a_mount_is_marked_until_both_file_systems_are_on_the_disk() -> anyhow::Result<()> {
+    let name = "a_restoration_over_a_mount_is_marked_until_both_file_systems_are_on_the_disk";
+    if LoopFs::skips(name, &[Kind::Btrfs, Kind::Ext4]) || skips(name) {
+        return Ok(());
+    }
+    let chain = Chain::new()?;
+    let (path, to) = chain.target("over a mount")?;
+    let other = LoopFs::new(Kind::Ext4, 64)?;
+    fs::remove_dir(other.path().join("lost+found"))?;
+    let mounted = Mounted::bind(other.path(), &chain.scene.data_in(&path)?.join("3"))?;
+    // The second one is not synced yet.
+    let outcome = kill_at(&chain.scene.instance, "syncfs", 2, &chain.restore(&to))?;
+    ensure!(was_killed(&outcome), "only one file system is synced: {outcome:?}");
+    ensure!(is_marked(&path) && other.path().join("f3").exists(), "{outcome:?}");
+    chain.ends_right("over a mount")?;
+    drop(mounted);
     Ok(())
 }
 

@@ -249,7 +249,25 @@ fn an_interrupted_restoration_goes_on_and_nothing_of_others_is_lost() {
     let restored = restore(&chain, &other, true, &mut Quiet).unwrap();
     assert!(restored.failures.is_empty(), "{:?}", restored.failures);
     assert_eq!(differences(&tree, &other.join("tree")), "");
-    assert_eq!(code(restore(&chain, &directory.join("data/here"), true, &mut Quiet)), VssCode::InvalidArgument);
+}
+
+#[test]
+fn a_directory_in_a_backup_is_not_restored_to_by_whatever_way_it_is_named() {
+    let place = sample();
+    let (tree, directory) = (place.path().join("tree"), place.path().join("backup"));
+    back_up(&tree, &directory, &mut Quiet).unwrap();
+    let chain = Chain::open(std::slice::from_ref(&directory)).unwrap();
+    symlink(&directory, place.path().join("link")).unwrap();
+    for name in ["backup", "backup/data/here", "new/../backup/data/here", "new/er/../../backup/here", "link/here"] {
+        let refused = restore(&chain, &place.path().join(name), true, &mut Quiet);
+        assert_eq!(code(refused), VssCode::InvalidArgument, "{name}");
+    }
+    assert!(!place.path().join("new").exists(), "something was made on the way");
+    assert_eq!(check(&directory).problems, []);
+    // And what is beside it is not in it.
+    let beside = restore(&chain, &place.path().join("new/../backup/../other"), false, &mut Quiet).unwrap();
+    assert!(beside.failures.is_empty(), "{:?}", beside.failures);
+    assert!(place.path().join("other/tree/b/large").exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod directory;
 mod file;
+mod file_systems;
 mod link;
 mod place;
 mod special;
@@ -22,7 +23,7 @@ use crate::target::allow_open_files;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use vss_model::{VssCode, VssError};
 
 /// What restoring came to.
@@ -53,7 +54,8 @@ pub fn restore(
     progress: &mut dyn Progress,
 ) -> Result<Restored, VssError> {
     allow_open_files();
-    refuse_backups(chain, other)?;
+    let other = resolved(other)?;
+    refuse_backups(chain, &other)?;
     let open = |one: &Generation| {
         let data = one.directory.data().map_err(|error| reading(one.directory.path(), &error))?;
         Ok(DirChain::new(data, false))
@@ -63,7 +65,7 @@ pub fn restore(
     let mut restoring = Restoring {
         chain,
         data,
-        place: Place::begin(other, chain.id(), overwrite)?,
+        place: Place::begin(&other, chain.id(), overwrite)?,
         copier: Copier::default(),
         losses: Losses::default(),
         totals: Totals::default(),
@@ -83,11 +85,25 @@ pub fn restore(
     restoring.finish()
 }
 
-/// Before anything is made: `other` may not be there yet, but what it will be in is.
+/// Where `path` is, or will be once it is made: what is there of the way is followed, symbolic links too, and what is not
+/// will be plain directories.
+fn resolved(path: &Path) -> Result<PathBuf, VssError> {
+    let absolute = std::path::absolute(path).map_err(|error| reading(path, &error))?;
+    let mut real = PathBuf::new();
+    for part in absolute.components() {
+        if part == Component::ParentDir {
+            real.pop();
+        } else {
+            real.push(part);
+            real = real.canonicalize().unwrap_or(real);
+        }
+    }
+    Ok(real)
+}
+
+/// Before anything is made: `other` may not be there yet.
 fn refuse_backups(chain: &Chain, other: &Path) -> Result<(), VssError> {
-    let other = std::path::absolute(other).map_err(|error| reading(other, &error))?;
-    let there = other.ancestors().find_map(|above| above.canonicalize().ok()).unwrap_or_default();
-    if chain.generations().iter().any(|one| there.starts_with(one.directory.path())) {
+    if chain.generations().iter().any(|one| other.starts_with(one.directory.path())) {
         return Err(VssError::new(VssCode::InvalidArgument, format!("{} is in the backup itself", other.display()))
             .with_hint("Restore to another directory"));
     }

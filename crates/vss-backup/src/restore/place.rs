@@ -2,18 +2,19 @@
 //! only when it is there.
 
 use super::Failed;
+use super::file_systems::FileSystems;
 use crate::attributes::{Inode, Stat};
 use crate::data::CopyError;
 use crate::dir_chain::DirChain;
 use crate::entry::{Entry, Kind};
 use crate::failure::{is_of_all, reading, stopped, writing};
 use crate::lock::lock;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, fsync, renameat_with, syncfs};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, fsync, renameat_with};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use vss_model::VssError;
@@ -28,6 +29,7 @@ pub(super) struct Place {
     path: PathBuf,
     root: OwnedFd,
     chain: DirChain,
+    written: FileSystems,
     overwrite: bool,
     mark: OsString,
     /// An earlier run of the same did not come to its end.
@@ -44,7 +46,9 @@ impl Place {
         let (root, first) = (open()?, open()?);
         lock(&root, &path, FlockOperation::NonBlockingLockExclusive)?;
         let mark = OsString::from(format!("{MARK}{id}"));
-        let mut this = Self { chain: DirChain::new(first, true), path, root, overwrite, mark, resumed: false };
+        let (chain, written) = (DirChain::new(first, true), FileSystems::default());
+        let mut this = Self { path, root, chain, written, overwrite, mark, resumed: false };
+        this.written.meet(this.root.as_fd()).map_err(|error| reading(&this.path, &error))?;
         this.resumed = this.set_mark().map_err(|error| writing(&this.mark(), &error))?;
         Ok(this)
     }
@@ -71,23 +75,25 @@ impl Place {
 
     /// Brings everything to the disk; the mark goes when it `is_whole`.
     pub(super) fn end(self, is_whole: bool) -> Result<(), VssError> {
-        let ended = syncfs(&self.root).and_then(|()| {
+        let ended = self.written.sync().and_then(|()| {
             if is_whole {
                 rustix::fs::unlinkat(&self.root, &self.mark, AtFlags::empty())?;
             }
-            fsync(&self.root)
+            Ok(fsync(&self.root)?)
         });
-        ended.map_err(|error| writing(&self.path, &error.into()))
+        ended.map_err(|error| writing(&self.path, &error))
     }
 
     /// The directory at `path`, which is made where it is missing.
     pub(super) fn directory(&mut self, path: &Path) -> io::Result<BorrowedFd<'_>> {
-        self.chain.directory(path)
+        let directory = self.chain.directory(path)?;
+        self.written.meet(directory)?;
+        Ok(directory)
     }
 
     /// The directory that `path` is in.
     pub(super) fn parent(&mut self, path: &Path) -> io::Result<BorrowedFd<'_>> {
-        self.chain.directory(path.parent().unwrap_or(path))
+        self.directory(path.parent().unwrap_or(path))
     }
 
     /// An error at `path`: of it alone, or of all.
