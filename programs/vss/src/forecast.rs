@@ -1,7 +1,7 @@
 //! What `vss check` says to people: tables of volumes and writers, a verdict, what stands in the way, and what should be known.
 
 use crate::json::CheckDocument;
-use crate::output::{line, table};
+use crate::output::{counted, line, table};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
@@ -79,11 +79,11 @@ fn verdict(document: &CheckDocument) -> String {
     let condition = if writers { ", if every writer succeeds" } else { "" };
     let how = format!("{level} ({instant}){condition}");
     if document.possible {
-        return format!("A shadow copy set of {} can be made: {how}", counted(document.volumes.len(), "volume"));
+        return format!("A shadow copy set of {} can be made: {how}", counted(document.volumes.len() as u64, "volume"));
     }
     let refused = |volume: &&CheckedVolume| volume.failure.is_none();
     let rest = document.volumes.iter().filter(refused).count();
-    format!("No such shadow copy set can be made now; one of {} would be {how}", counted(rest, "volume"))
+    format!("No such shadow copy set can be made now; one of {} would be {how}", counted(rest as u64, "volume"))
 }
 
 /// What keeps the set from being made, each once: several paths may lie on one volume.
@@ -181,7 +181,7 @@ fn nested(volume: &CheckedVolume) -> Option<String> {
         "{} is copied with {} ({names}), each cut at an instant of its own: without a writer the copy is crash-consistent. \
          --one-file-system makes backup tools skip them",
         volume.volume.display(),
-        counted(count, "nested subvolume"),
+        counted(volume.nested_count, "nested subvolume"),
     ))
 }
 
@@ -215,10 +215,6 @@ fn listed(names: impl Iterator<Item = impl Display>, count: usize) -> String {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The path as a word for the shell.

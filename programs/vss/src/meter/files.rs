@@ -1,7 +1,7 @@
 //! How far work on the files of a backup is, and the wish to stop it.
 
 use super::Meter;
-use crate::output::say;
+use crate::output::{counted, say};
 use crate::signals::Signals;
 use std::path::{Path, PathBuf};
 use vss_backup::directory::Totals;
@@ -29,7 +29,7 @@ impl FileMeter {
         // After a wish to stop its own line is the last.
         if !self.told_to_stop {
             let (files, at) = (self.files, &self.at);
-            self.meter.show_with(self.bytes, || format!("; {files} files, now {}", at.display()));
+            self.meter.show_with(self.bytes, || format!("; {}, now {}", counted(files, "file"), at.display()));
         }
     }
 }
