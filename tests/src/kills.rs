@@ -38,6 +38,22 @@ pub fn kill_after(instance: &Instance, time: Duration, words: &[&str]) -> anyhow
     running.finish()
 }
 
+/// Starts `vss WORDS` and kills it as soon as the condition holds, if it lives then.
+///
+/// # Errors
+/// It cannot be started or waited for.
+pub fn kill_when(instance: &Instance, mut condition: impl FnMut() -> bool, words: &[&str]) -> anyhow::Result<Outcome> {
+    let mut running = instance.start_vss(words)?;
+    while !running.has_ended() {
+        if condition() {
+            running.signal(Signal::KILL)?;
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    running.finish()
+}
+
 /// True when a test that kills at calls has to be left out here; says so in one line.
 #[must_use]
 pub fn skips(test: &str) -> bool {

@@ -14,7 +14,7 @@ use vss_lab::postgresql::load::{self, Load};
 use vss_lab::postgresql::verify::{Restored, judge};
 use vss_linux::mountinfo;
 use vss_tests::instance::{Instance, creation_turn};
-use vss_tests::kills::{Moments, kill_after, kill_at};
+use vss_tests::kills::{Moments, kill_after, kill_at, kill_when};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::postgresql::{CLIENTS, SCALE, directory_for_copies, load_turn};
 use vss_tests::scale::rounds;
@@ -310,11 +310,20 @@ fn killed_at_any_moment(kind: &str) -> anyhow::Result<()> {
     let turn = creation_turn();
     let outcome = scene.instance.vss(words(&whole))?;
     ensure!(outcome.is_success(), "{outcome:?}");
+    // It is written to from the first file on.
+    let journal = || scene.at("killed/journal").metadata().and_then(|journal| journal.modified()).ok();
     let (mut killed, mut resumed, mut moments) = (0, 0, Moments::default());
     while killed < rounds(10, 100) {
-        let outcome = kill_after(&scene.instance, moments.of(outcome.took), &words(&to))?;
-        killed += u32::from(outcome.signal.is_some());
-        resumed += u32::from(scene.at("killed/journal").exists());
+        let before = journal();
+        let copies = || journal().is_some_and(|now| before != Some(now));
+        // Most of the time is the set's: every second run is killed when it copies.
+        let killed_now = if killed % 2 == 0 {
+            kill_after(&scene.instance, moments.of(outcome.took), &words(&to))?
+        } else {
+            kill_when(&scene.instance, copies, &words(&to))?
+        };
+        killed += u32::from(killed_now.signal.is_some());
+        resumed += u32::from(copies());
         if is_judged(&scene, &to)? {
             fs::remove_dir_all(&to)?;
         }
@@ -322,6 +331,7 @@ fn killed_at_any_moment(kind: &str) -> anyhow::Result<()> {
         scene.write("docs/living", format!("{killed}"))?;
     }
     println!("{kind}: {resumed} of {killed} runs were killed while they copied");
+    ensure!(resumed > 0, "no run was killed while it copied");
     drop(turn);
     scene.back_up(&[NAME], "killed", kind, Some("full"))?;
     let event = writer.handle().last(EventKind::PrepareBackup).context("no PrepareBackup")?;

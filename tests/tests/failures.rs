@@ -429,7 +429,7 @@ fn status_is_answered_in_a_hold_and_a_strangers_thaw_voids_the_set() -> anyhow::
     // Some may have to wait for a processor.
     took.sort();
     println!("status in a hold: {:.1} to {:.1} ms", took[0].as_secs_f64() * 1000.0, took[9].as_secs_f64() * 1000.0);
-    ensure!(took[4] < Duration::from_millis(100), "status took {took:?}");
+    ensure!(took[4] < Duration::from_millis(100) && took[9] < Duration::from_secs(2), "status took {took:?}");
     freeze::thaw(&directory)?;
     let outcome = run.finish()?;
     ensure!(outcome.code == Some(125) && outcome.stderr.contains("VSS_E_HOLD_WRITES_TIMEOUT"), "{outcome:?}");
