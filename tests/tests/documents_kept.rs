@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use vss_api::documents::{DocumentEntry, TEXT_BYTES};
 use vss_documents::{BackupComponentsDocument, WriterMetadataDocument};
-use vss_model::{Component, ComponentName, SessionComponent, SetId, VssCode, WriterClassId, WriterInstanceId};
+use vss_model::{Component, ComponentName, SessionComponent, SetId, VssCode, WriterClassId, WriterInstanceId, limits};
+use vss_requester::Management;
 use vss_tests::instance::{Instance, Running, creation_turn, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::programs::program;
@@ -181,6 +184,44 @@ fn the_documents_of_a_set_are_read_back_until_it_is_deleted() -> anyhow::Result<
     ensure!(scene.directories()? == BTreeSet::from([other.to_string()]), "{:?}", scene.directories()?);
     let gone = scene.instance.vss(["delete", "--all"])?;
     ensure!(gone.is_success() && scene.directories()?.is_empty(), "{gone:?}");
+    scene.volume.is_clean()
+}
+
+/// A document is looked through by one caller at a time, and each of those who wait has a thread of the service.
+#[test]
+fn of_many_who_ask_at_once_some_are_told_to_wait() -> anyhow::Result<()> {
+    if LoopFs::skips("of_many_who_ask_at_once_some_are_told_to_wait", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let _shop = scene.shop()?;
+    let turn = creation_turn();
+    let (_wire, set_id, writer, _) = scene.made()?;
+    drop(turn);
+    let metadata = scene.text(set_id, Some(writer))?;
+    let asking = 4 * limits::DOCUMENT_QUESTIONS;
+    let connections = (0..asking).map(|_| Ok(scene.instance.management()?)).collect::<anyhow::Result<Vec<_>>>()?;
+    let together = Barrier::new(asking);
+    let answers: Vec<_> = thread::scope(|scope| {
+        let ask = |mut connection: Management| {
+            let together = &together;
+            scope.spawn(move || {
+                together.wait();
+                connection.document(set_id, Some(writer))
+            })
+        };
+        let asked: Vec<_> = connections.into_iter().map(ask).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    let (told, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    ensure!(told.len() >= limits::DOCUMENT_QUESTIONS && !refused.is_empty(), "{} of {asking} are told", told.len());
+    ensure!(told.into_iter().flatten().all(|text| text == metadata), "a document is not what it was");
+    for refusal in refused.into_iter().filter_map(Result::err) {
+        ensure!(refusal.code == VssCode::OutOfMemory && refusal.hint.contains("Wait until"), "{refusal:?}");
+    }
+    ensure!(scene.text(set_id, Some(writer))? == metadata, "nobody asks any more, and it is not told");
+    let gone = scene.instance.vss(["delete", "--all"])?;
+    ensure!(gone.is_success(), "{gone:?}");
     scene.volume.is_clean()
 }
 

@@ -39,8 +39,8 @@ pub const BLOCK_QUESTIONS: usize = 4;
 /// Questions about the documents of sets that are answered at once: documents are looked through one after another, and
 /// whoever waits for that has a thread.
 pub const DOCUMENT_QUESTIONS: usize = 8;
-/// Volumes whose providers are asked for a forecast at once, by all checks together: a mirror traces the writes of the machine
-/// for a second, with buffers of its own.
+/// Volumes whose providers are asked for a forecast at once, by all checks together: for a mirror its writes are looked on for
+/// a second, with a tracer of its own.
 pub const FORECASTS: usize = 8;
 /// Components in the metadata of one writer.
 pub const COMPONENTS_PER_WRITER: usize = 10_000;
