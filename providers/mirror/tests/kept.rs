@@ -56,9 +56,9 @@ fn what_was_written_untraced_is_found_by_comparing() {
     drop(trees);
     let changed = provider.blocks().unwrap().changed(&copies[0], Some(&first)).unwrap();
     assert!(matches!(&changed, Changes::Unknown(why) if why.contains("tracer was removed")), "{changed:?}");
-    // And then it is trusted again, and little is left to be read.
+    // And then it is trusted again, and less is left to be read: what ext4 itself writes after its making.
     let forecast = provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap();
-    assert!(forecast.full_compare.is_none() && forecast.bytes_to_read < 10 << 20, "{forecast:?}");
+    assert!(forecast.full_compare.is_none() && forecast.bytes_to_read < 25 << 20, "{forecast:?}");
     let next = create(&provider, &volumes).remove(0);
     assert!(matches!(provider.blocks().unwrap().changed(&next, Some(&copies[0])).unwrap(), Changes::Known(_)));
 }
