@@ -22,7 +22,7 @@ use vss_provider_mirror::MirrorProvider;
 const MIB: u64 = 1 << 20;
 
 /// Forecast and fact may differ by this factor: what is foretold is measured for a second, on a machine that others use too.
-const FACTOR: u64 = 3;
+const FACTOR: u64 = 5;
 
 #[track_caller]
 fn assert_near(what: &str, foretold: u64, fact: u64) {
