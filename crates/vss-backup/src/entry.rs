@@ -122,6 +122,25 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry with what all kinds have, and with nothing that only some have.
+    #[must_use]
+    pub fn new(path: PathBuf, kind: Kind, attributes: Attributes, components: Vec<u32>, version: Version) -> Self {
+        Self {
+            path,
+            kind,
+            attributes,
+            size: None,
+            digest: None,
+            target: None,
+            device: None,
+            link: None,
+            parts: None,
+            held_by: None,
+            components,
+            version,
+        }
+    }
+
     /// True when the data tree of this backup has something at the path.
     #[must_use]
     pub fn is_here(&self) -> bool {

@@ -173,20 +173,7 @@ pub(crate) mod tests {
             xattrs: BTreeMap::from([("user.\u{fc}".into(), vec![0, 255])]),
             flags: 0,
         };
-        Entry {
-            path: path.into(),
-            kind: Kind::Directory,
-            attributes,
-            size: None,
-            digest: None,
-            target: None,
-            device: None,
-            link: None,
-            parts: None,
-            held_by: None,
-            components: vec![1],
-            version: Version::default(),
-        }
+        Entry::new(path.into(), Kind::Directory, attributes, vec![1], Version::default())
     }
 
     fn text(paths: &[&str]) -> String {

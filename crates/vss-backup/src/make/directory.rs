@@ -46,20 +46,8 @@ impl Making<'_> {
     }
 
     pub(super) fn directory(&self, left: &Left<'_>, attributes: Attributes, version: Version) -> Entry {
-        Entry {
-            path: left.path.to_owned(),
-            kind: Kind::Directory,
-            attributes,
-            size: None,
-            digest: None,
-            target: None,
-            device: None,
-            link: None,
-            parts: None,
-            held_by: None,
-            components: self.components(left.sets, None),
-            version,
-        }
+        let components = self.components(left.sets, None);
+        Entry::new(left.path.to_owned(), Kind::Directory, attributes, components, version)
     }
 }
 

@@ -29,18 +29,8 @@ impl Making<'_> {
     pub(super) fn take(&mut self, found: &Found<'_>) -> Result<Done, Failed> {
         let named = Inode::Named(found.directory, found.name);
         let blank = |stat: &Stat, attributes: Attributes, components: Vec<u32>| Entry {
-            path: found.path.to_owned(),
-            kind: stat.kind,
-            attributes,
             size: (stat.kind == Kind::File).then_some(stat.size),
-            digest: None,
-            target: None,
-            device: None,
-            link: None,
-            parts: None,
-            held_by: None,
-            components,
-            version: stat.version,
+            ..Entry::new(found.path.to_owned(), stat.kind, attributes, components, stat.version)
         };
         let components = self.components(found.sets, found.partial);
         let old = match &mut self.old {
