@@ -12,7 +12,6 @@ use crate::{
     trust::{Facts, Trust},
 };
 use std::time::Duration;
-use vss_linux::statfs;
 use vss_model::{CreationOptions, Volume, VssCode, VssError, Work};
 use vss_provider::{CopyForecast, Forecast, PlaceForecast, store::Store};
 
@@ -45,7 +44,7 @@ impl MirrorProvider {
             Some(store) => mirror::state(&store, &key)?,
             None => Found::None,
         };
-        let used = statfs::of_fd(&source.directory).map_or(0, |space| space.total - space.free);
+        let used = source.in_use()?;
         let mut start = Start {
             first: used,
             used,

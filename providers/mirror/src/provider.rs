@@ -8,19 +8,18 @@ use crate::{
     mirror,
     place::{self, Place, PlaceName, Survey, Wishes},
     revert::Running,
-    source,
+    source::{self, Source},
     teller::Teller,
 };
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, sync::OnceLock, time::Duration};
-use vss_linux::statfs;
 use vss_model::{CreationOptions, FreezePolicy, ProviderId, SetId, Volume, VssCode, VssError, limits};
 use vss_provider::{
     Capabilities, CommittedCopy, CopyKind, Deletion, Forecast, MountedTree, PrepareRequest, Presence, Provider,
     ProviderProperties, ProviderType, StoredCopy, Support,
     blocks::ChangedBlocks,
     current::Current,
-    failure::{failed, not_writable},
+    failure::not_writable,
     image_copy::{self, Part},
     progress::{Unwatched, Watcher},
     revert::Revert,
@@ -140,8 +139,7 @@ impl MirrorProvider {
             let traceable = self.check_tracing().and_then(|()| Target::of(volume.device_number));
             traceable.map_err(|error| crate::member::refused(volume, &error))?;
         }
-        let space = statfs::of_path(&volume.mount_point)
-            .map_err(|error| failed(format!("The space of {} cannot be read", volume.mount_point.display()), &error))?;
+        let used = Source::open(volume)?.in_use()?;
         let key = kept::key(&volume.id);
         let there = |place: &Place| match Store::open(place) {
             // What is lent has room too; it is refused for another reason.
@@ -153,7 +151,7 @@ impl MirrorProvider {
             setting: self.options.storage.as_deref(),
             state_directory: &self.options.state_directory,
         };
-        place::survey(volume, space.total - space.free, wishes, self.options.min_free_bytes, there)
+        place::survey(volume, used, wishes, self.options.min_free_bytes, there)
     }
 
     /// The place for the volume's image, when it may be taken.
