@@ -73,22 +73,6 @@ impl Outer {
     pub fn name(&self) -> &OuterName {
         &self.name
     }
-
-    /// Brings every change of directories so far to the disk.
-    ///
-    /// # Errors
-    /// `VSS_E_PROVIDER_VETO`, `VSS_E_INSUFFICIENT_STORAGE`.
-    pub fn commit(&self) -> Result<(), VssError> {
-        let done = if self.name.fs_type == "btrfs" {
-            btrfs::commit_transaction(self)
-        } else {
-            // On XFS the log up to here, whatever is in it.
-            rustix::fs::fsync(self).map_err(io::Error::from)
-        };
-        done.map_err(|error| {
-            failed(format!("The {} {} cannot be written to disk", self.name.fs_type, self.name.uuid), &error)
-        })
-    }
 }
 
 impl AsFd for Outer {

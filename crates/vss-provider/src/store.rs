@@ -133,14 +133,14 @@ impl Store {
         }
     }
 
-    /// Removes the directory from `top` if it is empty and no set in creation holds it.
+    /// Removes the directory from `top` if it is empty and no set in creation holds it. Nothing can be made in it any more then.
     ///
     /// # Errors
     /// `VSS_E_PROVIDER_VETO` when the kernel refuses.
-    pub fn remove_if_empty(self, top: impl AsFd) -> Result<(), VssError> {
+    pub fn remove_if_empty(&self, top: impl AsFd) -> Result<(), VssError> {
         let top = top.as_fd();
         for _ in 0..TRIES {
-            match rustix::fs::flock(&self, FlockOperation::NonBlockingLockExclusive) {
+            match rustix::fs::flock(self, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(()),
                 Err(error) => return Err(cannot("locked", error.into())),
@@ -154,12 +154,26 @@ impl Store {
                 Err(error) => return Err(cannot("removed", error.into())),
             }
             // Whoever deleted the last copy meanwhile found the directory held by us, and left it to us.
-            rustix::fs::flock(&self, FlockOperation::Unlock).map_err(|error| cannot("unlocked", error.into()))?;
+            rustix::fs::flock(self, FlockOperation::Unlock).map_err(|error| cannot("unlocked", error.into()))?;
             if !self.entries()?.is_empty() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Brings to the disk which files are in the directory, and whether it is in `top`; on btrfs every change of subvolumes too.
+    ///
+    /// # Errors
+    /// `VSS_E_PROVIDER_VETO`, `VSS_E_INSUFFICIENT_STORAGE`.
+    pub fn commit(&self, top: impl AsFd) -> Result<(), VssError> {
+        let done = if btrfs::uuid(self).is_ok() {
+            btrfs::commit_transaction(self)
+        } else {
+            // Each directory by itself: nothing says that one is written down with the other.
+            rustix::fs::fsync(self).and_then(|()| rustix::fs::fsync(top)).map_err(io::Error::from)
+        };
+        done.map_err(|error| cannot("written to disk", error))
     }
 
     /// Deletes a file, also one that was sealed as immutable.

@@ -87,7 +87,7 @@ impl Registry {
 
     pub(crate) fn remove(&self, key: &str) -> Result<(), VssError> {
         match self.open() {
-            Ok(directory) => record::remove(&directory, &format!("{key}.json")).map(|_| ()),
+            Ok(directory) => self.strike_out(&directory, &format!("{key}.json")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.cannot("opened", &error)),
         }
@@ -119,8 +119,13 @@ impl Registry {
 
     pub(crate) fn remove_note(&self, key: &str) -> Result<(), VssError> {
         let directory = self.open().map_err(|error| self.cannot("opened", &error))?;
-        record::remove(&directory, &note_name(key))?;
-        rustix::fs::fsync(&directory).map_err(|error| self.cannot("written", &error.into()))
+        self.strike_out(&directory, &note_name(key))
+    }
+
+    /// Removes a file for good: no power cut brings it back.
+    fn strike_out(&self, directory: &File, name: &str) -> Result<(), VssError> {
+        record::remove(directory, name)?;
+        rustix::fs::fsync(directory).map_err(|error| self.cannot("written", &error.into()))
     }
 
     fn make(&self) -> Result<(), VssError> {

@@ -165,7 +165,7 @@ impl Making {
             self.mirror.save(lasting)?;
         }
         changes::prune(&self.mirror.store)?;
-        if lasting { self.mirror.place.commit() } else { Ok(()) }
+        if lasting { self.mirror.commit() } else { Ok(()) }
     }
 
     /// What was mended since the copy was cut; the reason when that is not known.
@@ -222,7 +222,7 @@ impl Making {
         }
         // What was written to the mirror while it was lent is not marked.
         self.mirror.state.is_clean = self.tracer.is_some() && (self.mirror.place.shares || !self.is_mended);
-        result.and(self.mirror.save(true)).and(changes::prune(&self.mirror.store)).and(self.mirror.place.commit())
+        result.and(self.mirror.save(true)).and(changes::prune(&self.mirror.store)).and(self.mirror.commit())
     }
 
     /// One more mount of the copy while it may be mended.

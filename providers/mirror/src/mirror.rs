@@ -262,7 +262,12 @@ impl Mirror {
         remove(&store, &key)?;
         registry.remove(&key)?;
         store.remove_if_empty(&place)?;
-        place.commit()
+        store.commit(&place)
+    }
+
+    /// Brings to the disk which files are in its store.
+    pub(crate) fn commit(&self) -> Result<(), VssError> {
+        self.store.commit(&self.place)
     }
 }
 

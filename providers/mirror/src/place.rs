@@ -123,8 +123,8 @@ pub(crate) struct Place {
     directory: File,
     /// Files there can share blocks.
     pub(crate) shares: bool,
-    /// None for a place that is reached by its path.
-    outer: Option<Outer>,
+    /// Its mount, which ends with this; none for a place that is reached by its path.
+    _outer: Option<Outer>,
 }
 
 impl AsFd for Place {
@@ -159,17 +159,7 @@ impl Place {
                 .map_err(|error| failed(format!("{} cannot be examined", name.shown.display()), &error))?,
             _ => false,
         };
-        Ok(Some(Self { name: name.clone(), directory, shares, outer }))
-    }
-
-    /// Brings every change of directories so far to the disk.
-    pub(crate) fn commit(&self) -> Result<(), VssError> {
-        match &self.outer {
-            Some(outer) => outer.commit(),
-            None => rustix::fs::fsync(self).map_err(|error| {
-                failed(format!("{} cannot be written to disk", self.name.shown.display()), &error.into())
-            }),
-        }
+        Ok(Some(Self { name: name.clone(), directory, shares, _outer: outer }))
     }
 
     /// Bytes available above the floor.

@@ -314,7 +314,7 @@ impl Provider for MirrorProvider {
             return Ok(Deletion::WasGone);
         }
         // Otherwise a power cut could bring it back, and nobody would know it any more.
-        place.commit()?;
+        store.commit(&place)?;
         Ok(Deletion::Deleted)
     }
 

@@ -9,7 +9,9 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use vss_lab::providers::{assert_clean, begin_with, create, create_with, cut, finish, held, request, run, shown};
+use vss_lab::providers::{
+    after_power_cut, assert_clean, begin_with, create, create_with, cut, finish, held, request, run, shown,
+};
 use vss_model::{CreationOptions, VssCode};
 use vss_provider::{Deletion, PrepareRequest, Provider, StoredCopy, blocks::Changes, progress::Work};
 
@@ -400,4 +402,26 @@ fn several_volumes_are_read_in_one_hold() {
         let wanted = fs::read(volume.path().join("file")).unwrap();
         assert_same(&provider, copy, &storage.beside("shown"), "file", &wanted);
     }
+}
+
+#[test]
+fn a_power_cut_brings_no_deleted_copy_back() {
+    needs!("a_power_cut_brings_no_deleted_copy_back", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 64, &[]), FileSystem::new("xfs", 400, &[]));
+    let mut instance = Instance::new();
+    // Not at the top of its file system.
+    let place = storage.path().join("deep/down");
+    fs::create_dir_all(&place).unwrap();
+    instance.options.storage = Some(place);
+    let provider = instance.provider();
+    let copies: Vec<StoredCopy> = (0..2).map(|_| create(&provider, &[volume.volume()]).remove(0)).collect();
+    let are_there = || {
+        after_power_cut("xfs", &storage.image(), &storage.beside("cut"), |top| {
+            let is_there = |copy: &StoredCopy| top.join(format!("deep/down/.vss/{}.image", copy.shadow_id)).exists();
+            copies.iter().map(is_there).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(are_there(), [true, true]);
+    assert_eq!(provider.delete(&copies[1]).unwrap(), Deletion::Deleted);
+    assert_eq!(are_there(), [true, false]);
 }

@@ -181,7 +181,7 @@ impl Creation {
                 image_copy::seal(&copy.target, copy.lasting)?;
             }
             if place.copies.iter().any(|copy| copy.lasting) {
-                place.outer.commit()?;
+                place.store.commit(&place.outer)?;
             }
         }
         Ok(())
@@ -219,7 +219,7 @@ impl Place {
         }
         result = result.and(store.remove_if_empty(&outer));
         if is_changed {
-            result = result.and(outer.commit());
+            result = result.and(store.commit(&outer));
         }
         result
     }

@@ -198,7 +198,7 @@ impl Provider for ReflinkProvider {
             return Ok(Deletion::WasGone);
         }
         // Otherwise a power cut could bring it back, and nobody would know it any more.
-        outer.commit()?;
+        store.commit(&outer)?;
         Ok(Deletion::Deleted)
     }
 

@@ -12,7 +12,9 @@ use std::{
 };
 use vss_lab::{
     needs,
-    providers::{assert_clean, begin, create, cut, finish, held, request, run, shown, strays, try_held, volume},
+    providers::{
+        after_power_cut, assert_clean, begin, create, cut, finish, held, request, run, shown, strays, try_held, volume,
+    },
 };
 use vss_linux::mount;
 use vss_model::VssCode;
@@ -240,6 +242,27 @@ fn an_image_without_checksums_in_a_subvolume_is_cloned() {
     });
     provider.delete(&copies[0]).unwrap();
     outer.assert_nothing_left();
+}
+
+#[test]
+fn a_power_cut_leaves_what_was_made_and_brings_nothing_back() {
+    needs!("a_power_cut_leaves_what_was_made_and_brings_nothing_back", "xfs", "ext4");
+    let outer = FileSystem::outer("xfs", 400);
+    let inner = outer.inner("ext4", "one", 32);
+    let provider = provider();
+    let volumes = [inner.volume()];
+    let kept = create(&provider, &volumes).remove(0);
+    let deleted = create(&provider, &volumes).remove(0);
+    let are_there = || {
+        after_power_cut("xfs", &outer.image, &outer.beside("cut"), |top| {
+            [&kept, &deleted].map(|copy| top.join(format!(".vss/{}.image", copy.shadow_id)).exists())
+        })
+    };
+    assert_eq!(are_there(), [true, true]);
+    assert_eq!(provider.delete(&deleted).unwrap(), Deletion::Deleted);
+    assert_eq!(are_there(), [true, false]);
+    assert_eq!(provider.delete(&kept).unwrap(), Deletion::Deleted);
+    assert!(after_power_cut("xfs", &outer.image, &outer.beside("cut"), |top| !top.join(".vss").exists()));
 }
 
 #[test]

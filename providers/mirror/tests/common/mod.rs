@@ -94,7 +94,7 @@ impl FileSystem {
     /// Unmounts it, detaches its image, lets `act` have that, and attaches and mounts it again.
     pub(crate) fn take_away(&mut self, act: impl FnOnce(&Path)) {
         self.unmount();
-        let image = self.directory.path().join("image");
+        let image = self.image();
         // By another name, so that it is told which device is let go of.
         let link = self.directory.path().join("link");
         fs::hard_link(&image, &link).unwrap();
@@ -112,8 +112,7 @@ impl FileSystem {
 
     /// Gives its device so many MiB; the file system stays as it is.
     pub(crate) fn grow(&self, size_mib: u64) {
-        let image = self.directory.path().join("image");
-        File::options().write(true).open(image).unwrap().set_len(size_mib << 20).unwrap();
+        File::options().write(true).open(self.image()).unwrap().set_len(size_mib << 20).unwrap();
         run("losetup", |command| {
             command.arg("-c").arg(&self.device);
         });
@@ -126,6 +125,11 @@ impl FileSystem {
 
     pub(crate) fn device(&self) -> &Path {
         &self.device
+    }
+
+    /// The image that its device shows.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.directory.path().join("image")
     }
 
     /// A directory beside its mount point, for a test's own use.

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use vss_linux::loop_device;
-use vss_provider::store;
+use vss_linux::loop_device::{self, AttachOptions, LoopDevice};
+use vss_linux::mount;
+use vss_provider::{MountedTree, store};
 
+use super::phases::shown;
 use crate::process::wait_until;
 
 /// How long a loop device may take to go that nobody uses any more. A process that is being started, by whatever thread, has all
@@ -89,6 +91,29 @@ pub fn assert_clean(kind: &str, image: &Path) {
             command.args(["-n", "-f"]).arg(image);
         });
     }
+}
+
+/// What a disk has when its power goes now: `look` sees the file system of this kind that lies in `image`, mounted anew at
+/// `place`, as the image is at this moment. What the kernel has not written yet is not there.
+///
+/// # Panics
+/// The image cannot be copied beside `place`, or does not mount.
+#[track_caller]
+pub fn after_power_cut<T>(kind: &str, image: &Path, place: &Path, look: impl FnOnce(&Path) -> T) -> T {
+    let cut = place.with_extension("cut");
+    run("cp", |command| {
+        command.arg("--sparse=always").arg(image).arg(&cut);
+    });
+    let options = AttachOptions { autoclear: true, ..AttachOptions::default() };
+    let device = LoopDevice::attach(&cut, options).expect("a loop device");
+    // Beside the one that it is a copy of.
+    let nouuid: &[&str] = if kind == "xfs" { &["nouuid"] } else { &[] };
+    let mount = mount::mount_device(kind, device.path(), false, nouuid).expect("a journal that is replayed");
+    let seen = shown(&[MountedTree { path: PathBuf::new(), mount }], place, look);
+    drop(device);
+    wait_until_let_go(&cut);
+    fs::remove_file(cut).expect("a file that can be removed");
+    seen
 }
 
 /// The loop devices that show copies from the stores of the file systems of these directories, and do not go.

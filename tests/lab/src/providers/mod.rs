@@ -6,5 +6,5 @@
 mod machine;
 mod phases;
 
-pub use machine::{assert_clean, make, missing, run, strays, wait_until_let_go};
+pub use machine::{after_power_cut, assert_clean, make, missing, run, strays, wait_until_let_go};
 pub use phases::{begin, begin_with, create, create_with, cut, finish, held, request, shown, try_held, volume};
