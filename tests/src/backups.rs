@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-use crate::instance::{Instance, Outcome, creation_turn};
+use crate::instance::{Instance, Outcome};
+use crate::turn::creation_turn;
 use crate::volume::Volume;
 
 /// An instance on demand, a volume with files, and a directory on another file system for backups.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::instance::{Instance, Outcome, creation_turn, wait_until};
+use crate::instance::{Instance, Outcome, wait_until};
 use crate::loopfs::{Kind, LoopFs};
+use crate::turn::creation_turn;
 
 /// A service on demand ends when it is idle for a moment.
 const SERVICE_LIMIT: Duration = Duration::from_secs(30);

@@ -13,7 +13,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::fs::FlockOperation;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 use vss_linux::child::{bind_to_parent, restore_signals};
@@ -24,6 +23,7 @@ use vss_linux::{flock, mountinfo};
 use vss_requester::Management;
 
 use crate::programs::program;
+use crate::turn;
 
 /// Every process of an instance carries its directory in this variable; it is how they are found again.
 const MARK: &str = "VSS_TEST_INSTANCE";
@@ -157,7 +157,8 @@ impl Instance {
     #[must_use]
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program(name));
-        command.env(MARK, self.path()).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env(MARK, self.path()).env("VSS_TURN", turn::expected());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         tie(&mut command);
         command
     }
@@ -544,26 +545,6 @@ impl Outcome {
         }
         serde_json::from_str(&self.stdout).with_context(|| format!("not one JSON document: {}", self.stdout))
     }
-}
-
-/// The turn to create shadow copy sets, given back when it is dropped. Creation is one at a time on the whole machine, so
-/// tests that create sets take it first: then another test's set is never the cause of a failure.
-#[derive(Debug)]
-pub struct CreationTurn {
-    _lock: File,
-}
-
-/// Waits for the turn to create shadow copy sets.
-///
-/// # Panics
-/// The lock file in the directory for temporary files cannot be used.
-#[must_use]
-pub fn creation_turn() -> CreationTurn {
-    let path = std::env::temp_dir().join("vss-tests.lock");
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let lock = lock.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("a lock can be waited for");
-    CreationTurn { _lock: lock }
 }
 
 /// Lets a command's process be killed with the thread that starts it, and meet signals as it would without the test: nothing

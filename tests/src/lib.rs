@@ -21,6 +21,7 @@ pub mod systemd;
 pub mod traces;
 pub mod tracing;
 pub mod trees;
+pub mod turn;
 pub mod varlink;
 pub mod volume;
 pub mod wire;

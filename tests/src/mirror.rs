@@ -21,9 +21,10 @@ use vss_linux::process::{PidFd, Signal};
 use vss_linux::{fiemap, freeze};
 
 use crate::image::{self, Image};
-use crate::instance::{Instance, creation_turn, wait_until};
+use crate::instance::{Instance, wait_until};
 use crate::loopfs::{Kind, LoopFs};
 use crate::tracing::{RawLoop, run};
+use crate::turn::creation_turn;
 
 /// So long may a mirror take until it is cut, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(80);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use vss_linux::process::Signal;
 use vss_tests::backups::{Scene, fails, is_marked};
-use vss_tests::instance::creation_turn;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::trees::differences;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 use vss_tests::writers::ScriptWriter;
 

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use vss_tests::backups::{Scene, is_marked};
-use vss_tests::instance::{Outcome, creation_turn};
+use vss_tests::instance::Outcome;
 use vss_tests::kills::{Moments, kill_after, kill_at, skips};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
 use vss_tests::trees::{differences, inodes};
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Mounted;
 
 /// Calls of a restoration that change something, and which of them is the last that is not done. The number of files makes

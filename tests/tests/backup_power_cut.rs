@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use vss_tests::backups::{Scene, is_marked};
-use vss_tests::instance::{Running, creation_turn};
+use vss_tests::instance::Running;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
 use vss_tests::trees::differences;
+use vss_tests::turn::creation_turn;
 
 /// A disk that loses its power, and what it has then.
 struct Disk {

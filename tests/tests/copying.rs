@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use vss_linux::process::Signal;
-use vss_tests::instance::{Instance, Outcome, Running, creation_turn, wait_until};
+use vss_tests::instance::{Instance, Outcome, Running, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::programs::program;
 use vss_tests::traces;
+use vss_tests::turn::creation_turn;
 
 /// A user who may do what `vss.toml` says.
 const NOBODY: u32 = 65534;

@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use vss_tests::gate::Gate;
-use vss_tests::instance::{Instance, Outcome, Running, creation_turn};
+use vss_tests::instance::{Instance, Outcome, Running};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::programs::program;
 use vss_tests::traces;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::{Mounted, Volume};
 use vss_tests::writers::ScriptWriter;
 

@@ -13,9 +13,10 @@ use vss_api::requester::{Call, InitializeForBackup, SessionOpened};
 use vss_linux::process::Signal;
 use vss_model::{GuardAnswer, VssCode};
 use vss_requester::Following;
-use vss_tests::instance::{Instance, creation_turn, wait_until};
+use vss_tests::instance::{Instance, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::traces::{self, BusyVolume};
+use vss_tests::turn::creation_turn;
 use vss_tests::writers::SocketWriter;
 use vss_writer::fake::FakeWriter;
 

@@ -14,9 +14,10 @@ use vss_linux::freeze;
 use vss_linux::process::Signal;
 use vss_model::{VssCode, VssError};
 use vss_provider::fake::Phase;
-use vss_tests::instance::{Instance, Outcome, creation_turn, wait_until};
+use vss_tests::instance::{Instance, Outcome, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::traces::{self, BusyVolume, LIMIT};
+use vss_tests::turn::creation_turn;
 use vss_tests::writers::{ScriptWriter, SocketWriter, check_events};
 use vss_writer::fake::{FakeWriter, Misdeed};
 

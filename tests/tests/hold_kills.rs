@@ -10,10 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use vss_model::HoldProof;
-use vss_tests::instance::{Instance, Outcome, creation_turn, wait_until};
+use vss_tests::instance::{Instance, Outcome, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
 use vss_tests::traces::{self, BusyVolume, LIMIT};
+use vss_tests::turn::creation_turn;
 
 /// No window is shorter.
 const SHORTEST_US: u64 = 200;

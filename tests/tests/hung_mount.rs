@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::json;
-use vss_tests::instance::{Instance, creation_turn};
+use vss_tests::instance::Instance;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::stalling::StallingDisk;
 use vss_tests::traces;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Mounted;
 
 /// A question that asks the hung mount would take 45 s; one that does not, milliseconds.

@@ -12,9 +12,10 @@ use anyhow::{Context, bail, ensure};
 use vss_api::writer::EventKind;
 use vss_linux::process::{PidFd, Signal};
 use vss_service::sagas::create_set::TABLE;
-use vss_tests::instance::{Instance, Outcome, creation_turn, wait_until};
+use vss_tests::instance::{Instance, Outcome, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::traces::{self, BusyVolume, LIMIT};
+use vss_tests::turn::creation_turn;
 use vss_tests::writers::{ScriptWriter, SocketWriter, check_events};
 use vss_writer::fake::FakeWriter;
 

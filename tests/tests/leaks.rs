@@ -9,10 +9,11 @@ use anyhow::{Context as _, ensure};
 use vss_api::requester::VolumeQuestion;
 use vss_model::{Context, SetId};
 use vss_requester::{Quiet, Requester};
-use vss_tests::instance::{Instance, creation_turn, wait_until};
+use vss_tests::instance::{Instance, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
 use vss_tests::traces::{self, BusyVolume, LIMIT};
+use vss_tests::turn::creation_turn;
 use vss_tests::writers::SocketWriter;
 use vss_writer::fake::FakeWriter;
 

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use vss_service::sagas::create_set::TABLE;
-use vss_tests::instance::{creation_turn, wait_until};
+use vss_tests::instance::wait_until;
 use vss_tests::load::Load;
 use vss_tests::loopfs::Kind;
 use vss_tests::mirror::{Loads, Scene, Storage, Volume};
 use vss_tests::postgresql::load_turn;
 use vss_tests::scale::rounds;
 use vss_tests::tracing;
+use vss_tests::turn::creation_turn;
 
 /// Whatever happened, so long after it nothing is frozen.
 const LIMIT: Duration = Duration::from_secs(10);

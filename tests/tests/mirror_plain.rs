@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::ensure;
-use vss_tests::instance::{Instance, creation_turn};
+use vss_tests::instance::Instance;
 use vss_tests::load::Load;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::mirror::{Scene, Storage, Volume};
 use vss_tests::tracing::{self, run};
+use vss_tests::turn::creation_turn;
 
 /// Refuses bpf(2), and nothing else, to the program behind it.
 const WITHOUT_BPF: &str = r#"

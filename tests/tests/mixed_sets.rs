@@ -21,9 +21,10 @@ use vss_provider::block_copy::BlockCopyProvider;
 use vss_provider::conformance::{Subject, assert_conforms};
 use vss_requester::{Quiet, Requester};
 use vss_tests::chain::{Broken, Chain, Way};
-use vss_tests::instance::{Instance, creation_turn, wait_until};
+use vss_tests::instance::{Instance, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
+use vss_tests::turn::creation_turn;
 
 const KINDS: [Kind; 3] = [Kind::Ext4, Kind::Xfs, Kind::Btrfs];
 /// The provider's clock is the wall's, which may be corrected a little in a hold.

@@ -7,9 +7,10 @@ use anyhow::ensure;
 use vss_api::requester::VolumeQuestion;
 use vss_model::{Context, VssCode, VssError};
 use vss_requester::{Quiet, Requester};
-use vss_tests::instance::{Instance, creation_turn};
+use vss_tests::instance::Instance;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::traces::{self, BusyVolume};
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Mounted;
 
 /// A service whose fake provider holds what it copies.
@@ -62,10 +63,10 @@ fn a_volume_on_btrfs_on_another_is_held_before_that_one() -> anyhow::Result<()> 
         let middle = LoopFs::new_in(outer.path(), Kind::Btrfs, 256)?;
         let instance = with_fake()?;
         let bound = Mounted::bind(middle.path(), &instance.path().join("bound"))?;
+        let _turn = creation_turn();
         {
             let inner = BusyVolume::of(LoopFs::new_in(bound.path(), Kind::Ext4, 32)?)?;
             inner.writes_flow()?;
-            let _turn = creation_turn();
             let words = ["create".as_ref(), "--json".as_ref(), outer.path().as_os_str(), inner.path().as_os_str()];
             let set = instance.vss(words)?.json()?;
             ensure!(set["atomic"] == true && set["hold_ms"].as_u64().is_some_and(|ms| ms < 5000), "{set}");

@@ -14,8 +14,9 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use vss_requester::Management;
-use vss_tests::instance::{Instance, creation_turn, wait_until};
+use vss_tests::instance::{Instance, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
 /// Whoever asks is answered within this time, whatever others do.

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 use vss_lab::postgresql::{Cluster, copies, load};
-use vss_tests::instance::{Instance, Outcome, creation_turn};
+use vss_tests::instance::{Instance, Outcome};
 use vss_tests::postgresql::{Copy, Trial, copy_tree, directory_for_copies, load_turn, skips};
 use vss_tests::scale::rounds;
 use vss_tests::traces;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
 /// Size of the volumes, in MiB; their images are sparse.

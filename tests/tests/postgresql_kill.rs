@@ -13,10 +13,11 @@ use vss_lab::postgresql::load::{self, Load};
 use vss_lab::postgresql::verify::{Restored, judge};
 use vss_lab::postgresql::{Cluster, Stop};
 use vss_service::sagas::create_set::TABLE;
-use vss_tests::instance::{Instance, creation_turn, wait_until};
+use vss_tests::instance::{Instance, wait_until};
 use vss_tests::postgresql::{copy_tree, directory_for_copies, skips};
 use vss_tests::scale::rounds;
 use vss_tests::traces::{self, LIMIT};
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
 /// Rows of the saga table around the events of a writer; a soak goes through all rows.

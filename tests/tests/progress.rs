@@ -5,10 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-use vss_tests::instance::{Instance, Outcome, Running, creation_turn};
+use vss_tests::instance::{Instance, Outcome, Running};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::programs::program;
 use vss_tests::traces::{self, BusyVolume};
+use vss_tests::turn::creation_turn;
 use vss_tests::writers::SocketWriter;
 use vss_writer::fake::FakeWriter;
 

@@ -7,9 +7,10 @@ use serde_json::json;
 use vss_api::requester::VolumeQuestion;
 use vss_model::{Context, GuardAnswer, HoldProof, Instant, MemberProof, ShadowCopySet, VssError};
 use vss_requester::{Quiet, Requester};
-use vss_tests::instance::{Instance, creation_turn};
+use vss_tests::instance::Instance;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::traces::{self, BusyVolume};
+use vss_tests::turn::creation_turn;
 
 /// The provider's own clock is the wall's: it may be corrected a little between its word and ours.
 const WALL_SLACK_US: i64 = 1000;

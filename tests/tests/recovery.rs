@@ -8,10 +8,11 @@ use anyhow::{Context, ensure};
 use rustix::mount::{MountFlags, mount};
 use vss_linux::process::Signal;
 use vss_tests::gate::Gate;
-use vss_tests::instance::{Instance, Running, creation_turn};
+use vss_tests::instance::{Instance, Running};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::programs::program;
 use vss_tests::traces;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
 /// A persistent copy of the volume, whose file `file` is `old`, exposed at the directory `exposed` of the instance. Returns

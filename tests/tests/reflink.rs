@@ -14,9 +14,10 @@ use vss_api::writer::{Identify, Identity, Register};
 use vss_lab::providers::strays;
 use vss_model::{Component, VssError, WriterClassId};
 use vss_provider::store;
-use vss_tests::instance::{Instance, Outcome, creation_turn, wait_until};
+use vss_tests::instance::{Instance, Outcome, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::traces::{self, BusyVolume};
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 use vss_writer::{Answer, Call, Monitor, Notice, Options, Stop, Stopper, Writer, done, run};
 

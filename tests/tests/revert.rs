@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rustix::fs::OFlags;
 use vss_tests::blocks::{Copied, are_equal, name};
-use vss_tests::instance::{creation_turn, wait_until};
+use vss_tests::instance::wait_until;
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
 /// A revert of 48 MiB goes on by itself and ends in so long.

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::json;
 use vss_linux::process::{PidFd, Signal};
-use vss_tests::instance::{Outcome, Running, creation_turn, wait_until};
+use vss_tests::instance::{Outcome, Running, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::programs::program;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Mounted;
 
 /// What has to happen happens within this time.

@@ -12,9 +12,10 @@ use anyhow::{Context, ensure};
 use tempfile::TempDir;
 use vss_linux::process::Signal;
 use vss_tests::gate::Gate;
-use vss_tests::instance::{Instance, Outcome, Running, creation_turn, wait_until};
+use vss_tests::instance::{Instance, Outcome, Running, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::programs::program;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::{Mounted, Volume};
 use vss_tests::writers::ScriptWriter;
 

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::json;
 use vss_linux::process::{PidFd, Signal};
-use vss_tests::instance::{Instance, Running, creation_turn, wait_until};
+use vss_tests::instance::{Instance, Running, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::stalling::{Stall, StallingDisk};
 use vss_tests::traces::{self, BusyVolume};
+use vss_tests::turn::creation_turn;
 
 /// What has to happen happens within this time.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
-use vss_tests::instance::{Instance, Running, creation_turn};
+use vss_tests::instance::{Instance, Running};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::traces;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
 /// `b` and a byte that belongs to no character.

@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::json;
 use vss_linux::{freeze, swaps};
-use vss_tests::instance::{CreationTurn, Instance, creation_turn, wait_until};
+use vss_tests::instance::{Instance, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs, thaw_timer};
 use vss_tests::traces;
+use vss_tests::turn::{CreationTurn, creation_turn};
 
 /// Sizes of the swap file and of what is swapped out.
 const SWAP: usize = 32 << 20;

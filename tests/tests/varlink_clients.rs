@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use vss_tests::instance::{Instance, creation_turn};
+use vss_tests::instance::Instance;
 use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 use vss_tests::{traces, varlink};
 

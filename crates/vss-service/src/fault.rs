@@ -9,6 +9,9 @@
 //!
 //! `VSS_OFF` names one thing that the service then does not do ([`is_off`]): `cargo xtask conformance` shows that the test of
 //! its row fails without it.
+//!
+//! `VSS_TURN` names who has to have the turn to create sets, and the file that says who has it: a set that a test begins out
+//! of turn is refused, always, and not only when another test's set is in its way.
 
 #[cfg(feature = "fault-injection")]
 use std::{
@@ -91,6 +94,33 @@ pub fn is_off(what: &str) -> bool {
 #[cfg(not(feature = "fault-injection"))]
 pub const fn is_off(_what: &str) -> bool {
     false
+}
+
+/// Checks that the test which started the service has the turn to create sets (`tests/src/turn.rs`). Reads a file.
+///
+/// # Errors
+/// `VSS_E_UNEXPECTED` when another one has it, or nobody.
+#[cfg(feature = "fault-injection")]
+pub fn check_turn() -> Result<(), VssError> {
+    let Ok(turn) = std::env::var("VSS_TURN") else { return Ok(()) };
+    let Some((expected, file)) = turn.split_once(' ') else { return Ok(()) };
+    let holder = std::fs::read_to_string(file).unwrap_or_default();
+    if holder.lines().next() == Some(expected) {
+        return Ok(());
+    }
+    let holder = holder.lines().nth(1).unwrap_or("nobody");
+    let message = format!("A test begins a set out of turn; the turn has {holder}");
+    Err(VssError::new(VssCode::Unexpected, message)
+        .with_hint("Take `vss_tests::turn::creation_turn()` before, in the thread that starts the service"))
+}
+
+/// Nobody takes turns in this build.
+///
+/// # Errors
+/// None in this build.
+#[cfg(not(feature = "fault-injection"))]
+pub fn check_turn() -> Result<(), VssError> {
+    Ok(())
 }
 
 /// The row that was begun last.

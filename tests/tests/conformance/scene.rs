@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use vss_model::{Component, WriterClassId};
-use vss_tests::instance::{CreationTurn, Instance, creation_turn};
+use vss_tests::instance::Instance;
 use vss_tests::simulated::Simulated;
+use vss_tests::turn::{CreationTurn, creation_turn};
 use vss_tests::volume::Volume;
 use vss_tests::wire::Wire;
 use vss_writer::simulated::Description;

@@ -356,6 +356,7 @@ impl Coordinator {
         let work = async move {
             let take = move || {
                 options.storage.as_deref().map_or(Ok(()), volumes::check_storage)?;
+                fault::check_turn()?;
                 Ok((CreationLock::try_take(&path, &holder)?, options))
             };
             let lock = blocking::run("Taking the creation lock", limits::PROVIDER_IN_WINDOW, take).await;
