@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use vss_lab::providers::after_power_cut;
 use vss_linux::loop_device::{AttachOptions, LoopDevice};
 use vss_tests::blocks::{Copied, are_equal, name};
 use vss_tests::loopfs::{Kind, LoopFs};
@@ -68,6 +69,21 @@ impl Pair {
     fn is_second(&self, image: &Path) -> anyhow::Result<()> {
         are_equal(image, &self.copied.image(&self.second))
     }
+}
+
+#[test]
+fn a_stream_that_was_exported_outlasts_a_power_cut() -> anyhow::Result<()> {
+    if LoopFs::skips("a_stream_that_was_exported_outlasts_a_power_cut", &[Kind::Ext4, Kind::Xfs]) {
+        return Ok(());
+    }
+    let copied = Copied::new()?;
+    copied.fill("file", 2)?;
+    let copy = copied.copy()?;
+    let shelf = LoopFs::new(Kind::Xfs, 320)?;
+    copied.done(&["export", &copy, "-o", name(&shelf.path().join("stream"))?])?;
+    let there = after_power_cut("xfs", shelf.image(), &copied.place("cut"), |top| fs::read(top.join("stream")));
+    ensure!(there? == fs::read(shelf.path().join("stream"))?, "another stream");
+    Ok(())
 }
 
 #[test]

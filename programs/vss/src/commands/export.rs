@@ -5,7 +5,7 @@ use crate::args::ExportArguments;
 use crate::exit::system_error;
 use crate::meter::Meter;
 use crate::output::say;
-use crate::transfer::{Image, Plan, in_words, send};
+use crate::transfer::{Image, Plan, in_words, put_in_place, send};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -136,7 +136,7 @@ impl Destination {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
         let mut file = file.map_err(failed)?;
         let filled = write(&mut file).and_then(|summary| {
-            file.sync_all().and_then(|()| fs::rename(&part, &path)).map_err(failed)?;
+            put_in_place(&file, Path::new(&part), &path).map_err(failed)?;
             Ok(summary)
         });
         if filled.is_err() {

@@ -1,9 +1,10 @@
 //! What an image or a device holds, as the last import wrote it down beside it, and what may be applied to it.
 
+use super::place::put_in_place;
 use crate::exit::system_error;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -115,18 +116,12 @@ impl Held {
     pub(crate) fn write(&self, place: &Path) -> Result<(), VssError> {
         let mut beside = OsString::from(place);
         beside.push(".new");
-        let directory = match place.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => directory,
-            _ => Path::new("."),
-        };
         let write = || {
             let mut text = serde_json::to_vec_pretty(self)?;
             text.push(b'\n');
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&beside, place)?;
-            File::open(directory)?.sync_all()
+            put_in_place(&file, Path::new(&beside), place)
         };
         write().map_err(|error| system_error(format_args!("{} cannot be written", place.display()), &error))
     }
@@ -203,6 +198,7 @@ pub(crate) fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn id(number: u128) -> ShadowId {
         ShadowId::from_u128(number)

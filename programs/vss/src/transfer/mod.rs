@@ -2,11 +2,13 @@
 //! ([`receive`]). The stream itself is `vss-stream`'s.
 
 mod held;
+mod place;
 mod receive;
 mod send;
 mod target;
 
 pub(crate) use held::{Decision, Held, decide};
+pub(crate) use place::put_in_place;
 pub(crate) use receive::{apply, in_words, unreadable, verify};
 pub(crate) use send::{Image, Plan, send};
 pub(crate) use target::Target;
