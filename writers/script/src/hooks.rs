@@ -224,7 +224,8 @@ impl HookDirectory {
             Some(error) => {
                 let others = failed.len() - 1;
                 self.frozen = Some((session, failed));
-                Err(if others == 0 { error } else { error.with_hint(format!("{others} more hooks failed")) })
+                let more = if others == 0 { String::new() } else { format!("; {others} more hooks failed") };
+                Err(VssError { message: format!("{}{more}", error.message), ..error })
             }
         }
     }
@@ -241,6 +242,17 @@ impl HookDirectory {
     fn is_frozen_for(&self, call: &Call<'_>) -> bool {
         self.frozen.as_ref().is_some_and(|(session, _)| *session == call.event().session_id)
     }
+}
+
+/// What failed in Freeze, and then in the thawing of what was begun; the ways out of both.
+fn with_thawing(first: VssError, second: &VssError) -> VssError {
+    let message = format!("{}. Thawing failed too: {}", first.message, second.message);
+    let hint = match (first.hint.as_str(), second.hint.as_str()) {
+        (one, other) if one == other || other.is_empty() => one.to_owned(),
+        ("", other) => other.to_owned(),
+        (one, other) => format!("{one}. {other}"),
+    };
+    VssError { code: first.code, message, hint }
 }
 
 /// The event of a thaw that belongs to no session of ours.
@@ -294,7 +306,7 @@ impl Writer for HookDirectory {
             let thawing = Call::new(EventKind::Abort, call.event());
             return Err(match self.release(&thawing, self.dialect.undo()) {
                 Ok(()) => error,
-                Err(second) => error.with_hint(format!("Thawing failed too: {}", second.message)),
+                Err(second) => with_thawing(error, &second),
             });
         }
         done()

@@ -264,6 +264,31 @@ fn an_environment_that_no_hook_can_have_is_refused_before_anything_is_frozen() {
 }
 
 #[test]
+fn what_failed_in_freeze_and_in_thawing_is_told_with_the_way_out() {
+    let scene = Scene::new();
+    for name in ["10-a", "20-b"] {
+        scene.program(&format!("d/{name}"), &format!("{NOTE}\n[ $1 = freeze ] && [ $(basename $0) = 10-a ]"));
+    }
+    let mut directory = hooks(&scene.path("d"));
+    let error = tell(&mut directory, &session(5), Freeze).unwrap_err();
+    assert_eq!(
+        (error.message.as_str(), error.hint.as_str()),
+        (
+            "Hook 20-b ended with exit code 1 in freeze. Thawing failed too: Hook 20-b ended with exit code 1 in thaw; 1 \
+             more hooks failed",
+            ""
+        )
+    );
+    // One with a way out, which the failing of the other must not hide.
+    let options = Some("x".repeat(128 << 10));
+    let component = EventComponent { backup_options: options, ..EventComponent::of(ComponentName::new("", "hooks")) };
+    let event = Event { components: vec![component], ..session(6) };
+    let error = tell(&mut hooks(&scene.path("d")), &event, Freeze).unwrap_err();
+    assert!(error.message.contains("VSS_BACKUP_OPTIONS") && error.message.contains("Thawing failed too"), "{error}");
+    assert_eq!(error.hint, "Set shorter backup options");
+}
+
+#[test]
 fn a_toml_beside_says_what_they_hold_still() {
     let scene = Scene::new();
     scene.program("d/10-a", NOTE);
