@@ -77,7 +77,7 @@ pub(crate) enum Way {
 }
 
 /// What is read.
-pub(crate) trait From: Sync {
+pub(crate) trait Origin: Sync {
     /// Fills each piece of memory from its offset; what lies behind the end is zeroes.
     fn read_all(&self, queue: &mut Queue, pieces: &mut [(&mut [u8], u64)]) -> Result<(), aio::Failed>;
 
@@ -87,7 +87,7 @@ pub(crate) trait From: Sync {
 
 /// One round.
 pub(crate) struct Round<'a> {
-    pub(crate) from: &'a dyn From,
+    pub(crate) from: &'a dyn Origin,
     /// What is written to: the image, or the device in a revert.
     pub(crate) to: &'a File,
     /// Its end: nothing is written behind it.

@@ -3,7 +3,7 @@
 #[cfg(feature = "fault-injection")]
 use crate::reference::Reference;
 use crate::{
-    copier::From,
+    copier::Origin,
     fault,
     hold::{Hold, Unread},
     member::{Making, Member, bytes, not_ready},

@@ -3,7 +3,7 @@
 //! It is kept in memory, because nothing is written in a hold, and written out afterwards as the sparse file
 //! `<shadow-id>.reference`: what is a hole in it was free.
 
-use crate::{copier::From, member::bytes, source::Source, used};
+use crate::{copier::Origin, member::bytes, source::Source, used};
 use std::{fs::File, os::unix::fs::FileExt, path::Path};
 use vss_linux::{fsmap::FreeSpace, pages::Pages};
 use vss_model::{ShadowId, VssError};

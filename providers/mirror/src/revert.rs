@@ -6,7 +6,7 @@
 
 use crate::{
     changes::Changes,
-    copier::{From, Pace, Round, Way},
+    copier::{Origin, Pace, Round, Way},
     kept,
     member::bytes,
     provider::MirrorProvider,
@@ -74,7 +74,7 @@ impl Drop for Run<'_> {
 /// The image of a copy, as it is read.
 struct Image(File);
 
-impl From for Image {
+impl Origin for Image {
     fn read_all(&self, queue: &mut Queue, pieces: &mut [(&mut [u8], u64)]) -> Result<(), aio::Failed> {
         queue.read(&self.0, pieces)
     }

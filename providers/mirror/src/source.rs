@@ -1,6 +1,6 @@
 //! The volume that is copied: what stands in the way of it, and what is open of it while a set is made.
 
-use crate::copier::From;
+use crate::copier::Origin;
 use rustix::fs::{Mode, OFlags};
 use std::{
     fs::File,
@@ -119,7 +119,7 @@ impl Source {
     }
 }
 
-impl From for Source {
+impl Origin for Source {
     fn read_all(&self, queue: &mut Queue, pieces: &mut [(&mut [u8], u64)]) -> Result<(), aio::Failed> {
         let mut there: Vec<_> = pieces.iter_mut().map(|(into, offset)| self.within(into, *offset)).collect();
         queue.read(&self.device, &mut there)
