@@ -109,11 +109,12 @@ impl Making {
 
     /// Mounts the copy writable. What is written to it from here on is traced.
     fn open_for_mending(&mut self) -> Result<(), VssError> {
-        if self.mending.take().is_some() {
-            // Its marks go with it.
-            self.mending_unknown = Some("it was opened in vain before".to_owned());
-        }
         let (shadow_id, volume) = (self.member.shadow_id, &self.member.volume);
+        if self.mending.take().is_some() {
+            // Its marks go with it, at once: what fails from here on leaves nothing behind.
+            self.mending_unknown = Some("it was opened in vain before".to_owned());
+            remove_tracer(&self.house.pins(&shadow_id.to_string()), volume)?;
+        }
         let target = self.target.as_ref().ok_or_else(not_ready)?;
         let attached = Attached::new(target, shadow_id, Part::default())?;
         match self.trace_mending(attached.device()) {

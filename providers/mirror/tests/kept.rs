@@ -7,9 +7,11 @@ use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
+    thread,
     time::Duration,
 };
-use vss_lab::providers::{assert_clean, begin_with, create, finish, held, request, shown};
+use vss_lab::providers::{assert_clean, begin_with, create, cut, finish, held, request, shown};
+use vss_linux::mount;
 use vss_model::{CreationOptions, VssCode};
 use vss_provider::{
     Deletion, Provider,
@@ -318,4 +320,37 @@ fn what_is_written_past_the_file_system_in_the_hold_fails_the_set() {
     let trees = provider.mount(&copy, false).unwrap();
     shown(&trees, &storage.beside("shown"), |top| assert!(top.join("file").exists()));
     drop(trees);
+}
+
+#[test]
+fn a_copy_that_cannot_be_opened_for_mending_leaves_no_tracer() {
+    needs!("a_copy_that_cannot_be_opened_for_mending_leaves_no_tracer", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 64, &[]), FileSystem::new("xfs", 400, &[]));
+    let instance = Instance::with_storage(&storage);
+    let volumes = [volume.volume()];
+    let provider = instance.provider();
+    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
+    cut(&provider, set_id, &volumes);
+    provider.post_commit(set_id).unwrap();
+    provider.pre_final_commit(set_id).unwrap();
+    let image = storage.path().join(format!(".vss/{}.image", copies[0].shadow_id));
+    File::options().write(true).open(image).unwrap().write_all_at(&[0; 4096], 0).unwrap();
+    let is_traced = || {
+        let instance = instance.options.state_directory.to_string_lossy();
+        Pins::new(&instance, &copies[0].shadow_id.to_string()).directory().exists()
+    };
+    provider.mount(&copies[0], true).unwrap_err();
+    assert!(is_traced(), "until it is tried again, or undone");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // No loop device can be had here.
+            mount::unshare_namespace().unwrap();
+            rustix::mount::mount_bind("/dev/null", "/dev/loop-control").unwrap();
+            let refused = provider.mount(&copies[0], true).unwrap_err();
+            assert!(refused.message.contains("cannot be attached"), "{refused}");
+        });
+    });
+    assert!(!is_traced());
+    provider.abort(set_id).unwrap();
+    assert_eq!(stored(storage.path()), Vec::<String>::new());
 }
