@@ -368,7 +368,7 @@ pub struct CheckedVolume {
     /// reason than what is told here.
     #[serde(default)]
     pub copying: Option<CopyForecast>,
-    /// Why it cannot be copied now, or would not be by the estimate.
+    /// Why it cannot be copied now.
     pub failure: Option<VssError>,
 }
 

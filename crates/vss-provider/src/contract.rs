@@ -116,8 +116,10 @@ pub struct Forecast {
     pub hold_ms: Option<u64>,
     /// The copying that it takes; none for a provider that copies nothing.
     pub copying: Option<CopyForecast>,
-    /// Why it would be refused, by the estimate that stands beside it; none when it would not be.
+    /// Why it would be refused; none when it would not be.
     pub refusal: Option<VssError>,
+    /// Why it would be refused if what applications do went on as it was measured for a moment; none when it would not be.
+    pub doubt: Option<VssError>,
 }
 
 /// One volume to be copied.

@@ -80,10 +80,13 @@ impl MirrorProvider {
         }
         let longest = options.max_hold_ms.map_or(self.options.max_hold, Duration::from_millis);
         let outlook = start.outlook(longest);
+        let mut doubt = None;
         if let Some(end) = outlook.end.filter(|_| outlook.is_refused && refusal.is_none()) {
             let rates = Rates { read: start.later_rate, dirty: start.dirty_rate };
             let words = end.refusal(rates, longest, start.is_untraced);
-            refusal = Some(words.while_doing("It would be refused by the rates of now"));
+            let words = words.while_doing("It would be refused by the rates of now");
+            // How much is written may be another in the next moment; how fast all is compared stays.
+            *(if start.is_untraced { &mut refusal } else { &mut doubt }) = Some(words);
         }
         let milliseconds = |time: Option<Duration>| time.and_then(|time| time.as_millis().try_into().ok());
         Ok(Forecast {
@@ -100,6 +103,7 @@ impl MirrorProvider {
                 read_ms: milliseconds(outlook.time),
             }),
             refusal,
+            doubt,
             ..Forecast::default()
         })
     }

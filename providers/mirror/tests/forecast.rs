@@ -131,18 +131,20 @@ fn what_is_written_meanwhile_is_foretold() {
     let slow = CreationOptions { max_rate: Some(40 * MIB), max_hold_ms: Some(8000), ..CreationOptions::default() };
     let forecast = foretold(&provider, &volume.volume(), &slow);
     let copying = forecast.copying.unwrap();
-    assert_eq!((copying.work, &copying.full_compare, &forecast.refusal), (Work::Catching, &None, &None));
+    assert_eq!((copying.work, &copying.full_compare), (Work::Catching, &None));
+    assert_eq!((&forecast.refusal, &forecast.doubt), (&None, &None));
     assert_near("bytes a second", copying.dirty_rate.unwrap(), 10 * MIB);
     let (read, rounds, _) = prepared(&provider, &volume.volume(), &slow);
     assert_near("bytes", copying.bytes_to_read, read);
     assert_near("rounds", u64::from(copying.rounds.unwrap()), u64::from(rounds));
     assert!(forecast.hold_ms.is_some_and(|hold| hold <= 8000), "{:?}", forecast.hold_ms);
-    // No more is read than is written: that does not become less, and both say so.
+    // No more is read than is written: that does not become less, unless they stop.
     let hopeless = CreationOptions { max_rate: Some(5 * MIB), max_hold_ms: Some(1), ..CreationOptions::default() };
-    let refusal = foretold(&provider, &volume.volume(), &hopeless).refusal.unwrap();
+    let forecast = foretold(&provider, &volume.volume(), &hopeless);
     drop(pouring);
-    assert_eq!(refusal.code, VssCode::ProviderVeto, "{refusal}");
-    assert!(refusal.message.contains("by the rates of now: After") && refusal.hint.contains("--max-hold"), "{refusal}");
+    let doubt = forecast.doubt.unwrap();
+    assert_eq!((forecast.refusal, doubt.code), (None, VssCode::ProviderVeto), "{doubt}");
+    assert!(doubt.message.contains("by the rates of now: After") && doubt.hint.contains("--max-hold"), "{doubt}");
 }
 
 #[test]

@@ -136,7 +136,7 @@ pub fn judge(found: &Found) -> SetForecast {
         volumes,
         writers,
         obstacles: found.obstacles.clone(),
-        warnings: found.warnings.clone(),
+        warnings: found.volumes.iter().filter_map(FoundVolume::doubt).chain(found.warnings.iter().cloned()).collect(),
     }
 }
 
@@ -144,6 +144,12 @@ impl FoundVolume {
     /// Why it cannot be copied now.
     fn failure(&self) -> Option<&VssError> {
         self.forecast.as_ref().map_or_else(Some, |forecast| forecast.refusal.as_ref())
+    }
+
+    /// Why it might be refused, with its name.
+    fn doubt(&self) -> Option<VssError> {
+        let doubt = self.forecast.as_ref().ok()?.doubt.clone()?;
+        Some(doubt.while_doing(self.volume.mount_point.display()))
     }
 
     /// How it would be cut; none when it cannot be copied now.
@@ -305,6 +311,11 @@ mod tests {
         VssError::new(VssCode::InsufficientStorage, "full")
     }
 
+    /// What is foretold of the second volume.
+    fn second(found: &mut Found) -> &mut Forecast {
+        found.volumes[1].forecast.as_mut().unwrap()
+    }
+
     /// The words of each component: its level, and the places that it misses.
     fn components(forecast: &SetForecast) -> Vec<(Consistency, Vec<&str>)> {
         let all = forecast.writers.iter().flat_map(|writer| &writer.components);
@@ -380,6 +391,8 @@ mod tests {
         assert_eq!(possible(|found| found.obstacles.push(refusal())), (false, low, low));
         assert_eq!(possible(|found| found.warnings.push(refusal())), (true, low, low));
         assert_eq!(possible(|found| found.volumes[1].forecast = Err(refusal())), (false, high, None));
+        assert_eq!(possible(|found| second(found).refusal = Some(refusal())), (false, high, None));
+        assert_eq!(possible(|found| second(found).doubt = Some(refusal())), (true, low, low));
         let refused = CheckedPath { path: "/x".into(), volume_id: None, failure: Some(refusal()) };
         let mut found = machine().choosing(&[("/srv", &[])]);
         found.paths.push(refused.clone());
@@ -389,6 +402,14 @@ mod tests {
             (judge(&nothing).possible, judge(&nothing).consistency, judge(&nothing).atomic),
             (false, None, false)
         );
+    }
+
+    #[test]
+    fn what_is_only_estimated_warns_and_names_its_volume() {
+        let mut found = machine().choosing(&[("/srv", &[]), ("/data", &[])]);
+        second(&mut found).doubt = Some(refusal());
+        let warnings = judge(&found).warnings;
+        assert_eq!((warnings.len(), warnings[0].message.as_str()), (1, "/data: full"));
     }
 
     #[test]

@@ -30,7 +30,8 @@ no copy is made. A volume that is missing is told as the words to add to
 Where blocks are copied (provider mirror), applications' writes are traced for a
 second, and the rounds, the time and the hold are estimated by that and by the
 rates of the last copy. What is not known is said to be so: before a first copy
-its rate, and with it the time.
+its rate, and with it the time. Writes that are too fast now are a warning, and
+no obstacle: they may be slower when the set is made.
 
 --json prints an object with these keys:
   possible     a set of all paths can be made, as consistent as required
