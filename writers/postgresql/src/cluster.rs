@@ -1,6 +1,7 @@
 //! One running cluster: its server, its name, and the directories that hold its files.
 
 use crate::pid_file::PidFile;
+use crate::small_file;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -77,7 +78,8 @@ impl Cluster {
         if !is_its_own || !is_server(file.pid) {
             return None;
         }
-        let version = fs::read_to_string(data.join("PG_VERSION")).ok()?.trim().parse().ok()?;
+        let (version, _) = small_file::read(&data.join("PG_VERSION")).ok()?;
+        let version = str::from_utf8(&version).ok()?.trim().parse().ok()?;
         let socket_directory = file.socket_directory.map(|directory| data.join(directory));
         Some(Self {
             // A component's name has no backslash.

@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, is_server};
 use crate::pid_file::PidFile;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Most clusters of one machine that are looked at.
@@ -43,24 +44,29 @@ impl Sources {
     /// Every running cluster that can be seen, by data directory: root sees all, others their own.
     #[must_use]
     pub fn clusters(&self) -> Vec<Cluster> {
+        self.clusters_where(|_| true)
+    }
+
+    /// The running clusters of one user. What others say of theirs is not even read, where it can be told whose it is.
+    #[must_use]
+    pub fn clusters_of(&self, uid: u32) -> Vec<Cluster> {
+        self.clusters_where(|owner| owner == uid)
+    }
+
+    fn clusters_where(&self, is_wanted: impl Fn(u32) -> bool) -> Vec<Cluster> {
         let mut clusters: BTreeMap<PathBuf, Cluster> = BTreeMap::new();
         // Debian's first: they bring names.
         let debian = self.debian_clusters().into_iter().map(|(data, name)| (data, Some(name)));
-        let others = self.by_socket().into_iter().chain(self.by_process()).map(|data| (data, None));
+        let others = self.by_socket(&is_wanted).into_iter().chain(self.by_process(&is_wanted)).map(|data| (data, None));
         for (data, name) in debian.chain(others) {
             if clusters.len() < MOST
                 && let Some(cluster) = Cluster::running_at(&data, name.as_deref())
+                && is_wanted(cluster.uid)
             {
                 clusters.entry(cluster.data.clone()).or_insert(cluster);
             }
         }
         clusters.into_values().collect()
-    }
-
-    /// The running clusters of one user.
-    #[must_use]
-    pub fn clusters_of(&self, uid: u32) -> Vec<Cluster> {
-        self.clusters().into_iter().filter(|cluster| cluster.uid == uid).collect()
     }
 
     /// The users that own running clusters, each once.
@@ -86,20 +92,25 @@ impl Sources {
     }
 
     /// The data directories that the locks of sockets name.
-    fn by_socket(&self) -> Vec<PathBuf> {
+    fn by_socket(&self, is_wanted: &impl Fn(u32) -> bool) -> Vec<PathBuf> {
         let locks = self.sockets.iter().flat_map(|directory| entries(directory)).filter(|path| {
             file_name(path).is_some_and(|name| name.starts_with(".s.PGSQL.") && name.ends_with(".lock"))
         });
-        locks.filter_map(|lock| Some(PidFile::read(&lock).ok()?.0.data)).collect()
+        locks
+            .filter_map(|lock| PidFile::read(&lock).ok())
+            .filter(|(_, owner)| is_wanted(*owner))
+            .map(|(file, _)| file.data)
+            .collect()
     }
 
     /// The working directories of servers: a server works in its data directory.
-    fn by_process(&self) -> Vec<PathBuf> {
+    fn by_process(&self, is_wanted: &impl Fn(u32) -> bool) -> Vec<PathBuf> {
         if !self.processes {
             return Vec::new();
         }
         let pids = entries(Path::new("/proc")).into_iter().filter_map(|path| file_name(&path)?.parse().ok());
-        pids.filter(|pid: &u32| is_server(*pid))
+        let owned = |pid: u32| fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| is_wanted(process.uid()));
+        pids.filter(|pid: &u32| owned(*pid) && is_server(*pid))
             .filter_map(|pid| {
                 let data = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
                 // The server's children work there too, and a container's server somewhere else.
@@ -165,7 +176,8 @@ mod tests {
         fs::write(place.path().join(".s.PGSQL.5432.lock"), lock).unwrap();
         let sources =
             Sources { debian: place.path().join("none"), sockets: vec![place.path().to_path_buf()], processes: false };
-        assert_eq!(sources.by_socket(), [data]);
+        assert_eq!(sources.by_socket(&|_| true), [data]);
+        assert!(sources.by_socket(&|_| false).is_empty());
         assert!(sources.clusters().is_empty());
     }
 }

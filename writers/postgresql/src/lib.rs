@@ -20,6 +20,7 @@ mod control_file;
 mod discovery;
 mod mending;
 mod pid_file;
+mod small_file;
 mod span;
 mod wal;
 mod writer;

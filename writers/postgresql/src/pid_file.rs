@@ -2,16 +2,12 @@
 //!
 //! Both hold the same lines (PostgreSQL, `src/include/utils/pidfile.h`); the second lacks the last ones.
 
-use rustix::fs::{Mode, OFlags};
+use crate::small_file;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// More than any server writes.
-const MOST_BYTES: u64 = 64 << 10;
 
 /// What a lock file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +28,7 @@ impl PidFile {
     /// # Errors
     /// It is not there or cannot be read; `InvalidData` for one that no server in service has written.
     pub(crate) fn read(path: &Path) -> io::Result<(Self, u32)> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-        let metadata = file.metadata()?;
-        let mut text = Vec::new();
-        file.take(MOST_BYTES).read_to_end(&mut text)?;
+        let (text, metadata) = small_file::read(path)?;
         let parsed = Self::parse(&text).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{} names no running server", path.display()))
         })?;
