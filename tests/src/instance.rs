@@ -494,6 +494,14 @@ impl Running {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
+    /// What it has printed so far on its standard output.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn stdout(&self) -> anyhow::Result<String> {
+        read_all(&self.stdout)
+    }
+
     /// What it has said so far on its standard error.
     ///
     /// # Errors

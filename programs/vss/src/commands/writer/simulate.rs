@@ -4,6 +4,8 @@
 use crate::args::SimulateArguments;
 use crate::commands::Failure;
 use crate::exit::system_error;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::io::{Write, stdout};
 use std::path::Path;
 use std::sync::Mutex;
@@ -22,8 +24,8 @@ pub(super) fn simulate(instance: &Instance, arguments: &SimulateArguments) -> Re
     let signals = signal_descriptor(&[Signal::INT, Signal::TERM, Signal::HUP])
         .map_err(|error| system_error("Cannot catch signals", &error))?;
     thread::spawn(move || {
-        // It is readable, or broken: both end the writer.
-        let _ = rustix::io::read(&signals, &mut [0u8; 128]);
+        // Any signal ends the writer, so which one it is need not be read. Interrupted by another, poll is called again.
+        while poll(&mut [PollFd::new(&signals, PollFlags::IN)], None) == Err(Errno::INTR) {}
         drop(stopper);
     });
     let printer = Printer { handle: writer.handle(), frozen: Mutex::new(false) };
