@@ -67,7 +67,8 @@ impl Exposure {
 
 /// The mounts of one instance.
 pub struct Exposures {
-    /// `<runtime>/shadows`: what everybody may see.
+    /// `<runtime>/shadows`: root only, since the directories above a volume's mount point, which may keep others from its
+    /// files, are not above a copy. Whom root lets see more has a directory named for it.
     shadows: PathBuf,
     /// `<runtime>/staging`: root only, for writers in PostSnapshot through descriptors.
     staging: PathBuf,
@@ -81,14 +82,17 @@ impl Exposures {
     /// # Errors
     /// `VSS_E_UNEXPECTED` when they cannot be made.
     pub fn new(runtime_directory: &Path) -> Result<Self, VssError> {
-        let made = |name: &str, mode: u32| -> Result<PathBuf, VssError> {
-            let path = runtime_directory.join(name);
-            match rustix::fs::mkdir(&path, Mode::from_raw_mode(mode)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(path),
-                Err(error) => Err(failed(&format!("Cannot make {}", path.display()), error.into())),
+        let made = |name: &str| -> Result<PathBuf, VssError> {
+            let (path, only_root) = (runtime_directory.join(name), Mode::from_raw_mode(0o700));
+            match rustix::fs::mkdir(&path, only_root) {
+                // An earlier life of this instance may have made it for everybody.
+                Ok(()) | Err(rustix::io::Errno::EXIST) => rustix::fs::chmod(&path, only_root),
+                Err(error) => Err(error),
             }
+            .map_err(|error| failed(&format!("Cannot make {}", path.display()), error.into()))?;
+            Ok(path)
         };
-        Ok(Self { shadows: made("shadows", 0o755)?, staging: made("staging", 0o700)?, lock: Mutex::new(()) })
+        Ok(Self { shadows: made("shadows")?, staging: made("staging")?, lock: Mutex::new(()) })
     }
 
     /// The place of the service's own for this copy.
@@ -119,7 +123,7 @@ impl Exposures {
             // What failed is the error to report; a directory that stays is empty and used again.
             let _left = self.take_away(&place);
         }
-        attached.map(|()| place)
+        attached.map(|_root| place)
     }
 
     /// Shows a copy read-only at the directory `at`, in the boot `boot_id`. May block.
@@ -130,8 +134,8 @@ impl Exposures {
     pub fn expose_at(&self, trees: Vec<MountedTree>, at: &Path, boot_id: &str) -> Result<Exposure, VssError> {
         let _one = self.lock.lock();
         let target = open_target(at)?;
-        let attached = attach_all(trees, &target, at, true).and_then(|()| {
-            let mounts = mounts()?;
+        let attached = attach_all(trees, &target, at, true)?;
+        let recorded = mounts().and_then(|mounts| {
             let entry = top_at(&mounts, at).ok_or_else(|| {
                 VssError::new(VssCode::Unexpected, format!("The copy is not mounted at {} after all", at.display()))
             })?;
@@ -143,11 +147,11 @@ impl Exposures {
                 root: entry.root.clone(),
             })
         });
-        if attached.is_err() {
-            // What failed is the error to report. Nothing was mounted here before.
-            let _left = detach(at);
+        if recorded.is_err() {
+            // What failed is the error to report. By what is open: the path may lead elsewhere by now.
+            let _left = unmount_opened(&attached);
         }
-        attached
+        recorded
     }
 
     /// Takes a copy's mount away from the service's own place, with all below it; false when there was none. May block.
@@ -254,24 +258,34 @@ impl Staging for Exposures {
     }
 }
 
-/// Mounts the trees of a copy over the directory `target`, the root first; `place` is its name in errors.
-fn attach_all(trees: Vec<MountedTree>, target: &OwnedFd, place: &Path, read_only: bool) -> Result<(), VssError> {
-    let mut root: Option<OwnedFd> = None;
-    for tree in trees {
+/// Mounts the trees of a copy over the directory `target`, the root first, and returns the root; all of them or none. `place`
+/// is its name in errors.
+fn attach_all(trees: Vec<MountedTree>, target: &OwnedFd, place: &Path, read_only: bool) -> Result<OwnedFd, VssError> {
+    let attach = |tree: &MountedTree, target: &OwnedFd| {
         // What is not to be read-only is what its provider made of it.
         let change = Change { read_only: read_only.then_some(true), ..Change::SHADOW };
         mount::change(&tree.mount, change, false)
             .map_err(|error| failed("Cannot prepare the mount of a copy", error))?;
-        let cannot = |error| failed(&format!("Cannot mount a copy at {}", place.join(&tree.path).display()), error);
-        match &root {
-            None => mount::attach(&tree.mount, target),
-            Some(root) => mount::open_beneath(root, &tree.path, OFlags::PATH | OFlags::DIRECTORY)
-                .and_then(|nested| mount::attach(&tree.mount, nested)),
-        }
-        .map_err(cannot)?;
-        root.get_or_insert(tree.mount);
+        mount::attach(&tree.mount, target).map_err(|error| cannot_mount(place, &tree.path, error))
+    };
+    let mut trees = trees.into_iter();
+    let Some(root) = trees.next() else {
+        return Err(VssError::new(VssCode::Unexpected, "The copy has nothing that can be mounted"));
+    };
+    attach(&root, target)?;
+    let nested = trees.try_for_each(|tree| {
+        let target = mount::open_beneath(&root.mount, &tree.path, OFlags::PATH | OFlags::DIRECTORY);
+        attach(&tree, &target.map_err(|error| cannot_mount(place, &tree.path, error))?)
+    });
+    if nested.is_err() {
+        // By what is open: the path may lead elsewhere by now.
+        let _left = unmount_opened(&root.mount);
     }
-    Ok(())
+    nested.map(|()| root.mount)
+}
+
+fn cannot_mount(place: &Path, path: &Path, error: io::Error) -> VssError {
+    failed(&format!("Cannot mount a copy at {}", place.join(path).display()), error)
 }
 
 /// The directory that the caller names, opened: it must be there, be empty, and have nothing mounted on it.
@@ -375,7 +389,7 @@ fn failed(what: &str, error: std::io::Error) -> VssError {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn refusal(at: &Path) -> VssError {
         open_target(at).expect_err("refused")
@@ -415,6 +429,40 @@ mod tests {
     fn exposed(exposures: &Exposures, from: &Path, at: &Path) -> Exposure {
         let tree = MountedTree { path: PathBuf::new(), mount: mount::clone_tree(from, false).unwrap() };
         exposures.expose_at(vec![tree], at, "this boot").unwrap()
+    }
+
+    #[test]
+    fn nobody_else_gets_past_the_places_of_the_service() {
+        let runtime = tempfile::tempdir().unwrap();
+        fs::create_dir(runtime.path().join("shadows")).unwrap();
+        Exposures::new(runtime.path()).unwrap();
+        for name in ["shadows", "staging"] {
+            let mode = fs::metadata(runtime.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o700, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_mounted_whole_is_not_mounted() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: a_copy_that_cannot_be_mounted_whole_is_not_mounted: needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        for name in ["run", "from", "at"] {
+            fs::create_dir(base.join(name)).unwrap();
+        }
+        let exposures = Exposures::new(&base.join("run")).unwrap();
+        let tree = |path: &str| MountedTree {
+            path: PathBuf::from(path),
+            mount: mount::clone_tree(&base.join("from"), false).unwrap(),
+        };
+        let at = base.join("at");
+        let error = exposures.expose_at(vec![tree(""), tree("missing")], &at, "this boot").unwrap_err();
+        assert!(error.message.contains("at/missing"), "{error}");
+        assert!(top_at(&mounts().unwrap(), &at).is_none());
+        assert_eq!(exposures.expose_at(Vec::new(), &at, "this boot").unwrap_err().code, VssCode::Unexpected);
     }
 
     #[test]
