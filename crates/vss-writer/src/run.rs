@@ -4,6 +4,7 @@ use crate::call::wait;
 use crate::sessions::{Sessions, reply, timed_out};
 use crate::{AnyWriter, Call, Interrupted, Stop};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use vss_api::client::{Client, ClientError, IncomingEvent, Received, WriterEvents};
@@ -145,9 +146,10 @@ pub(crate) fn run_until(
                 (pause, told, told_to_wait) = (FIRST_PAUSE, false, false);
                 let sessions = Sessions::default();
                 let mut service = Service { line, writer: &mut *writer, stop, monitor, sessions };
-                let outcome = service.serve();
+                let outcome = catch_unwind(AssertUnwindSafe(|| service.serve()));
+                // Also when a handler has panicked: the process may live on, and what it holds must not stay held.
                 service.farewell();
-                outcome
+                outcome.unwrap_or_else(|panic| resume_unwind(panic))
             }
             Err(ClientError::Vss(error)) if reconnect && will_pass(&error) => {
                 if !told_to_wait {

@@ -217,6 +217,20 @@ fn a_writer_that_dies_closes_its_connection_at_once() {
 }
 
 #[test]
+fn a_handler_that_panics_leaves_no_other_session_frozen() {
+    let running = start(writer(), false);
+    let mut connection = running.service.accept().unwrap();
+    let (held, dying) = (session(Duration::from_secs(60)), session(Duration::from_secs(60)));
+    call_all(&mut connection, &held, &[PrepareBackup, PrepareSnapshot, Freeze]);
+    running.handle.misbehave(PrepareBackup, Misdeed::Die, 1);
+    assert!(connection.call(PrepareBackup, &dying).is_err());
+    assert!(running.thread.join().is_err(), "the panic goes on");
+    let of_held = running.handle.records().into_iter().filter(|record| record.session_id == held.session_id);
+    let kinds: Vec<_> = of_held.map(|record| record.kind).collect();
+    assert_eq!(kinds, [PrepareBackup, PrepareSnapshot, Freeze, Abort, BackupShutdown]);
+}
+
+#[test]
 fn the_stop_flag_thaws_and_ends() {
     let running = start(writer(), true);
     let mut connection = running.service.accept().unwrap();
