@@ -19,7 +19,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -180,11 +180,40 @@ fn write_back(
     Ok(Reverted { compared_bytes: copied.read, written_bytes: copied.written })
 }
 
+/// The volume's device when it has another name than before, as disks and loop devices have that were attached again.
+fn renamed(volume: &Volume, is_right: impl Fn(&PathBuf) -> bool) -> Result<PathBuf, VssError> {
+    let entries = fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
+    // A leg of a RAID and a path of a multipath device have the superblock too.
+    let is_part = |entry: &fs::DirEntry| {
+        fs::read_dir(entry.path().join("holders")).is_ok_and(|mut holders| holders.next().is_some())
+    };
+    let names = entries.filter(|entry| !is_part(entry)).filter_map(|entry| entry.file_name().into_string().ok());
+    let found: Vec<_> = names.map(|name| Path::new("/dev").join(name.replace('!', "/"))).filter(is_right).collect();
+    match found.as_slice() {
+        [] => Err(VssError::new(
+            VssCode::ObjectNotFound,
+            format!("The device of {} is not there", volume.mount_point.display()),
+        )
+        .with_hint("Attach the disk and try again")),
+        [device] => Ok(device.clone()),
+        [one, other, ..] => Err(VssError::new(
+            VssCode::ProviderVeto,
+            format!(
+                "{} and {} both have the file system of {}, and it is not known which one it is",
+                one.display(),
+                other.display(),
+                volume.mount_point.display()
+            ),
+        )
+        .with_hint("Detach the clone and try again")),
+    }
+}
+
 /// Opens the volume's device for this alone: a mounted one refuses that.
 fn open_device(volume: &Volume, note: Option<&Note>) -> Result<(PathBuf, File), VssError> {
     let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
     let by_number = outer::device_node(volume.device_number);
-    let by_name = std::fs::canonicalize(&volume.source).ok();
+    let by_name = fs::canonicalize(&volume.source).ok();
     // While it is neither the one nor the other its superblock may be so too.
     let noted = note.map(|note| note.device.clone());
     let has_uuid = |device: &Path| {
@@ -193,12 +222,9 @@ fn open_device(volume: &Volume, note: Option<&Note>) -> Result<(PathBuf, File), 
             || matches!(fs_uuid::of_device(device, &volume.fs_type), Ok(Some(uuid)) if uuid.to_string() == volume.uuid)
     };
     let is_right = |device: &PathBuf| has_uuid(device) && !outer::is_shadow_copy(device);
-    let Some(path) = noted.into_iter().chain(by_number).chain(by_name).find(is_right) else {
-        return Err(VssError::new(
-            VssCode::ObjectNotFound,
-            format!("The device of {} is not there", volume.mount_point.display()),
-        )
-        .with_hint("Attach the disk and try again"));
+    let path = match noted.into_iter().chain(by_number).chain(by_name).find(is_right) {
+        Some(path) => path,
+        None => renamed(volume, is_right)?,
     };
     if let Some(entry) = mounts.iter().find(|entry| outer::device_of(entry).is_some_and(|device| device == path)) {
         return Err(VssError::new(

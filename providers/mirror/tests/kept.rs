@@ -7,10 +7,12 @@ use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
+    path::Path,
     thread,
     time::Duration,
 };
 use vss_lab::providers::{assert_clean, begin_with, create, cut, finish, held, request, shown};
+use vss_linux::loop_device::{AttachOptions, LoopDevice};
 use vss_linux::mount;
 use vss_model::{CreationOptions, VssCode};
 use vss_provider::{
@@ -255,6 +257,46 @@ fn a_volume_is_put_back_also_when_that_was_broken_off() {
         assert!(found == vec![1; 20 << 20]);
         drop(trees);
     }
+}
+
+#[test]
+fn a_volume_is_put_back_when_its_device_has_another_name() {
+    needs!("a_volume_is_put_back_when_its_device_has_another_name", "ext4", "xfs");
+    let (mut volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    let revert = provider.revert().unwrap();
+    write(&volume, "file", 1, 5);
+    let copy = create(&provider, &[volume.volume()]).remove(0);
+    write(&volume, "file", 2, 5);
+    let before = volume.device().to_owned();
+    let attach =
+        |image: &Path| LoopDevice::attach(image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
+    let (mut others, mut clone) = (Vec::new(), None);
+    volume.take_away(|image| {
+        // Its old name goes to something else.
+        let other = storage.beside("other").join("image");
+        File::create(&other).unwrap().set_len(1 << 20).unwrap();
+        while !others.iter().any(|device: &LoopDevice| device.path() == before) && others.len() < 16 {
+            others.push(attach(&other));
+        }
+        let copied = storage.beside("clone").join("image");
+        fs::copy(image, &copied).unwrap();
+        clone = Some(attach(&copied));
+    });
+    assert_ne!(volume.device(), before);
+    volume.unmount();
+    let clone = clone.unwrap();
+    let refused = revert.revert(&copy, &Seen::default()).unwrap_err();
+    let names = [volume.device(), clone.path()].map(|device| device.to_str().unwrap().to_owned());
+    assert!(
+        refused.code == VssCode::ProviderVeto && names.iter().all(|name| refused.message.contains(name)),
+        "{refused}"
+    );
+    clone.detach().unwrap();
+    assert!(revert.revert(&copy, &Seen::default()).unwrap().written_bytes > 0);
+    volume.mount();
+    assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 5 << 20]);
 }
 
 #[test]
