@@ -40,8 +40,8 @@ const LIBEXEC: &str = "/usr/libexec/vss";
 /// answered on the connection, so it is not one that is just ending.
 ///
 /// # Errors
-/// `E_ACCESSDENIED` without the right to connect or to start; `VSS_E_UNEXPECTED` when the service does not come up, with
-/// what it said.
+/// `E_ACCESSDENIED` without the right to connect or to start; `E_INVALIDARG` when a directory of the instance cannot be one;
+/// `VSS_E_UNEXPECTED` when the service does not come up, with what it said.
 pub fn connect(instance: &Instance) -> Result<Client, VssError> {
     let mut deadline = Instant::now() + CONNECT;
     loop {
@@ -58,6 +58,7 @@ pub fn connect(instance: &Instance) -> Result<Client, VssError> {
             io::ErrorKind::PermissionDenied => return Err(no_right(instance)),
             kind if is_absence(kind) && !rustix::process::geteuid().is_root() => return Err(not_running(instance)),
             kind if is_absence(kind) => {}
+            io::ErrorKind::NotADirectory => return Err(no_directory(instance.runtime_dir(), &failure)),
             _ => return Err(unreachable(instance, &failure)),
         }
         make_directory(instance.runtime_dir(), 0o755)?;
@@ -168,7 +169,7 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), VssError> {
     }
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
     made.and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode)))
-        .map_err(|error| failed("make the directory", path, &error))
+        .map_err(|error| no_directory(path, &error))
 }
 
 /// The log, open for appending, and its length.
@@ -250,6 +251,17 @@ fn failed(what: &str, path: &Path, error: &io::Error) -> VssError {
     let code =
         if error.kind() == io::ErrorKind::PermissionDenied { VssCode::AccessDenied } else { VssCode::Unexpected };
     VssError::new(code, format!("Cannot {what} {}: {error}", path.display()))
+}
+
+fn no_directory(path: &Path, error: &io::Error) -> VssError {
+    use io::ErrorKind::{AlreadyExists, NotADirectory, NotFound};
+    let failure = failed("make the directory", path, error);
+    match error.kind() {
+        // Only a recursive mkdir where nothing can be made, as in /proc, does not find something.
+        AlreadyExists | NotADirectory | NotFound => VssError { code: VssCode::InvalidArgument, ..failure }
+            .with_hint("Name another directory with --runtime-dir or --state-dir"),
+        _ => failure,
+    }
 }
 
 fn no_right(instance: &Instance) -> VssError {
