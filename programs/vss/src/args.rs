@@ -51,7 +51,9 @@ Examples:
   vss create /srv --persistent
   vss list shadows
 
-Exit status: 0 done, 1 failed, 2 wrong usage; `vss run` ends with the command's own.";
+Exit status: 0 done, 1 failed, 2 wrong usage; `vss run` ends with the command's own.
+An error is told on stderr, with its code and the way out; where --json was given
+also on stdout, as {\"failure\": {\"code\", \"number\", \"message\", \"hint\"}}.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -93,6 +95,37 @@ pub(crate) enum Command {
     Restore(RestoreArguments),
     /// Be a writer, for tests
     Writer(WriterArguments),
+}
+
+impl Command {
+    /// True when stdout is for a program: one JSON document, or one a line.
+    pub(crate) fn is_json(&self) -> bool {
+        match self {
+            Self::Create(create) => create.json,
+            Self::Check(check) => check.json,
+            Self::List(list) => list.json,
+            Self::Show(show) => show.json,
+            Self::Storage(storage) => matches!(storage.command, StorageCommand::List { json: true }),
+            Self::Diff(diff) => diff.json,
+            Self::Events(events) => events.json,
+            Self::Document(document) => match &document.command {
+                DocumentCommand::Check(check) => check.json,
+                DocumentCommand::Show(show) => show.json,
+                DocumentCommand::List(list) => list.json,
+            },
+            Self::Backup(backup) => backup.json,
+            Self::Verify(verify) => verify.json,
+            Self::Restore(restore) => restore.json,
+            Self::Run(_)
+            | Self::Expose(_)
+            | Self::Unexpose(_)
+            | Self::Delete(_)
+            | Self::Export(_)
+            | Self::Import(_)
+            | Self::Revert(_)
+            | Self::Writer(_) => false,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +251,34 @@ mod tests {
             assert_eq!(arguments.instance.runtime_dir, PathBuf::from("/r"), "{subcommand}");
         }
         assert_eq!(parse("vss list shadows").unwrap().instance.runtime_dir, PathBuf::from("/run/vss"));
+    }
+
+    #[test]
+    fn every_command_that_has_json_is_known_as_such() {
+        fn count(command: &clap::Command) -> usize {
+            let own = usize::from(command.get_arguments().any(|argument| argument.get_id() == "json"));
+            own + command.get_subcommands().map(count).sum::<usize>()
+        }
+        let lines = [
+            "create /a".to_owned(),
+            "check /a".to_owned(),
+            "list shadows".to_owned(),
+            format!("show {ID}"),
+            "storage list".to_owned(),
+            format!("diff {ID} --blocks"),
+            "events".to_owned(),
+            "document check /f".to_owned(),
+            "document show /f".to_owned(),
+            format!("document list {ID}"),
+            "backup --to /b --volume /a".to_owned(),
+            "verify /b".to_owned(),
+            "restore --from /b --files-only --to /c".to_owned(),
+        ];
+        assert_eq!(count(&Arguments::command()), lines.len());
+        for line in lines {
+            assert!(parse(&format!("vss {line} --json")).unwrap().command.is_json(), "{line}");
+            assert!(!parse(&format!("vss {line}")).unwrap().command.is_json(), "{line}");
+        }
     }
 
     #[test]

@@ -11,6 +11,12 @@ use vss_model::{
     ShadowCopy, ShadowCopySet, ShadowId, VolumeId, VssCode, VssError, WriterMetadata, WriterRecord, WriterState,
 };
 
+/// What every `--json` prints instead of its document when it failed.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureDocument<'a> {
+    pub(crate) failure: &'a VssError,
+}
+
 /// `vss create --json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct SetDocument<'a> {

@@ -22,6 +22,8 @@ mod writer;
 
 use crate::args::{Arguments, Command};
 use crate::exit::{DONE, FAILED, report, system_error};
+use crate::json::FailureDocument;
+use crate::output;
 use std::io;
 use std::path::{Path, PathBuf};
 use vss_model::VssError;
@@ -53,6 +55,7 @@ impl From<io::Error> for Failure {
 /// Does what was typed; the result is the exit status.
 pub(crate) fn execute(arguments: Arguments) -> u8 {
     let instance = Instance::new(absolute(&arguments.instance.runtime_dir), absolute(&arguments.instance.state_dir));
+    let is_json = arguments.command.is_json();
     let done = match arguments.command {
         Command::Run(run) => return run::run(&instance, run),
         Command::Create(create) => create::create(&instance, &create),
@@ -77,7 +80,13 @@ pub(crate) fn execute(arguments: Arguments) -> u8 {
     match done {
         Ok(()) => return DONE,
         Err(Failure::No) => {}
-        Err(Failure::Vss(error)) => report(&error),
+        Err(Failure::Vss(error)) => {
+            report(&error);
+            if is_json {
+                // Where that fails too, stderr has it.
+                let _ = output::json_line(&FailureDocument { failure: &error });
+            }
+        }
         // The reader has what it wanted, as in `vss list shadows | head -1`.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(Failure::Output(error)) => report(&system_error("Cannot print the result", &error)),
