@@ -17,10 +17,15 @@ pub(super) fn storage(instance: &Instance, arguments: &StorageArguments) -> Resu
         StorageCommand::List { json: true } => output::json(&List::Storage(management.storage()?))?,
         StorageCommand::List { json: false } => print(&management.storage()?)?,
         StorageCommand::Remove(remove) => {
+            let mut is_empty = true;
             for wanted in wanted(remove)? {
                 for entry in management.remove_storage(wanted)? {
+                    is_empty = false;
                     output::line(&format!("Removed {}", words(&entry)))?;
                 }
+            }
+            if is_empty {
+                output::line("There was nothing to remove")?;
             }
         }
     }
