@@ -34,8 +34,9 @@ says it (docs/script-writer.md).
 Example of a description:
   name = \"shop\"
   stamps = true                      # each backup is stamped: 1, 2, ...
-  spit = true                        # files go to their alternate_path in PrepareSnapshot
-  deeds = [\"delete_files\"]         # after the cut; also delete_partial_files, delete_differenced_files
+  spit = true                        # PrepareSnapshot fills alternate_path
+  # After the cut; also delete_partial_files, delete_differenced_files:
+  deeds = [\"delete_files\"]
   backup_schema = [\"incremental\", \"stamps\", \"differenced_files\"]
   [[components]]
   name = \"orders\"
@@ -56,4 +57,4 @@ Example of a description:
   event = \"post_snapshot\"
   backup_types = [\"incremental\"]
   component = { name = \"orders\" }
-  differenced_files = [{ path = \"/srv/shop/orders\", pattern = \"*\", recursive = true }]";
+  differenced_files = [{ path = \"/srv/shop/orders\", recursive = true }]";
