@@ -3,6 +3,7 @@
 use crate::output::{printable, say};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use vss_model::{VssCode, VssError};
 
@@ -41,10 +42,22 @@ pub(crate) fn system_error(what: impl std::fmt::Display, error: &io::Error) -> V
     let code = match error.kind() {
         io::ErrorKind::NotFound => VssCode::ObjectNotFound,
         io::ErrorKind::PermissionDenied => VssCode::AccessDenied,
+        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => VssCode::InvalidArgument,
         io::ErrorKind::OutOfMemory => VssCode::OutOfMemory,
         _ => VssCode::Unexpected,
     };
     VssError::new(code, format!("{what}: {error}"))
+}
+
+/// A file that was named on the command line cannot be read.
+pub(crate) fn unreadable_file(file: &Path, error: &io::Error) -> VssError {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "Check the path",
+        io::ErrorKind::PermissionDenied => "Use sudo",
+        io::ErrorKind::IsADirectory => "Name a file",
+        _ => "",
+    };
+    system_error(format_args!("Cannot read {}", file.display()), error).with_hint(hint)
 }
 
 #[cfg(test)]

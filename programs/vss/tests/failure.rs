@@ -11,6 +11,7 @@ fn what_fails_prints_a_document_too_where_one_was_asked_for() {
         ("verify missing", "VSS_E_OBJECT_NOT_FOUND"),
         ("restore --from file --files-only --to there", "E_INVALIDARG"),
         ("document show missing", "VSS_E_OBJECT_NOT_FOUND"),
+        ("document show .", "E_INVALIDARG"),
         ("create missing", "VSS_E_OBJECT_NOT_FOUND"),
         ("list shadows --runtime-dir file/run --state-dir state", "E_INVALIDARG"),
     ] {

@@ -5,7 +5,7 @@ use crate::args::{
     DocumentArguments, DocumentCheckArguments, DocumentCommand, DocumentListArguments, DocumentShowArguments,
 };
 use crate::document_text;
-use crate::exit::{report, system_error};
+use crate::exit::{report, unreadable_file};
 use crate::json::{DocumentCheck, DocumentShown, DocumentsListed};
 use crate::output;
 use std::fs::File;
@@ -117,5 +117,5 @@ fn read(file: &Path) -> Result<Vec<u8>, VssError> {
         File::open(file)?.take(limits::DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    read().map_err(|error| system_error(format!("Cannot read {}", file.display()), &error))
+    read().map_err(|error| unreadable_file(file, &error))
 }

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::args::ImportArguments;
-use crate::exit::system_error;
+use crate::exit::{system_error, unreadable_file};
 use crate::meter::Meter;
 use crate::output;
 use crate::transfer::{Decision, Held, Target, apply, decide, in_words, unreadable, verify};
@@ -109,16 +109,16 @@ struct Input(File);
 impl Input {
     fn open(file: Option<&Path>) -> Result<Self, VssError> {
         use std::os::fd::AsFd;
-        let failed = |what: &dyn std::fmt::Display, error| system_error(format_args!("{what} cannot be read"), &error);
         match file {
-            Some(path) => File::open(path).map(Self).map_err(|error| failed(&path.display(), error)),
+            Some(path) if path.is_dir() => Err(unreadable_file(path, &io::ErrorKind::IsADirectory.into())),
+            Some(path) => File::open(path).map(Self).map_err(|error| unreadable_file(path, &error)),
             None if io::stdin().is_terminal() => {
                 Err(VssError::new(VssCode::InvalidArgument, "No stream comes from a terminal")
                     .with_hint("Name its file, or let `vss export` write into a pipe"))
             }
             None => {
                 let stdin = io::stdin().as_fd().try_clone_to_owned();
-                stdin.map(|fd| Self(fd.into())).map_err(|error| failed(&"Standard input", error))
+                stdin.map(|fd| Self(fd.into())).map_err(|error| system_error("Standard input cannot be read", &error))
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::args::SimulateArguments;
 use crate::commands::Failure;
-use crate::exit::system_error;
+use crate::exit::{system_error, unreadable_file};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io::{Write, stdout};
@@ -35,8 +35,7 @@ pub(super) fn simulate(instance: &Instance, arguments: &SimulateArguments) -> Re
 }
 
 fn read(file: &Path) -> Result<Description, VssError> {
-    let what = || format!("Cannot read {}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|error| system_error(what(), &error))?;
+    let text = std::fs::read_to_string(file).map_err(|error| unreadable_file(file, &error))?;
     simulated::read(&text).map_err(|problem| {
         VssError::new(VssCode::InvalidArgument, format!("{}: {problem}", file.display()))
             .with_hint("`vss writer simulate --help` shows an example")
