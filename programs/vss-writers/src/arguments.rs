@@ -9,7 +9,11 @@ const SOCKET: &str = "/run/vss/writer";
 /// Holds applications still while shadow copies of their volumes are made.
 #[derive(Debug, Parser)]
 #[command(name = "vss-writers", version, about, long_about = LONG, after_long_help = EXAMPLES)]
-#[command(args_conflicts_with_subcommands = false, subcommand_help_heading = "One writer alone")]
+#[command(
+    args_conflicts_with_subcommands = false,
+    disable_help_subcommand = true,
+    subcommand_help_heading = "One writer alone"
+)]
 pub(crate) struct Arguments {
     /// Socket of the service at which writers register
     #[arg(long, value_name = "PATH", default_value = SOCKET, global = true)]
@@ -67,7 +71,8 @@ SIGTERM and SIGINT end it: what is frozen is thawed first.";
 const EXAMPLES: &str = "Examples:
   vss-writers
       Serve PostgreSQL, the writers of /etc/vss/writers.d and the hooks of /etc/vss/freeze.d
-  vss-writers --freeze-directory /etc/qemu/fsfreeze-hook.d --freeze-directory /etc/vmware-tools/backupScripts.d
+  vss-writers --freeze-directory /etc/qemu/fsfreeze-hook.d \\
+      --freeze-directory /etc/vmware-tools/backupScripts.d
       Use the hooks that are there already
   vss-writers postgresql --user backup
       Serve the clusters of the user who types this, logging in as the superuser `backup`
