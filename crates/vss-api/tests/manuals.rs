@@ -45,7 +45,10 @@ fn check(call: &Value, answer: &Value) {
         (true, _) => is::<w::EventReply>(parameters),
         (false, "InitializeForBackup") => is::<r::SessionOpened>(parameters),
         (false, "SetContext" | "SetBackupState") => is::<Empty>(parameters),
-        (false, "GatherWriterMetadata") => is::<r::OperationStarted>(parameters),
+        (false, "GatherWriterMetadata" | "DoSnapshotSet") => is::<r::OperationStarted>(parameters),
+        (false, "StartSnapshotSet") => is::<r::SetStarted>(parameters),
+        (false, "AddToSnapshotSet") => is::<r::VolumeAdded>(parameters),
+        (false, "ExposeSnapshot") => is::<r::Exposed>(parameters),
         (false, "Wait") => is::<r::OperationStatus>(parameters),
         (false, other) => panic!("the answer to {other} is not known here"),
     }
