@@ -213,7 +213,15 @@ fn what_is_kept_for_the_next_copy_is_shown_and_removed() -> anyhow::Result<()> {
     ensure!(removed.stdout == format!("Removed the fake of {path} in {place} (1.0 GiB)\n"), "{removed:?}");
     let again = instance.vss(["storage", "remove", path])?;
     ensure!(again.code == Some(1) && again.stderr.contains("VSS_E_OBJECT_NOT_FOUND"), "{again:?}");
-    ensure!(instance.vss(["storage", "remove", "--all"])?.is_success(), "nothing to remove is no error");
+    let empty = instance.vss(["storage", "remove", "--all"])?;
+    ensure!(empty.is_success() && empty.stdout == "There was nothing to remove\n", "{empty:?}");
+    // So it is after a backup in a directory.
+    let to = instance.path().join("backup");
+    let backed_up = {
+        let _turn = creation_turn();
+        instance.vss(["backup", "--volume", path, "--storage", place, "--to", to.to_str().context("UTF-8")?])?
+    };
+    ensure!(backed_up.is_success() && backed_up.stderr.lines().any(|line| line == stays), "{stays}: {backed_up:?}");
     is_undone(&instance)
 }
 

@@ -1,6 +1,6 @@
 //! `vss backup`: makes a set, copies files out of it into a directory, and deletes it.
 
-use super::{Failure, absolute, restore::tell};
+use super::{Failure, absolute, restore::tell, storage::tell_what_stays};
 use crate::args::DirectoryBackupArguments;
 use crate::exit::{FAILED, system_error};
 use crate::meter::FileMeter;
@@ -95,6 +95,7 @@ pub(super) fn backup(instance: &Instance, arguments: &DirectoryBackupArguments) 
         warn(&format!("The shadow copies are not deleted yet: {error}"));
     }
     let (directory, completion) = done?;
+    tell_what_stays(instance, backup.set());
     tell(&completion.failures, completion.more_failures);
     print(arguments, &directory, &completion)?;
     if completion.failures.is_empty() { Ok(()) } else { Err(Failure::No) }

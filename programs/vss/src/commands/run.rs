@@ -1,11 +1,11 @@
 //! `vss run`: makes a set, runs a command that sees it in place of the live files, and deletes it.
 
-use super::storage::stays;
+use super::storage::tell_what_stays;
 use crate::args::RunArguments;
 use crate::caller::Caller;
 use crate::exit::{NO_COPY, report, status_of_command, status_of_failed_start, system_error};
 use crate::inside::{self, ALWAYS_LIVE, Failure, Job, Plan, Started};
-use crate::output::{printable, say, warn};
+use crate::output::warn;
 use crate::progress::{Progress, summary};
 use crate::request::request;
 use crate::signals::Signals;
@@ -14,16 +14,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::time::Duration;
-use vss_api::management::StorageEntry;
 use vss_linux::process::{PidFd, Signal};
 use vss_model::{ShadowId, VssCode, VssError};
 use vss_requester::requester::interrupted;
 use vss_requester::volumes::{self, Selected, one_each};
-use vss_requester::{Backup, Instance, Lifetime, Management, Requester};
+use vss_requester::{Backup, Instance, Lifetime, Requester};
 
-/// How long a run that is over waits to hear what stays.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Most mounts that are listed one by one because no copy shows them.
 const LISTED: usize = 20;
 
@@ -159,7 +155,7 @@ impl Run {
             self.sweep();
         } else {
             self.release(status.success());
-            self.tell_what_stays();
+            tell_what_stays(&self.instance, self.backup.set());
         }
         code
     }
@@ -199,22 +195,6 @@ impl Run {
         }
         if let Err(error) = self.backup.delete() {
             warn(&format!("The shadow copies are not deleted yet: {error}"));
-        }
-    }
-
-    /// Says what providers keep of the volumes now that the copies are gone: nobody likes to find gigabytes later.
-    fn tell_what_stays(&self) {
-        let is_of_set = |entry: &StorageEntry| {
-            let shadows = &self.backup.set().shadows;
-            shadows.iter().any(|one| one.volume_id == entry.storage.volume_id && one.provider == entry.provider)
-        };
-        // What was asked for is done: without an answer there is nothing to say.
-        let kept = Management::connect(&self.instance).and_then(|mut management| {
-            management.set_timeout(Some(PATIENCE))?;
-            management.storage()
-        });
-        for entry in kept.unwrap_or_default().iter().filter(|entry| is_of_set(entry)) {
-            say(&format!("vss: {}", printable(&stays(entry))));
         }
     }
 

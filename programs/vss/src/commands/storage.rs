@@ -7,9 +7,13 @@ use crate::output;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 use vss_api::management::{RemoveStorage, StorageEntry};
-use vss_model::{Bytes, VolumeId, VssCode, VssError};
+use vss_model::{Bytes, ShadowCopySet, VolumeId, VssCode, VssError};
 use vss_requester::{Instance, Management, volumes};
+
+/// How long a command that is over waits to hear what stays.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn storage(instance: &Instance, arguments: &StorageArguments) -> Result<(), Failure> {
     let mut management = Management::connect(instance)?;
@@ -60,8 +64,23 @@ fn words(entry: &StorageEntry) -> String {
     format!("the {provider} of {volume} in {place} ({})", Bytes(storage.used_bytes))
 }
 
+/// Says what providers keep of the volumes now that the copies of this set are gone: nobody likes to find gigabytes later.
+pub(super) fn tell_what_stays(instance: &Instance, set: &ShadowCopySet) {
+    let is_of_set = |entry: &StorageEntry| {
+        set.shadows.iter().any(|one| one.volume_id == entry.storage.volume_id && one.provider == entry.provider)
+    };
+    // What was asked for is done: without an answer there is nothing to say.
+    let kept = Management::connect(instance).and_then(|mut management| {
+        management.set_timeout(Some(PATIENCE))?;
+        management.storage()
+    });
+    for entry in kept.unwrap_or_default().iter().filter(|entry| is_of_set(entry)) {
+        output::say(&format!("vss: {}", output::printable(&stays(entry))));
+    }
+}
+
 /// What stays behind when the copies of a set are gone, and how it is got rid of.
-pub(super) fn stays(entry: &StorageEntry) -> String {
+fn stays(entry: &StorageEntry) -> String {
     let StorageEntry { provider, storage } = entry;
     let (volume, place, size) = (storage.volume.display(), storage.place.display(), Bytes(storage.used_bytes));
     let next = match &storage.full_compare {
