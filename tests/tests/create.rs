@@ -380,8 +380,9 @@ fn deleting() -> anyhow::Result<()> {
     // Stops at the first that is not there.
     let failed = scene.fails(&["delete", &second, &first[0], &third], "VSS_E_OBJECT_NOT_FOUND")?;
     ensure!(failed.stderr.contains(&first[0]) && scene.ids()? == [third.clone()], "{failed:?}");
+    ensure!(failed.stdout == format!("Deleted {second}\n"), "what is gone is not said: {failed:?}");
     let fourth = scene.persistent()?;
-    ensure!(deleted(&[&third, &fourth])?.len() == 2, "two by id");
+    ensure!(deleted(&[&third, &fourth, &third])?.len() == 2, "two by id, one of them twice");
     scene.persistent()?;
     scene.create(&[volume, other.name()])?;
     ensure!(deleted(&["--all"])?.len() == 3, "all");
