@@ -41,7 +41,8 @@ pub(crate) fn report(error: &VssError) {
 pub(crate) fn system_error(what: impl std::fmt::Display, error: &io::Error) -> VssError {
     let code = match error.kind() {
         io::ErrorKind::NotFound => VssCode::ObjectNotFound,
-        io::ErrorKind::PermissionDenied => VssCode::AccessDenied,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => VssCode::AccessDenied,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => VssCode::InsufficientStorage,
         io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => VssCode::InvalidArgument,
         io::ErrorKind::OutOfMemory => VssCode::OutOfMemory,
         _ => VssCode::Unexpected,

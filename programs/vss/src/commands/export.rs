@@ -134,7 +134,8 @@ impl Destination {
         part.push(".part");
         let failed = |error: io::Error| system_error(format_args!("{} cannot be written", path.display()), &error);
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-        let mut file = file.map_err(failed)?;
+        let mut file =
+            file.map_err(|error| failed(error).with_hint("Name a file in a directory that can be written to"))?;
         let filled = write(&mut file).and_then(|summary| {
             put_in_place(&file, Path::new(&part), &path).map_err(failed)?;
             Ok(summary)
