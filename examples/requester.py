@@ -7,7 +7,10 @@ import json, pathlib, shutil, socket, sys
 
 SOCKET, SOURCE, TARGET = sys.argv[1], pathlib.Path(sys.argv[2]).resolve(), pathlib.Path(sys.argv[3])
 line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-line.connect(SOCKET)  # one session; its end, also by our death, tells the writers and deletes the copy
+try:
+    line.connect(SOCKET)  # one session; its end, also by our death, tells the writers and deletes the copy
+except OSError as error:
+    sys.exit(f"No service at {SOCKET}: {error}")
 stream = line.makefile("rb")
 
 

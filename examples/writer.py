@@ -10,7 +10,10 @@ SOCKET, DATA, LOCK = sys.argv[1:4]
 CLASS_ID = "6f1c3f6e-3c7b-4c0a-9d3e-2f6a1b5c7d90"  # make your own with uuidgen and keep it for ever
 frozen = set()  # the session that is frozen: what other sessions say meanwhile does not end its hold
 line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-line.connect(SOCKET)
+try:
+    line.connect(SOCKET)
+except OSError as error:
+    sys.exit(f"No service at {SOCKET}: {error}")
 stream = line.makefile("rb")
 
 
