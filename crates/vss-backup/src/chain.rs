@@ -41,7 +41,12 @@ impl Chain {
             all.iter().any(|other| other.base() == Some(one.completion.beginning.id))
         };
         let Some(newest) = (0..given.len()).rfind(|&at| !is_base(&given[at], &given)) else {
-            return Err(VssError::new(VssCode::InvalidArgument, "No backup is given"));
+            return Err(if given.is_empty() {
+                VssError::new(VssCode::InvalidArgument, "No backup is given")
+                    .with_hint("Name the directory of one: --from DIRECTORY")
+            } else {
+                endless()
+            });
         };
         let mut chain = vec![given.remove(newest)];
         while let Some(base) = chain.last().and_then(|last| last.completion.beginning.request.base.clone()) {
@@ -51,7 +56,7 @@ impl Chain {
             };
             chain.push(found);
             if chain.len() > LONGEST {
-                return Err(VssError::new(VssCode::InvalidArgument, "The chain of backups does not end"));
+                return Err(endless());
             }
         }
         if let Some(other) = given.first() {
@@ -122,6 +127,11 @@ fn generation(path: &Path) -> Result<Generation, VssError> {
         return Err(VssError::new(VssCode::CorruptXmlDocument, message).with_hint(DAMAGED));
     }
     Ok(Generation { directory, completion })
+}
+
+fn endless() -> VssError {
+    VssError::new(VssCode::InvalidArgument, format!("The chain of backups does not end, or has more than {LONGEST}"))
+        .with_hint(DAMAGED)
 }
 
 fn look_for(id: Uuid, directory: &Path, later: Option<&Generation>) -> Result<Generation, VssError> {

@@ -1,7 +1,7 @@
 //! The documents of a backup (spec R 5): one Backup Components Document, and a Writer Metadata Document for each writer.
 
 use crate::directory::BackupDirectory;
-use crate::failure::{reading, writing};
+use crate::failure::{DAMAGED, reading, writing};
 use std::collections::BTreeMap;
 use std::io;
 use vss_documents::BackupComponentsDocument;
@@ -40,7 +40,7 @@ pub fn read(directory: &BackupDirectory) -> Result<Option<BackupComponents>, Vss
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes.map_err(|error| reading(&path, &error))?,
     };
-    parse(&bytes).map(Some).map_err(|error| error.while_doing(path.display()))
+    parse(&bytes).map(Some).map_err(|error| error.while_doing(path.display()).with_hint(DAMAGED))
 }
 
 /// What a Backup Components Document says.

@@ -22,6 +22,7 @@ pub(crate) fn read(path: &Path, selection: &Selection, trees: &[Tree]) -> Result
     };
     let bytes = opened.and_then(contents).map_err(|error| {
         VssError::new(VssCode::InvalidArgument, format!("The ranges file {} cannot be read: {error}", path.display()))
+            .with_hint("The writer of the component names it: mend the writer, or leave the component out")
     })?;
     ranges_in_file(&bytes)
 }

@@ -226,6 +226,12 @@ fn a_damaged_record_or_manifest_is_no_backup() {
 }
 
 #[test]
+fn no_backup_is_told_with_the_way_out() {
+    let error = Chain::open(&[]).unwrap_err();
+    assert!(error.code == VssCode::InvalidArgument && error.hint.contains("--from"), "{error}");
+}
+
+#[test]
 fn an_interrupted_restoration_goes_on_and_nothing_of_others_is_lost() {
     if skips("an_interrupted_restoration_goes_on_and_nothing_of_others_is_lost") {
         return;

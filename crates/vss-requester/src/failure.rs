@@ -12,9 +12,14 @@ pub(crate) fn of_call(error: ClientError) -> VssError {
                 .with_hint("Nothing of an unfinished set is kept; look at the service's log and try again")
         }
         ClientError::Varlink { name, parameters } => {
-            VssError::new(VssCode::Unexpected, format!("The service refused the call: {name} {parameters}"))
-                .with_hint("Is the service of the same release as this program?")
+            unexpected_answer(format!("The service refused the call: {name} {parameters}"))
         }
-        ClientError::Protocol(message) => VssError::new(VssCode::Unexpected, message),
+        ClientError::Protocol(message) => unexpected_answer(message),
     }
+}
+
+/// The error of an answer that keeps no promise of the interface: `VSS_E_UNEXPECTED`.
+#[must_use]
+pub fn unexpected_answer(message: impl Into<String>) -> VssError {
+    VssError::new(VssCode::Unexpected, message).with_hint("Is the service of the same release as this program?")
 }

@@ -248,9 +248,12 @@ fn reason(log: &str) -> String {
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> VssError {
-    let code =
-        if error.kind() == io::ErrorKind::PermissionDenied { VssCode::AccessDenied } else { VssCode::Unexpected };
-    VssError::new(code, format!("Cannot {what} {}: {error}", path.display()))
+    let (code, hint) = if error.kind() == io::ErrorKind::PermissionDenied {
+        (VssCode::AccessDenied, "Use sudo")
+    } else {
+        (VssCode::Unexpected, "Is its file system full or read-only?")
+    };
+    VssError::new(code, format!("Cannot {what} {}: {error}", path.display())).with_hint(hint)
 }
 
 fn no_directory(path: &Path, error: &io::Error) -> VssError {

@@ -82,6 +82,7 @@ pub mod volumes;
 
 pub use backup::Backup;
 pub use components::{ComponentChoice, WriterComponents};
+pub use failure::unexpected_answer;
 pub use instance::Instance;
 pub use management::{Blocks, Following, Management};
 pub use monitor::{Monitor, Quiet};

@@ -121,12 +121,15 @@ impl Management {
             (Some(text), _) => return Ok(text.into_bytes()),
             (None, file) => file.and_then(|file| fds.into_iter().nth(file as usize)),
         };
-        let file = file
-            .ok_or_else(|| VssError::new(VssCode::Unexpected, "The service sent neither text nor file descriptor"))?;
+        let file =
+            file.ok_or_else(|| failure::unexpected_answer("The service sent neither text nor file descriptor"))?;
         let mut bytes = Vec::new();
         // No more than there can be, whatever we were given.
         let read = File::from(file).take(limits::DOCUMENTS_PER_SET as u64).read_to_end(&mut bytes);
-        read.map_err(|error| VssError::new(VssCode::Unexpected, format!("A document cannot be read: {error}")))?;
+        read.map_err(|error| {
+            VssError::new(VssCode::Unexpected, format!("A document cannot be read: {error}"))
+                .with_hint("Is the disk of the service's state directory whole? Look into dmesg")
+        })?;
         Ok(bytes)
     }
 
@@ -254,7 +257,7 @@ impl Management {
         let image = fds
             .into_iter()
             .nth(opened.image as usize)
-            .ok_or_else(|| VssError::new(VssCode::Unexpected, "The service sent no file descriptor with the image"))?;
+            .ok_or_else(|| failure::unexpected_answer("The service sent no file descriptor with the image"))?;
         Ok((opened, File::from(image)))
     }
 

@@ -304,10 +304,7 @@ fn end_of(status: &OperationStatus) -> Option<Result<(), VssError>> {
         OperationState::Finished => Some(Ok(())),
         OperationState::Cancelled => Some(Err(status.error.clone().unwrap_or_else(interrupted))),
         OperationState::Failed => Some(Err(status.error.clone().unwrap_or_else(|| {
-            VssError::new(
-                VssCode::Unexpected,
-                format!("The operation failed in step \"{}\" without a reason", status.step),
-            )
+            failure::unexpected_answer(format!("The operation failed in step \"{}\" without a reason", status.step))
         }))),
     }
 }

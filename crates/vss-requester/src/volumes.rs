@@ -60,8 +60,9 @@ pub struct Selected {
 /// # Errors
 /// `VSS_E_UNEXPECTED` when they cannot be read.
 pub fn mounts() -> Result<Vec<Mount>, VssError> {
-    let entries = mountinfo::mounts()
-        .map_err(|error| VssError::new(VssCode::Unexpected, format!("Cannot read the mounts: {error}")))?;
+    let entries = mountinfo::mounts().map_err(|error| {
+        VssError::new(VssCode::Unexpected, format!("Cannot read the mounts: {error}")).with_hint("Is /proc mounted?")
+    })?;
     Ok(visible(&entries).into_iter().map(Into::into).collect())
 }
 
@@ -109,8 +110,10 @@ pub fn select(paths: &[PathBuf], mounts: &[Mount]) -> Result<Vec<Selected>, VssE
         .iter()
         .map(|path| {
             let path = resolve(path)?;
-            Selected::among(mounts, path.clone())
-                .ok_or_else(|| VssError::new(VssCode::ObjectNotFound, format!("No mount holds {}", path.display())))
+            Selected::among(mounts, path.clone()).ok_or_else(|| {
+                VssError::new(VssCode::ObjectNotFound, format!("No mount holds {}", path.display()))
+                    .with_hint("Is it unmounted, or hidden from this program? `findmnt` shows what is mounted here")
+            })
         })
         .collect()
 }
@@ -124,8 +127,8 @@ pub fn resolve(path: &Path) -> Result<PathBuf, VssError> {
         let named = |code| VssError::new(code, format!("{}: {error}", path.display()));
         match error.kind() {
             io::ErrorKind::NotFound => named(VssCode::ObjectNotFound).with_hint("Check the path"),
-            io::ErrorKind::PermissionDenied => named(VssCode::AccessDenied),
-            _ => named(VssCode::Unexpected),
+            io::ErrorKind::PermissionDenied => named(VssCode::AccessDenied).with_hint("Use sudo"),
+            _ => named(VssCode::Unexpected).with_hint("Look at this path, and into dmesg for errors of its disk"),
         }
     })
 }

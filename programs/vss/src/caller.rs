@@ -36,8 +36,10 @@ impl Caller {
         };
         let failed = |error| system_error(format!("Cannot look up user {uid}"), &error);
         let user = User::by_uid(uid).map_err(failed)?;
-        let user = user
-            .ok_or_else(|| VssError::new(VssCode::ObjectNotFound, format!("User {uid} is not known to the system")))?;
+        let user = user.ok_or_else(|| {
+            VssError::new(VssCode::ObjectNotFound, format!("User {uid} is not known to the system"))
+                .with_hint("Call sudo as a user who is, or leave --as-caller out")
+        })?;
         let groups = user.groups(gid).map_err(failed)?;
         Ok(Self { uid, gid, groups, name: user.name, home: user.home.into() })
     }

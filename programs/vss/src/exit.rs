@@ -39,26 +39,30 @@ pub(crate) fn report(error: &VssError) {
 
 /// An error of the system's, met while doing `what`.
 pub(crate) fn system_error(what: impl std::fmt::Display, error: &io::Error) -> VssError {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound => VssCode::ObjectNotFound,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => VssCode::AccessDenied,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => VssCode::InsufficientStorage,
-        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => VssCode::InvalidArgument,
-        io::ErrorKind::OutOfMemory => VssCode::OutOfMemory,
-        _ => VssCode::Unexpected,
+    let (code, hint) = match error.kind() {
+        io::ErrorKind::NotFound => {
+            (VssCode::ObjectNotFound, "Look whether the name is right and its file system is mounted")
+        }
+        io::ErrorKind::PermissionDenied => (VssCode::AccessDenied, "Use sudo"),
+        io::ErrorKind::ReadOnlyFilesystem => (VssCode::AccessDenied, "Name a place that can be written to"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            (VssCode::InsufficientStorage, "Make room and run the same command again")
+        }
+        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => (VssCode::InvalidArgument, "Check the path"),
+        io::ErrorKind::OutOfMemory => (VssCode::OutOfMemory, "Try again when other programs have ended"),
+        _ => (VssCode::Unexpected, "Look into dmesg for what the system says of it"),
     };
-    VssError::new(code, format!("{what}: {error}"))
+    VssError::new(code, format!("{what}: {error}")).with_hint(hint)
 }
 
 /// A file that was named on the command line cannot be read.
 pub(crate) fn unreadable_file(file: &Path, error: &io::Error) -> VssError {
-    let hint = match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "Check the path",
-        io::ErrorKind::PermissionDenied => "Use sudo",
-        io::ErrorKind::IsADirectory => "Name a file",
-        _ => "",
-    };
-    system_error(format_args!("Cannot read {}", file.display()), error).with_hint(hint)
+    let error_of_system = system_error(format_args!("Cannot read {}", file.display()), error);
+    match error.kind() {
+        io::ErrorKind::NotFound => error_of_system.with_hint("Check the path"),
+        io::ErrorKind::IsADirectory => error_of_system.with_hint("Name a file"),
+        _ => error_of_system,
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +78,19 @@ mod tests {
     fn the_commands_own_status_is_passed_on() {
         assert_eq!((status("exit 0"), status("exit 3"), status("exit 255")), (0, 3, 255));
         assert_eq!((status("kill -9 $$"), status("kill -15 $$")), (137, 143));
+    }
+
+    #[test]
+    fn every_error_of_the_system_has_a_way_out() {
+        let code = |number| {
+            let error = system_error("/srv cannot be read", &io::Error::from_raw_os_error(number));
+            assert!(!error.hint.is_empty(), "{error}");
+            error.code
+        };
+        // ENOENT, EACCES, ENOMEM, ENOSPC and EIO.
+        let codes = [2, 13, 12, 28, 5].map(code);
+        assert_eq!(codes[..2], [VssCode::ObjectNotFound, VssCode::AccessDenied]);
+        assert_eq!(codes[2..], [VssCode::OutOfMemory, VssCode::InsufficientStorage, VssCode::Unexpected]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use vss_api::management::{Check, SetForecast};
 use vss_model::{Consistency, VssCode, VssError};
 use vss_requester::volumes::{self, Mount, Selected};
-use vss_requester::{Instance, Lifetime, Management};
+use vss_requester::{Instance, Lifetime, Management, unexpected_answer};
 
 /// Who waits for longer is told for what.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ fn too_low(level: Consistency, required: Consistency) -> Option<VssError> {
 }
 
 fn unanswered(one: &Selected) -> VssError {
-    VssError::new(VssCode::Unexpected, format!("The service said nothing of {}", one.path.display()))
+    unexpected_answer(format!("The service said nothing of {}", one.path.display()))
 }
 
 /// Asks, and says what is waited for when that takes long and a person is looking.

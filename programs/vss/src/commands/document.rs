@@ -52,7 +52,9 @@ fn show(instance: &Instance, arguments: &DocumentShowArguments) -> Result<(), Fa
             (management.document(set_id, writer.transpose()?)?, format!("A document of set {set_id}"))
         }
         (None, None) => {
-            return Err(VssError::new(VssCode::InvalidArgument, "Neither FILE nor --set names a document").into());
+            return Err(VssError::new(VssCode::InvalidArgument, "Neither FILE nor --set names a document")
+                .with_hint("Name a file, or a set that `vss list shadows` shows: --set ID")
+                .into());
         }
     };
     if arguments.xml {

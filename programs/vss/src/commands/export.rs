@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use vss_api::blocks::ImageOpened;
 use vss_model::Bytes;
 use vss_model::{Extent, ShadowId, VssCode, VssError};
-use vss_requester::{Instance, Management};
+use vss_requester::{Instance, Management, unexpected_answer};
 use vss_stream::{Header, Summary};
 
 /// Bytes that are gathered before they are written.
@@ -65,9 +65,8 @@ fn open(management: &mut Management, shadow_id: ShadowId) -> Result<(ImageOpened
 }
 
 fn header(arguments: &ExportArguments, opened: &ImageOpened) -> Result<Header, VssError> {
-    let block = u32::try_from(opened.block_size).map_err(|_| {
-        VssError::new(VssCode::Unexpected, format!("The image has blocks of {} bytes", opened.block_size))
-    })?;
+    let block = u32::try_from(opened.block_size)
+        .map_err(|_| unexpected_answer(format!("The image has blocks of {} bytes", opened.block_size)))?;
     Ok(Header {
         set_id: opened.set_id,
         shadow_id: arguments.shadow,

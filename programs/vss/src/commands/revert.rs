@@ -9,7 +9,7 @@ use std::time::Duration;
 use vss_api::blocks::{RevertState, RevertStatus};
 use vss_model::Bytes;
 use vss_model::{ShadowCopy, ShadowId, VssCode, VssError};
-use vss_requester::{Instance, Management};
+use vss_requester::{Instance, Management, unexpected_answer};
 
 /// Longest wait for something new.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub(super) fn revert(instance: &Instance, arguments: &RevertArguments) -> Result
             };
             Err(failure.while_doing(what).into())
         }
-        (_, None) => Err(VssError::new(VssCode::Unexpected, format!("The revert of {place} did not end")).into()),
+        (_, None) => Err(unexpected_answer(format!("The revert of {place} did not end")).into()),
     }
 }
 

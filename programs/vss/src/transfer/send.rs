@@ -182,7 +182,8 @@ fn unwritten(error: &StreamError) -> VssError {
             )
             .with_hint("Write it to a larger file system")
         }
-        _ => VssError::new(VssCode::Unexpected, format!("The stream cannot be written: {error}")),
+        _ => VssError::new(VssCode::Unexpected, format!("The stream cannot be written: {error}"))
+            .with_hint("Look at where it goes, and into dmesg for errors of its disk"),
     }
 }
 

@@ -33,7 +33,7 @@ impl Target {
             Ok(metadata) if metadata.is_file() => Ok(false),
             Ok(_) => {
                 let message = format!("{} is neither a file nor a block device", path.display());
-                Err(VssError::new(VssCode::InvalidArgument, message))
+                Err(VssError::new(VssCode::InvalidArgument, message).with_hint("Name a file or a block device"))
             }
             Err(error) if error.kind() == ErrorKind::NotFound && !path.starts_with("/dev") => Ok(false),
             Err(error) => Err(system_error(format_args!("{} cannot be used", path.display()), &error)),
@@ -99,15 +99,16 @@ impl Target {
     /// # Errors
     /// `E_INVALIDARG` when a device is too small, or a file that is not fresh has another size.
     pub(crate) fn fit(&mut self, size: u64, fresh: bool) -> Result<(), VssError> {
-        let wrong = |what: &str| {
+        let wrong = |what: &str, hint: &str| {
             let message = format!("The volume has {size} bytes, and {what} has {}", self.size);
-            Err(VssError::new(VssCode::InvalidArgument, message))
+            Err(VssError::new(VssCode::InvalidArgument, message).with_hint(hint))
         };
         if self.is_device {
-            return if self.size >= size { Ok(()) } else { wrong("the device") };
+            return if self.size >= size { Ok(()) } else { wrong("the device", "Name a larger one, or a file") };
         }
         if !fresh {
-            return if self.size == size { Ok(()) } else { wrong("the image") };
+            let hint = "Name the image of the same volume, or import a full stream";
+            return if self.size == size { Ok(()) } else { wrong("the image", hint) };
         }
         self.file
             .set_len(0)

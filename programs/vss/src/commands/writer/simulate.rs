@@ -45,7 +45,8 @@ fn read(file: &Path) -> Result<Description, VssError> {
 fn refused(error: RunError) -> VssError {
     match error {
         RunError::Refused(error) => error,
-        other => VssError::new(VssCode::WriterInfrastructure, other.to_string()),
+        other => VssError::new(VssCode::WriterInfrastructure, other.to_string())
+            .with_hint("Start the service first, and name its directory where it is another: --runtime-dir DIR"),
     }
 }
 
