@@ -5,6 +5,7 @@ use crate::{
     events::Events,
     exposure::{Exposure, Exposures},
     freeze_window::Hold,
+    inbox_writers::InboxWriters,
     providers::{Providers, Target},
 };
 use std::path::{Path, PathBuf};
@@ -72,6 +73,8 @@ pub struct Environment {
     pub forecasts: tokio::sync::Semaphore,
     /// What is told to those who follow the service.
     pub events: Arc<Events>,
+    /// The in-box writers that the service starts itself.
+    pub inbox_writers: InboxWriters,
     /// The boot that we run in.
     pub boot_id: String,
 }

@@ -44,15 +44,18 @@ fn ended<T>(operation: &Operation, result: Result<T, VssError>) -> Result<T, Fai
     result.map_err(|error| if operation.is_cancelled() { Failure::Cancelled } else { Failure::Error(error) })
 }
 
-/// GatherWriterMetadata.
+/// GatherWriterMetadata, of these writers; or the error of writers that are wanted and do not run.
 pub async fn gather_metadata(
     operation: Operation,
     facts: EventFacts,
-    writers: Vec<(Arc<RegisteredWriter>, Duration)>,
+    writers: Result<Vec<(Arc<RegisteredWriter>, Duration)>, VssError>,
     prepare_limit: Duration,
 ) -> OperationOutcome {
     operation.step("asking writers what they own");
-    let result = operation.unless_cancelled(writers::identify(facts.session_id, writers)).await;
+    let result = match writers {
+        Ok(writers) => operation.unless_cancelled(writers::identify(facts.session_id, writers)).await,
+        Err(error) => Err(error),
+    };
     match ended(&operation, result) {
         Ok(asked) => {
             for one in &asked {

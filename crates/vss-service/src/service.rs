@@ -111,6 +111,7 @@ impl Service {
             changes: tokio::sync::Mutex::new(()),
             forecasts: tokio::sync::Semaphore::new(limits::FORECASTS),
             events: Arc::default(),
+            inbox_writers: InboxWriters::default(),
             boot_id: vss_linux::clock::boot_id()
                 .map_err(|source| StartError::Path { path: "/proc/sys/kernel/random/boot_id".into(), source })?,
         });
@@ -179,8 +180,9 @@ impl Service {
         }
         let coordinator = tokio::spawn(self.coordinator.run());
         let untended = CancellationToken::new();
-        let tending = tokio::spawn(storage::tend(self.environment, untended.clone()));
-        let writers = InboxWriters::start(&self.options, &self.config.writers).await;
+        let tending = tokio::spawn(storage::tend(Arc::clone(&self.environment), untended.clone()));
+        let writers = &self.environment.inbox_writers;
+        writers.start(&self.options, &self.config.writers).await;
         ready();
         // A coordinator that was told to stop meanwhile needs no word.
         drop(self.actions.send(Action::Ready));
@@ -196,9 +198,7 @@ impl Service {
         self.events.drained(LAST_WORDS).await;
         shutdown.cancel();
         while doors.join_next().await.is_some() {}
-        if let Some(writers) = writers {
-            writers.stop().await;
-        }
+        writers.stop().await;
     }
 }
 

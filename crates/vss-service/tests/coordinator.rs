@@ -19,6 +19,7 @@ use vss_service::coordinator::{Action, Beginning, Coordinator};
 use vss_service::environment::{Environment, HoldMaker};
 use vss_service::exposure::Exposures;
 use vss_service::freeze_window::Hold;
+use vss_service::inbox_writers::InboxWriters;
 use vss_service::providers::{Providers, Target};
 
 /// Longest wait for anything here.
@@ -80,6 +81,7 @@ impl Bench {
             changes: tokio::sync::Mutex::new(()),
             forecasts: tokio::sync::Semaphore::new(limits::FORECASTS),
             events: Arc::default(),
+            inbox_writers: InboxWriters::default(),
             boot_id: "this boot".to_owned(),
         });
         let (coordinator, actions) = Coordinator::new(Beginning {

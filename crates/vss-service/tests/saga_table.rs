@@ -17,6 +17,7 @@ use vss_service::events::Teller;
 use vss_service::exposure::Exposures;
 use vss_service::freeze_window::Hold;
 use vss_service::hold_trace::HoldTrace;
+use vss_service::inbox_writers::InboxWriters;
 use vss_service::operation::Operation;
 use vss_service::providers::{Providers, Target};
 use vss_service::sagas::create_set::{CreateSet, Member, Plan, Requester, TABLE};
@@ -173,6 +174,7 @@ async fn stage(wishes: Wishes) -> Stage {
         changes: tokio::sync::Mutex::new(()),
         forecasts: tokio::sync::Semaphore::new(limits::FORECASTS),
         events: Arc::default(),
+        inbox_writers: InboxWriters::default(),
         boot_id: "this boot".to_owned(),
     });
     let volume = vss_service::volumes::resolve(directory.path()).unwrap().volume;

@@ -13,6 +13,7 @@ use vss_service::catalogue::Catalogue;
 use vss_service::environment::{Environment, HoldMaker, Staging};
 use vss_service::exposure::Exposures;
 use vss_service::freeze_window::Hold;
+use vss_service::inbox_writers::InboxWriters;
 use vss_service::providers::{Providers, Target};
 use vss_service::storage;
 
@@ -76,6 +77,7 @@ fn environment(directory: &TempDir, places: &[&str], keep: Duration) -> Arc<Envi
         changes: tokio::sync::Mutex::new(()),
         forecasts: tokio::sync::Semaphore::new(limits::FORECASTS),
         events: Arc::default(),
+        inbox_writers: InboxWriters::default(),
         boot_id: "this boot".to_owned(),
     })
 }

@@ -4,12 +4,18 @@
 use crate::rows;
 use crate::scene::Scene;
 use anyhow::{Context, ensure};
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
+use std::time::Duration;
+use vss_linux::process::PidFd;
 use vss_model::VssCode::{
-    UnexpectedWriterError, WriterAlreadySubscribed, WriterNotResponding, WriterStatusNotAvailable,
+    UnexpectedWriterError, WriterAlreadySubscribed, WriterInfrastructure, WriterNotResponding, WriterStatusNotAvailable,
 };
 use vss_model::limits;
+use vss_tests::instance::wait_until;
 use vss_tests::wire::Wire;
 use vss_writer::messages::EventKind;
 use vss_writer::simulated::{SimulatedWriter, Sleeping};
@@ -39,7 +45,43 @@ fn answering(scene: &Scene, answer: impl Fn(&str) -> Option<Value> + Send + 'sta
     Ok(())
 }
 
+/// Something that has to happen happens within this time.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The processes of the in-box writers.
+fn inbox_writers(scene: &Scene) -> Vec<u32> {
+    let processes = scene.instance.processes().into_iter();
+    processes.filter(|process| process.name == "vss-writers").map(|process| process.pid).collect()
+}
+
 rows! {
+    /// VSS_E_WRITER_INFRASTRUCTURE 0x80042318: the in-box writers are wanted and do not run
+    writer_infrastructure => |mut scene| {
+        scene.instance.stop()?;
+        let hook = scene.instance.freeze_directory().join("10-hook");
+        fs::write(&hook, "#!/bin/sh\n")?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+        // Somebody's backup keeps a service on demand, which starts them itself.
+        let begun = scene.instance.path().join("begun");
+        let command = format!("touch {} && exec sleep 600", begun.display());
+        let _backup =
+            scene.instance.start_vss(["run", "--volume", scene.volume.name(), "--", "sh", "-c", command.as_str()])?;
+        ensure!(wait_until(LIMIT, || begun.exists()), "{}", scene.instance.log());
+        scene.session()?.done("GatherWriterMetadata", json!({}))?;
+        for pid in inbox_writers(&scene) {
+            PidFd::open(pid)?.signal(Signal::KILL)?;
+        }
+        ensure!(wait_until(LIMIT, || inbox_writers(&scene).is_empty()), "they live");
+        let mut wire = scene.session()?;
+        let refusal = wire.fails("GatherWriterMetadata", json!({}), WriterInfrastructure)?;
+        refusal.says("vss-writers has ended: signal: 9", "--no-writers")?;
+        let wanted = json!({"paths": [scene.volume.name()]});
+        let obstacles = wire.ok("org.linuxvss.Management.Check", wanted)?["obstacles"].clone();
+        ensure!(obstacles[0]["code"] == WriterInfrastructure.name(), "{obstacles}");
+        // Whoever wants no writers is not concerned.
+        scene.add_volume(&mut scene.started()?)?;
+        Ok(())
+    };
     /// VSS_E_WRITER_ALREADY_SUBSCRIBED 0x8004231A: a second registration of the same instance
     writer_already_subscribed => |scene| {
         let description = scene.description();
@@ -94,9 +136,4 @@ rows! {
         wire.done("PrepareForBackup", json!({}))?;
         wire.writer_failed("shop", WriterStatusNotAvailable)?.says("unanswered", "fewer backups at once")
     };
-}
-
-crate::skip! {
-    // The COM+ event system, a service beside VSS: here the service itself carries the events.
-    writer_infrastructure: "Windows only";
 }

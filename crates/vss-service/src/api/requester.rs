@@ -206,6 +206,7 @@ impl Coordinator {
         let of_session = session.writers.take().unwrap_or_default();
         match effect {
             Effect::IdentifyWriters(_) => {
+                let writers = environment.inbox_writers.check().map(|()| writers);
                 let work = jobs::gather_metadata(operation, facts, writers, prepare_limit);
                 self.run_operation(id, vss_session::Operation::GatherWriterMetadata, work);
             }

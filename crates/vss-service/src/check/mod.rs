@@ -94,6 +94,9 @@ impl Survey {
     pub async fn run(self) -> Result<SetForecast, VssError> {
         let Self { environment, question, writers, obstacles, creation_lock, state_directory } = self;
         let mut found = Found { obstacles, ..Found::default() };
+        if !question.no_writers {
+            found.obstacles.extend(environment.inbox_writers.check().err());
+        }
         let asked = writers::identify(SessionId::random(), writers);
         let (located, asked) = tokio::join!(locate(&environment, &question), asked);
         (found.paths, found.volumes) = located?;
