@@ -39,7 +39,8 @@ pub struct Refusal {
 
 impl Refusal {
     /// That of an error of a call, whose members are called so, or of a failure as a value.
-    fn of(parameters: &Value) -> Self {
+    #[must_use]
+    pub fn of(parameters: &Value) -> Self {
         let text = |name: &str| parameters[name].as_str().unwrap_or_default().to_owned();
         let (name, code) = if parameters["number"].is_null() { ("name", "code") } else { ("code", "number") };
         let code = parameters[code].as_u64().unwrap_or_default();

@@ -24,7 +24,7 @@ const SAMPLE: usize = 6;
 const REASONS: [&str; 2] = ["restore", "Windows only"];
 
 /// What is left out, and the row that must notice.
-const MUTATIONS: [(&str, &str); 39] = [
+const MUTATIONS: [(&str, &str); 40] = [
     ("order", "r_1_8_order::set_context_out_of_order"),
     ("words", "r_4_backup_types::stamp_hand_over"),
     ("exclude", "p_3_contexts::exclude_files_from_snapshot"),
@@ -63,6 +63,7 @@ const MUTATIONS: [(&str, &str); 39] = [
     ("lost", "r_10_creation::hold_writes_timeout"),
     ("garbled", "r_10_writers::unexpected_writer_error"),
     ("infrastructure", "r_10_writers::writer_infrastructure"),
+    ("reverts", "r_10_errors::revert_in_progress"),
     ("busy", "r_10_writers::writer_status_not_available"),
 ];
 

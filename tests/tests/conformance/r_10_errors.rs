@@ -3,18 +3,25 @@
 
 use crate::rows;
 use crate::scene::Scene;
+use anyhow::ensure;
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 use vss_model::VssCode::{
     AccessDenied, CorruptXmlDocument, InvalidArgument, InvalidXmlDocument, NotImplemented, NotSupported, OutOfMemory,
+    RevertInProgress, RevertVolumeLost,
 };
 use vss_model::{VssCode, VssError, limits};
-use vss_tests::wire::Wire;
+use vss_tests::instance::wait_until;
+use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::wire::{Refusal, Wire};
 
+/// The call that puts a volume back.
+const REVERT: &str = "org.linuxvss.Management.RevertToSnapshot";
 /// A user who may do nothing.
 const NOBODY: u32 = 65534;
 
@@ -23,6 +30,27 @@ fn kept(scene: &Scene) -> anyhow::Result<(String, PathBuf)> {
     let (set, _) = scene.copy(&mut scene.in_context("nas_rollback")?)?;
     let file = scene.instance.state_dir().join("documents").join(&set).join("backup-components.xml");
     Ok((set, file))
+}
+
+/// What happens in the end has happened within this time.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A volume whose provider can put it back, with two persistent copies.
+fn copied_twice(scene: &mut Scene) -> anyhow::Result<(LoopFs, [String; 2])> {
+    let volume = LoopFs::new(Kind::Ext4, 32)?;
+    let store = scene.instance.path().join("block-copies");
+    fs::create_dir(&store)?;
+    scene.restart_with("VSS_BLOCK_COPY", store)?;
+    let copy = || -> anyhow::Result<String> {
+        let mut wire = scene.in_context("nas_rollback")?;
+        wire.ok("StartSnapshotSet", json!({}))?;
+        let added = json!({"volume": volume.path(), "provider": "block-copy"});
+        let added = wire.ok("AddToSnapshotSet", added)?;
+        wire.done("DoSnapshotSet", json!({}))?;
+        Ok(added["shadow_id"].as_str().unwrap_or_default().to_owned())
+    };
+    let copies = [copy()?, copy()?];
+    Ok((volume, copies))
 }
 
 rows! {
@@ -88,6 +116,36 @@ rows! {
         let refusal = scene.connect()?.refused("org.linuxvss.Management.GetDocument", wanted, InvalidXmlDocument)?;
         refusal.says(&file.display().to_string(), "backup of the state directory")
     };
+    /// VSS_E_REVERT_IN_PROGRESS 0x80042325: a volume that is half reverted to another copy
+    revert_in_progress => |mut scene| {
+        let (volume, [one, other]) = copied_twice(&mut scene)?;
+        scene.restart_with("VSS_FAULT", "revert:kill-service")?;
+        volume.unmount()?;
+        // The service is killed in the middle of it, and may be before it has answered.
+        let begun = scene.connect()?.call(REVERT, json!({"shadow_id": one}));
+        ensure!(wait_until(LIMIT, || scene.instance.service_pid().is_none()), "{begun:?}");
+        scene.instance.kill()?;
+        scene.instance.unset("VSS_FAULT");
+        // Mounted, as after a reboot, it cannot go on by itself.
+        volume.mount()?;
+        scene.instance.start()?;
+        let refusal = scene.connect()?.refused(REVERT, json!({"shadow_id": other}), RevertInProgress)?;
+        refusal.says(&format!("put back to shadow copy {one}"), &format!("vss revert {one}"))
+    };
+    /// VSS_E_REVERT_VOLUME_LOST 0x80042326: the device of the volume is not there any more
+    revert_volume_lost => |mut scene| {
+        let (volume, [one, _]) = copied_twice(&mut scene)?;
+        drop(volume);
+        let mut wire = scene.connect()?;
+        let mut status = wire.ok(REVERT, json!({"shadow_id": one}))?;
+        while status["state"] == "running" {
+            let wanted = json!({"volume_id": status["volume_id"], "seen_progress": status["progress"], "timeout_ms": 60_000});
+            status = wire.ok("org.linuxvss.Management.QueryRevertStatus", wanted)?;
+        }
+        let failure = Refusal::of(&status["failure"]);
+        ensure!(failure.name == RevertVolumeLost.name() && failure.code == 0x8004_2326, "{status}");
+        failure.says("/dev/loop", "Attach the volume's device")
+    };
 }
 
 crate::skip! {
@@ -121,9 +179,6 @@ crate::skip! {
     cluster_error: "Windows only";
     legacy_provider: "Windows only";
     asr_errors: "Windows only";
-    // Errors of a revert, which puts a volume back: `revert.rs` beside this suite meets the first.
-    revert_in_progress: "restore";
-    revert_volume_lost: "restore";
 }
 
 /// Every code of the table but those of ASR, with its number and the row that shows it. `E_ABORT` is ours: VSS has
