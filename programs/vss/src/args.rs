@@ -1,7 +1,6 @@
 //! The command line as it was typed. What it comes to on this machine is decided in [`crate::commands`].
 
 mod blocks;
-mod check;
 mod directory;
 mod document;
 mod events;
@@ -11,15 +10,14 @@ mod storage;
 mod writer;
 
 pub(crate) use blocks::{DiffArguments, ExportArguments, ImportArguments, RevertArguments};
-#[cfg(test)]
-pub(crate) use check::CHECK_HELP;
-pub(crate) use check::CheckArguments;
 pub(crate) use directory::{DirectoryBackupArguments, RestoreArguments, VerifyArguments};
 pub(crate) use document::{
     DocumentArguments, DocumentCheckArguments, DocumentCommand, DocumentListArguments, DocumentShowArguments,
 };
 pub(crate) use events::EventsArguments;
-pub(crate) use set::{BackupArguments, CopyingArguments, CreateArguments, RunArguments};
+pub(crate) use set::{BackupArguments, CHECK_HELP, CREATE_HELP, CopyingArguments, RunArguments, SetArguments};
+#[cfg(test)]
+pub(crate) use shadow::LIST_HELP;
 pub(crate) use shadow::{
     DeleteArguments, ExposeArguments, Id, ListArguments, Listed, ShowArguments, UnexposeArguments,
 };
@@ -27,8 +25,6 @@ pub(crate) use storage::{RemoveStorageArguments, StorageArguments, StorageComman
 #[cfg(test)]
 pub(crate) use writer::SIMULATE_HELP;
 pub(crate) use writer::{SimulateArguments, WriterArguments, WriterCommand};
-#[cfg(test)]
-pub(crate) use {set::CREATE_HELP, shadow::LIST_HELP};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -60,9 +56,11 @@ pub(crate) enum Command {
     /// Run a command that sees shadow copies in place of the live files
     Run(RunArguments),
     /// Make a shadow copy set
-    Create(CreateArguments),
+    #[command(after_help = CREATE_HELP)]
+    Create(SetArguments),
     /// Tell what a shadow copy set would be, and what stands in the way; change nothing
-    Check(CheckArguments),
+    #[command(after_help = CHECK_HELP)]
+    Check(SetArguments),
     /// List shadow copies, writers, providers, volumes or storage
     List(ListArguments),
     /// Show a shadow copy or a shadow copy set

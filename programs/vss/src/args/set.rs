@@ -1,4 +1,4 @@
-//! What is typed to make a shadow copy set: for a command, or to stay; and how it is made.
+//! What is typed to make a shadow copy set, for a command or to stay, or to be told what it would be; and how it is made.
 
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
@@ -109,12 +109,52 @@ Examples:
   vss create /srv /home --persistent --require file-system --json
   vss create /srv --max-rate 50M --storage /backup/images";
 
+pub(crate) const CHECK_HELP: &str = "\
+Takes the options of `vss create` and judges by the rules of `vss create` and
+`vss run`, with every writer taken to succeed; so --backup-type, --allow-degraded
+and --wait change nothing here. Writers are asked what they own, and nothing else;
+no copy is made. A volume that is missing is told as the words to add to
+`vss run`; `vss create` and `vss check` take its path alone.
+
+Where blocks are copied (provider mirror), applications' writes are traced for a
+second, and the rounds, the time and the hold are estimated by that and by the
+rates of the last copy. What is not known is said to be so: before a first copy
+its rate, and with it the time. Writes that are too fast now are a warning, and
+no obstacle: they may be slower when the set is made.
+
+--json prints an object with these keys:
+  possible     a set of all paths can be made, as consistent as required
+  consistency  application, file-system, crash; null when nothing can be copied
+  atomic       all its volumes would be cut at one instant
+  paths        [path, resolved, volume_id, failure]
+  volumes      [volume, volume_id, fs_type, provider, consistency, nested_count,
+               nested (the first 20), shadows, hold_ms, failure, copying: null or
+               [work (copying, comparing, catching), full_compare, storage,
+               places: [storage, bytes_needed, bytes_available], rounds,
+               bytes_to_read, copy_rate, dirty_rate (bytes a second), read_ms]];
+               null: not known
+  writers      [name, instance_name, class_id, instance_id, failure,
+               component_count, components: [logical_path, name, consistency,
+               missing: [volume, volume_id, provider, reason]]]
+  stays_live   mount points below the paths that `vss run` would show live
+  obstacles    [code, number, message, hint] of what else keeps the set from
+               being made
+  warnings     [code, number, message, hint] of what should be known
+A failure is null or has code, number (its HRESULT), message and hint.
+
+Examples:
+  vss check /srv
+  vss check /srv --max-hold 200 --storage /backup/images
+  vss check /srv/db /srv/wal --require application --json
+
+Exit status: 0 it can be made, as required; 1 not; 2 wrong usage.";
+
+/// The set that `create` makes, and `check` foretells.
 #[derive(Debug, Args)]
-#[command(after_help = CREATE_HELP)]
-pub(crate) struct CreateArguments {
+pub(crate) struct SetArguments {
     /// A path on each volume to copy
-    #[arg(value_name = "VOLUME", required = true)]
-    pub(crate) volume: Vec<PathBuf>,
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) path: Vec<PathBuf>,
     /// Keep the copies over reboots
     #[arg(long)]
     pub(crate) persistent: bool,

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::run::own_live_directories;
-use crate::args::CheckArguments;
+use crate::args::SetArguments;
 use crate::forecast;
 use crate::inside;
 use crate::json::{CheckDocument, CheckedPathDocument};
@@ -20,7 +20,7 @@ use vss_requester::{Instance, Lifetime, Management, unexpected_answer};
 /// Who waits for longer is told for what.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(super) fn check(instance: &Instance, arguments: &CheckArguments) -> Result<(), Failure> {
+pub(super) fn check(instance: &Instance, arguments: &SetArguments) -> Result<(), Failure> {
     let mounts = volumes::mounts()?;
     // As `create` does, but each by itself: one that cannot be found leaves the others to be judged.
     let selected: Vec<Result<Selected, VssError>> = arguments
@@ -56,7 +56,7 @@ pub(super) fn check(instance: &Instance, arguments: &CheckArguments) -> Result<(
 /// The answer to what was typed: the service's, and what is known on this side alone.
 fn document(
     instance: &Instance,
-    arguments: &CheckArguments,
+    arguments: &SetArguments,
     selected: &[Result<Selected, VssError>],
     forecast: SetForecast,
     mounts: &[Mount],

@@ -1,7 +1,7 @@
 //! `vss create`: makes a set that outlives the command.
 
 use super::Failure;
-use crate::args::CreateArguments;
+use crate::args::SetArguments;
 use crate::exit::FAILED;
 use crate::json::SetDocument;
 use crate::output;
@@ -11,8 +11,8 @@ use crate::signals::Signals;
 use vss_model::ShadowCopySet;
 use vss_requester::{Backup, Instance, Lifetime, Requester, volumes};
 
-pub(super) fn create(instance: &Instance, arguments: &CreateArguments) -> Result<(), Failure> {
-    let selected = volumes::select(&arguments.volume, &volumes::mounts()?)?;
+pub(super) fn create(instance: &Instance, arguments: &SetArguments) -> Result<(), Failure> {
+    let selected = volumes::select(&arguments.path, &volumes::mounts()?)?;
     let lifetime = if arguments.persistent { Lifetime::Persistent } else { Lifetime::UntilReboot };
     let request = request("vss create".to_owned(), lifetime, &selected, &arguments.backup)?;
     let requester = Requester::connect(instance)?;
