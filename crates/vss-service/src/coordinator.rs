@@ -9,7 +9,7 @@
 //! [`Coordinator::apply`] is not async and never blocks: what waits is a job. So status and lists are answered at any time,
 //! also while writes are held.
 //!
-//! What each call means stands in `api/requester.rs`, `api/management.rs`, `api/check.rs` and `api/blocks.rs`; registration in `api/writer.rs`.
+//! What each call means stands in `api/requester.rs`, `api/management.rs` and their neighbours; registration in `api/writer.rs`.
 
 use crate::creation_lock::CreationLock;
 use crate::environment::Environment;
@@ -31,7 +31,7 @@ use vss_api::requester::VolumeAdded;
 use vss_api::server::{Call, ConnectionId, Face, Peer, Replier, WriterReplier};
 use vss_api::{Empty, requester, writer};
 use vss_model::{CreationOptions, Instant, VssCode, VssError, WriterClassId, WriterInstanceId, limits};
-use vss_session::{Effect, Event, Finished};
+use vss_session::{Effect, Event};
 
 /// An instance on demand ends when it has been idle for so long.
 const IDLE: Duration = Duration::from_millis(200);
@@ -409,48 +409,6 @@ impl Coordinator {
         }
     }
 
-    fn volume_taken(
-        &mut self,
-        id: ConnectionId,
-        taken: Result<Box<(Member, VolumeAdded)>, VssError>,
-        replier: Replier,
-    ) {
-        let added = taken.and_then(|taken| {
-            let (member, added) = *taken;
-            let session = self.session(id)?;
-            session.state.apply(Event::AddToSnapshotSet(vss_session::Member {
-                shadow_id: member.shadow_id,
-                volume: member.volume.id.clone(),
-                provider: member.provider.properties().id,
-            }))?;
-            session.members.push(member);
-            Ok(added)
-        });
-        replier.result(added);
-        self.resume(id);
-    }
-
-    fn operation_ended(&mut self, id: ConnectionId, outcome: OperationOutcome) {
-        let Ok(session) = self.session(id) else { return };
-        session.statuses = outcome.writers.statuses();
-        session.writers = Some(outcome.writers);
-        session.empty_set = outcome.empty_set.or(session.empty_set.take());
-        let result = match outcome.finished.failure() {
-            None => Ok(()),
-            Some(vss_session::Failure::Cancelled) => Err(crate::operation::cancelled()),
-            Some(vss_session::Failure::Error(error)) => Err(error.clone()),
-        };
-        let operation = session.last_operation().cloned();
-        match session.state.apply(Event::OperationFinished(outcome.finished)) {
-            Ok(effects) => self.carry_out(id, effects, None),
-            Err(error) => tracing::error!(%error, "an operation ended that did not run"),
-        }
-        // Last, so that whoever waits for the end finds the lock given back.
-        if let Some(operation) = operation {
-            operation.finish(&result);
-        }
-    }
-
     fn epilogue_ended(&mut self, id: ConnectionId, epilogue: Epilogue, replier: Option<Replier>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(session) = connection.session.as_mut() else { return };
@@ -481,22 +439,6 @@ fn starts_operation(effect: &Effect) -> bool {
             | Effect::GatherStatus
             | Effect::CompleteBackup
     )
-}
-
-/// What an operation that broke off gives back: its writers are lost with it.
-pub(crate) fn broke_off(operation: vss_session::Operation) -> OperationOutcome {
-    use vss_session::{Failure, Operation as O};
-    let failure = Failure::Error(
-        VssError::new(VssCode::Unexpected, format!("{operation} broke off")).with_hint("The service's log says why"),
-    );
-    let finished = match operation {
-        O::GatherWriterMetadata => Finished::GatherWriterMetadata(Err(failure)),
-        O::PrepareForBackup => Finished::PrepareForBackup(Err(failure)),
-        O::DoSnapshotSet => Finished::DoSnapshotSet(Err(failure)),
-        O::GatherWriterStatus => Finished::GatherWriterStatus(Err(failure)),
-        O::BackupComplete => Finished::BackupComplete(Err(failure)),
-    };
-    OperationOutcome::new(finished, SessionWriters::default())
 }
 
 async fn sleep_until(deadline: Option<Clock>) {

@@ -1,35 +1,25 @@
-//! `org.linuxvss.Requester`: what each call does to its session. Peer credentials were checked at the door.
+//! `org.linuxvss.Requester`: what each call does to its session. Peer credentials were checked at the door. What takes time is
+//! in `operations.rs`, what concerns the set and its volumes in `sets.rs`, showing copies in `exposures.rs`.
 
-use crate::catalogue::SetEntry;
-use crate::coordinator::{Action, Coordinator, broke_off};
-use crate::creation_lock::CreationLock;
-use crate::jobs::{self, Candidate, Involvement, OperationOutcome};
-use crate::operation::Operation;
-use crate::providers::by_contract;
-use crate::sagas::create_set::{Plan, Requester};
+use crate::coordinator::Coordinator;
+use crate::fault;
 use crate::sessions::Session;
 use crate::writers::SessionWriters;
-use crate::{blocking, fault, removal, rules, volumes};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use vss_api::event::{self, EventKind};
 use vss_api::requester::{
-    BackupComponent, Call, ComponentReference, ExposeSnapshot, Exposed, FinishedSet, InitializeForBackup, Metadata,
-    OperationCancelled, OperationReference, OperationStarted, OperationState, SessionOpened, SetBackupOptions,
-    SetPreviousBackupStamp, SetStarted, Statuses, UnexposeSnapshot, VolumeQuestion, Wait, WriterComponents,
+    BackupComponent, Call, ComponentReference, InitializeForBackup, Metadata, SessionOpened, SetBackupOptions,
+    SetPreviousBackupStamp, Statuses, WriterComponents,
 };
-use vss_api::server::{ConnectionId, Peer, Replier};
-use vss_model::error::status;
-use vss_model::{ComponentName, CreationOptions, ShadowId, VssCode, VssError, WriterInstanceId, limits};
-use vss_session::{Call as Step, Effect, Event, Finished, Kind, State};
+use vss_api::server::{ConnectionId, Replier};
+use vss_model::{ComponentName, VssCode, VssError, WriterInstanceId, limits};
+use vss_session::{Call as Step, Event, Kind, State};
 
 /// Longest name of a requester, in bytes.
 const LONGEST_REQUESTER: usize = 256;
 /// A user other than root may have one in so many of all sessions and checks, so that nobody can lock the others out.
 pub(super) const SHARE_OF_UID: usize = 4;
-/// Longest single Wait; a caller that wants more asks again.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl Coordinator {
     /// Performs one call; the calls of a session come one after another.
@@ -175,74 +165,6 @@ impl Coordinator {
         .with_hint("Wait until another one has ended; `vss list` commands need no session"))
     }
 
-    /// Steps into an operation.
-    fn begin(&mut self, id: ConnectionId, event: Event) -> Result<OperationStarted, VssError> {
-        self.step(id, event)?;
-        let operation = self.session(id)?.last_operation().map(|operation| operation.id);
-        let operation_id =
-            operation.ok_or_else(|| VssError::new(VssCode::Unexpected, "The operation did not start"))?;
-        Ok(OperationStarted { operation_id })
-    }
-
-    /// Starts the job of an operation.
-    pub(crate) fn start_operation(&mut self, id: ConnectionId, effect: Effect) {
-        let environment = Arc::clone(&self.environment);
-        let writers: Vec<_> = match &effect {
-            Effect::IdentifyWriters(filter) => self
-                .registry
-                .writers()
-                .iter()
-                .filter(|writer| filter.allows(writer.register.class_id, writer.instance_id) || fault::is_off("filter"))
-                .map(|writer| (Arc::clone(writer), self.registry.freeze_limit(&writer.register)))
-                .collect(),
-            _ => Vec::new(),
-        };
-        let prepare_limit = self.writer_prepare;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let peer = connection.peer.clone();
-        let Some(session) = connection.session.as_mut() else { return };
-        let operation = session.begin_operation();
-        let facts = session.facts();
-        let of_session = session.writers.take().unwrap_or_default();
-        match effect {
-            Effect::IdentifyWriters(_) => {
-                let writers = environment.inbox_writers.check().map(|()| writers);
-                let work = jobs::gather_metadata(operation, facts, writers, prepare_limit);
-                self.run_operation(id, vss_session::Operation::GatherWriterMetadata, work);
-            }
-            Effect::PrepareWriters => {
-                let involvement = involvement(session);
-                let work = jobs::prepare_for_backup(operation, of_session, facts, involvement);
-                self.run_operation(id, vss_session::Operation::PrepareForBackup, work);
-            }
-            Effect::CreateSet { set_id, strict } => {
-                let requester = Requester { uid: peer.uid, pid: peer.pid, name: session.requester.clone() };
-                let plan = Plan { set_id, members: session.members.clone(), facts, strict, requester };
-                let work = jobs::create_set(environment, operation, plan, of_session);
-                self.run_operation(id, vss_session::Operation::DoSnapshotSet, work);
-            }
-            Effect::CompleteBackup => {
-                let work = jobs::complete_backup(environment, operation, of_session, facts);
-                self.run_operation(id, vss_session::Operation::BackupComplete, work);
-            }
-            // Status is kept up to date with every event; there is nothing to gather.
-            _ => {
-                let work = std::future::ready(OperationOutcome::new(Finished::GatherWriterStatus(Ok(())), of_session));
-                self.run_operation(id, vss_session::Operation::GatherWriterStatus, work);
-            }
-        }
-    }
-
-    fn run_operation(
-        &mut self,
-        id: ConnectionId,
-        kind: vss_session::Operation,
-        work: impl Future<Output = OperationOutcome> + Send + 'static,
-    ) {
-        let work = async move { Action::OperationEnded(id, Box::new(work.await)) };
-        self.spawn(work, move || Action::OperationEnded(id, Box::new(broke_off(kind))));
-    }
-
     fn metadata(&mut self, id: ConnectionId) -> Result<Metadata, VssError> {
         let session = self.session(id)?;
         vss_session::permits(&session.state, Step::GetWriterMetadata)?;
@@ -309,276 +231,6 @@ impl Coordinator {
         let session = self.session(id)?;
         vss_session::permits(&session.state, Step::GetWriterStatus)?;
         Ok(Statuses { writers: session.statuses.clone() })
-    }
-
-    fn finished_set(&mut self, id: ConnectionId, replier: Replier) {
-        let environment = Arc::clone(&self.environment);
-        let permitted = self.session(id).and_then(|session| {
-            vss_session::permits(&session.state, Step::GetSnapshotSet)?;
-            Ok((session.state.draft().and_then(vss_session::Draft::made_set), session.empty_set.clone()))
-        });
-        let (made, empty) = match permitted {
-            Ok(permitted) => permitted,
-            Err(error) => return replier.error(&error),
-        };
-        self.answer(async move {
-            let set = blocking::run("Reading the mount table", limits::PROVIDER_IN_WINDOW, move || {
-                let kept = made.and_then(|set_id| environment.catalogue.set(set_id)).map(|entry| entry.set);
-                let mut set = kept.or(empty).ok_or_else(|| {
-                    VssError::new(VssCode::ObjectNotFound, "The copies of the session's set are deleted")
-                })?;
-                environment.show_places(&mut set.shadows);
-                Ok(FinishedSet { set })
-            });
-            replier.result(set.await);
-        });
-    }
-
-    /// Taking the lock writes a file, which may lie on a volume that another instance holds: a job.
-    fn start_set(&mut self, id: ConnectionId, options: CreationOptions, replier: Replier) {
-        let path = self.creation_lock.clone();
-        let permitted = self.session(id).and_then(|session| {
-            vss_session::permits(&session.state, Step::StartSnapshotSet)?;
-            options.check()?;
-            Ok(session.requester.clone())
-        });
-        let requester = match permitted {
-            Ok(requester) => requester,
-            Err(error) => return replier.error(&error),
-        };
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if options.storage.is_some()
-            && let Err(error) = rules::choose_storage(&connection.peer)
-        {
-            return replier.error(&error);
-        }
-        let holder = format!("{requester} (process {})", connection.peer.pid);
-        connection.queue.begin();
-        let work = async move {
-            let take = move || {
-                options.storage.as_deref().map_or(Ok(()), volumes::check_storage)?;
-                fault::check_turn()?;
-                Ok((CreationLock::try_take(&path, &holder)?, options))
-            };
-            let lock = blocking::run("Taking the creation lock", limits::PROVIDER_IN_WINDOW, take).await;
-            Action::LockTaken(id, lock, replier)
-        };
-        self.spawn(work, move || Action::Resumed(id));
-    }
-
-    /// StartSnapshotSet goes on.
-    pub(crate) fn lock_taken(
-        &mut self,
-        id: ConnectionId,
-        taken: Result<(CreationLock, CreationOptions), VssError>,
-        replier: Replier,
-    ) {
-        let started = taken.and_then(|(lock, options)| {
-            let session = self.session(id)?;
-            let set_id = vss_model::SetId::random();
-            session.state.apply(Event::StartSnapshotSet(set_id))?;
-            session.lock = Some(lock);
-            session.options = options;
-            Ok(SetStarted { set_id })
-        });
-        replier.result(started);
-        self.resume(id);
-    }
-
-    fn take_volume(&mut self, id: ConnectionId, question: VolumeQuestion, replier: Replier) {
-        let permitted =
-            self.session(id).and_then(|session| vss_session::permits(&session.state, Step::AddToSnapshotSet));
-        if let Err(error) = permitted {
-            return replier.error(&error);
-        }
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.queue.begin();
-        }
-        let draft = self.session(id).ok().and_then(|session| session.state.draft());
-        let (context, attributes) = draft.map(|draft| (draft.context(), draft.attributes())).unwrap_or_default();
-        let work = jobs::find_volume(Arc::clone(&self.environment), question, context, attributes);
-        let work = async move { Action::VolumeFound(id, work.await.map(Box::new), replier) };
-        self.spawn(work, move || Action::Resumed(id));
-    }
-
-    /// AddToSnapshotSet goes on: the session's machine decides before the provider is told.
-    pub(crate) fn volume_found(&mut self, id: ConnectionId, found: Result<Box<Candidate>, VssError>, replier: Replier) {
-        let accepted = found.and_then(|candidate| {
-            let session = self.session(id)?;
-            let event = Event::AddToSnapshotSet(vss_session::Member {
-                shadow_id: candidate.shadow_id,
-                volume: candidate.volume.id.clone(),
-                provider: candidate.provider.properties().id,
-            });
-            vss_session::check(&session.state, &event)?;
-            let facts = session.facts();
-            Ok((*candidate, facts.set_id.ok_or_else(no_set)?, facts.context, session.options.clone()))
-        });
-        let (candidate, set_id, context, options) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                replier.error(&error);
-                return self.resume(id);
-            }
-        };
-        let work = jobs::begin_prepare(set_id, context, options, candidate);
-        let work = async move { Action::VolumeTaken(id, work.await.map(Box::new), replier) };
-        self.spawn(work, move || Action::Resumed(id));
-    }
-
-    fn is_volume_supported(&mut self, id: ConnectionId, question: VolumeQuestion, replier: Replier) {
-        if let Err(error) =
-            self.session(id).and_then(|session| vss_session::permits(&session.state, Step::IsVolumeSupported))
-        {
-            return replier.error(&error);
-        }
-        let work = jobs::is_volume_supported(Arc::clone(&self.environment), question);
-        self.answer(async move { replier.result(work.await) });
-    }
-
-    fn expose(&mut self, id: ConnectionId, parameters: ExposeSnapshot, replier: Replier) {
-        let Some(peer) = self.connections.get(&id).map(|connection| connection.peer.clone()) else { return };
-        let environment = Arc::clone(&self.environment);
-        self.answer(async move {
-            let all = Arc::clone(&environment);
-            let _one = all.changes.lock().await;
-            let exposed = blocking::run("Exposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
-                rules::root(&peer, "expose shadow copies")?;
-                let (entry, copy) = removal::find(&environment, parameters.shadow_id)?;
-                if parameters.path.is_some() {
-                    check_exposable_at(&entry, parameters.shadow_id)?;
-                }
-                if let Some(place) = environment.place(parameters.shadow_id)? {
-                    if parameters.path.as_ref().is_none_or(|path| *path == place) {
-                        return Ok(Exposed { path: place });
-                    }
-                    return Err(VssError::new(
-                        VssCode::ObjectAlreadyExists,
-                        format!("Shadow copy {} is exposed at {} already", parameters.shadow_id, place.display()),
-                    )
-                    .with_hint("Use it there, or `vss unexpose` it first"));
-                }
-                let provider = environment.providers.named(&copy.provider)?;
-                let trees = provider.mount(&copy.stored, false).map_err(|error| by_contract(&copy.provider, error))?;
-                let path = match &parameters.path {
-                    Some(path) => environment.expose_at(parameters.shadow_id, trees, path)?.place,
-                    None => environment.exposures.expose(parameters.shadow_id, trees)?,
-                };
-                let event = event::Event { path: Some(path.clone()), ..event::Event::of(EventKind::CopyExposed) };
-                removal::tell(&environment, &entry, &copy, event);
-                Ok(Exposed { path })
-            });
-            replier.result(exposed.await);
-        });
-    }
-
-    fn unexpose(&mut self, id: ConnectionId, parameters: UnexposeSnapshot, replier: Replier) {
-        let Some(peer) = self.connections.get(&id).map(|connection| connection.peer.clone()) else { return };
-        let environment = Arc::clone(&self.environment);
-        self.answer(async move {
-            let all = Arc::clone(&environment);
-            let _one = all.changes.lock().await;
-            let done = blocking::run("Unexposing a shadow copy", limits::PROVIDER_OUTSIDE, move || {
-                let (entry, copy) = removal::find(&environment, parameters.shadow_id)?;
-                rules::owner(&peer, entry.set.owner, "unexpose this shadow copy")?;
-                if !environment.unexpose(parameters.shadow_id)? {
-                    return Err(VssError::new(
-                        VssCode::ObjectNotFound,
-                        format!("Shadow copy {} is not exposed", parameters.shadow_id),
-                    ));
-                }
-                removal::tell(&environment, &entry, &copy, event::Event::of(EventKind::CopyUnexposed));
-                Ok(vss_api::Empty {})
-            });
-            replier.result(done.await);
-        });
-    }
-
-    /// The operation that a call names: of the caller's own sessions, or of any for root.
-    fn operation(&self, id: ConnectionId, reference: OperationReference) -> Result<Operation, VssError> {
-        let unknown = || {
-            VssError::new(VssCode::ObjectNotFound, format!("There is no operation {}", reference.operation_id))
-                .with_hint("Ended operations are remembered as long as their session, the last 16 of them")
-        };
-        let caller: &Peer = &self.connections.get(&id).ok_or_else(unknown)?.peer;
-        self.connections
-            .values()
-            .filter(|connection| caller.uid == 0 || caller.uid == connection.peer.uid)
-            .filter_map(|connection| connection.session.as_ref())
-            .find_map(|session| session.operation(reference.operation_id))
-            .cloned()
-            .ok_or_else(unknown)
-    }
-
-    fn cancel(&mut self, id: ConnectionId, parameters: OperationReference) -> Result<OperationCancelled, VssError> {
-        let operation = self.operation(id, parameters)?;
-        let result = match operation.status().state {
-            OperationState::Cancelled => status::VSS_S_ASYNC_CANCELLED,
-            OperationState::Pending if operation.is_cancelled() => status::VSS_S_ASYNC_CANCELLED,
-            OperationState::Pending => status::S_OK,
-            OperationState::Finished | OperationState::Failed => status::VSS_S_ASYNC_FINISHED,
-        };
-        if result == status::S_OK && !fault::is_off("cancel") {
-            let owner = self.connections.iter().find_map(|(owner, connection)| {
-                let session = connection.session.as_ref()?;
-                session.operation(operation.id).map(|_| *owner)
-            });
-            if let Some(owner) = owner {
-                self.step(owner, Event::CancelRequested)?;
-            }
-        }
-        Ok(OperationCancelled { result, status: operation.status() })
-    }
-
-    fn wait(&mut self, id: ConnectionId, parameters: Wait, replier: Replier) {
-        let operation = match self.operation(id, OperationReference { operation_id: parameters.operation_id }) {
-            Ok(operation) => operation,
-            Err(error) => return replier.error(&error),
-        };
-        let limit = Duration::from_millis(parameters.timeout_ms).min(LONGEST_WAIT);
-        // Not counted as a job: it must not keep the service alive when its caller is gone.
-        tokio::spawn(async move {
-            let mut status = operation.watch();
-            let moved = status.wait_for(|status| {
-                status.state != OperationState::Pending || status.progress > parameters.seen_progress
-            });
-            // Either way the answer is where it stands now.
-            drop(tokio::time::timeout(limit, moved).await);
-            replier.ok(&operation.status());
-        });
-    }
-}
-
-/// May this copy be shown at a directory of the caller's? One that goes with its session would be taken away there under
-/// whoever uses it; at the service's own place its requester reads it. One for previous versions on shares is shown by the
-/// shares (spec P 4.6; one that lives until reboot is ours, P 11).
-///
-/// # Errors
-/// `VSS_E_UNSUPPORTED_CONTEXT`.
-fn check_exposable_at(entry: &SetEntry, shadow_id: ShadowId) -> Result<(), VssError> {
-    let context = entry.set.context;
-    if !(context.is_auto_release() || context.is_client_accessible()) || fault::is_off("exposable") {
-        return Ok(());
-    }
-    let why = if context.is_auto_release() { "goes with its session" } else { "is for previous versions on shares" };
-    let message = format!("Shadow copy {shadow_id} {why}, and cannot be exposed at a directory");
-    Err(VssError::new(VssCode::UnsupportedContext, message)
-        .with_hint("Leave the directory out, or make a copy that stays with `vss create --persistent`"))
-}
-
-fn no_set() -> VssError {
-    VssError::new(VssCode::BadState, "There is no set").with_hint("Call StartSnapshotSet first")
-}
-
-fn involvement(session: &Session) -> Involvement {
-    let draft = session.state.draft();
-    let chooses = draft.and_then(vss_session::Draft::backup_state).is_some_and(|state| state.select_components);
-    if chooses {
-        let components = draft
-            .map(|draft| draft.components().map(|(component, chosen)| (component.clone(), chosen.clone())).collect());
-        Involvement::Chosen(components.unwrap_or_default())
-    } else {
-        Involvement::ByVolume(session.members.iter().map(|member| member.volume.id.clone()).collect())
     }
 }
 
