@@ -32,7 +32,7 @@
 //! | `source.rs`, `used.rs` | the volume, and which blocks of it are in use |
 //! | `mirror.rs`, `kept.rs`, `record.rs` | the running mirror on disk, and what is remembered of it |
 //! | `place.rs` | where images lie |
-//! | `trust.rs` | may the marks be trusted |
+//! | `trust.rs`, `tracer.rs` | may the marks be trusted; the tracer is opened, begun and ended |
 //! | `changes.rs`, `blocks.rs` | which blocks changed between copies |
 //! | `revert.rs` | putting a volume back |
 //! | `storage.rs` | mirrors that are kept, and their end |
@@ -64,6 +64,7 @@ mod rounds;
 mod source;
 mod storage;
 mod teller;
+mod tracer;
 mod trust;
 mod used;
 

@@ -9,13 +9,14 @@ use crate::{
     copier::{Copied, Pace, Round, Way, full},
     fault,
     hold::Hold,
-    kept::{Kept, Registry},
+    kept::Registry,
     mirror::Mirror,
     place::{Place, PlaceName},
     rounds,
     source::Source,
     teller::Teller,
-    trust::{self, Trust},
+    tracer,
+    trust::Trust,
     used,
 };
 use rustix::fs::OFlags;
@@ -30,8 +31,7 @@ use std::{
     thread,
     time::{Duration, Instant as Clock},
 };
-use uuid::Uuid;
-use vss_linux::{block_device, clock, fsmap::FreeSpace, mount};
+use vss_linux::{block_device, fsmap::FreeSpace, mount};
 use vss_model::{CreationOptions, Instant, ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
     failure::failed,
@@ -39,7 +39,7 @@ use vss_provider::{
     progress::Work,
     store,
 };
-use vss_trace::{Bitmap, Counters, Pins, Target, Tracer};
+use vss_trace::{Bitmap, Counters, Pins, Tracer};
 
 /// Largest number of chunks: beyond 8 TiB they become larger than 4 KiB.
 const CHUNKS: u64 = 1 << 31;
@@ -150,7 +150,7 @@ impl Making {
         let place = Place::open(&member.place)?.ok_or_else(|| unreachable(&member.place))?;
         let kept = house.registry.get(&member.key)?;
         let mut mirror = Mirror::open_or_make(place, &member.key, volume, source.size, &house.registry)?;
-        let begun = begin(&mut mirror, member, house, &source, kept.as_ref());
+        let begun = tracer::begin(&mut mirror, member, house, &source, kept.as_ref());
         let (trust, tracer) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -420,63 +420,6 @@ impl Making {
     }
 }
 
-/// Judges what the mirror is worth, says that something is done with it, and opens or attaches its tracer.
-fn begin(
-    mirror: &mut Mirror,
-    member: &Member,
-    house: &House,
-    source: &Source,
-    kept: Option<&Kept>,
-) -> Result<(Trust, Option<Tracer>), VssError> {
-    let volume = &member.volume;
-    let pins = house.pins(&member.key);
-    let (mut trust, mut tracer) = trust::judge(mirror, kept, source, &pins);
-    if member.options.full_compare {
-        if trust != Trust::New {
-            trust = Trust::wished();
-        }
-        tracer = None;
-    }
-    if mirror.state.generation == 0 || mirror.state.volume_bytes != source.size {
-        mirror.state.lineage = Uuid::new_v4();
-        mirror.state.volume_bytes = source.size;
-    }
-    if tracer.is_none() {
-        // What it marked is worth nothing any more.
-        remove_tracer(&pins, volume)?;
-        mirror.state.epoch = None;
-    }
-    // From here on until the end nobody may believe what the state says.
-    mirror.state.is_clean = false;
-    mirror.save(true)?;
-    if tracer.is_none() && !member.options.full_compare {
-        let target = Target::of(volume.device_number).map_err(|error| refused(volume, &error))?;
-        tracer = Some(attach(&pins, &target).map_err(|error| refused(volume, &error))?);
-        fault::at("traced");
-        mirror.state.epoch = Some(Uuid::new_v4());
-        mirror.state.disk = trust::sequence_of(&target);
-        mirror.state.boot_id = clock::boot_id().map_err(|error| failed("The boot has no id", &error))?;
-        mirror.save(true)?;
-    }
-    if let Some(tracer) = &mut tracer {
-        tracer.lock_in_memory().map_err(|error| refused(volume, &error))?;
-    }
-    Ok((trust, tracer))
-}
-
-/// Begins to trace; for tests, without a mark that is needed.
-fn attach(pins: &Pins, target: &Target) -> Result<Tracer, vss_trace::TraceError> {
-    #[cfg(feature = "fault-injection")]
-    if fault::without_completions() {
-        return Tracer::attach_with(pins, target, vss_trace::Marks { queue: true, issue: true, completion: false });
-    }
-    Tracer::attach(pins, target)
-}
-
-pub(crate) fn remove_tracer(pins: &Pins, volume: &Volume) -> Result<(), VssError> {
-    Tracer::remove(pins).map(|_| ()).map_err(|error| refused(volume, &error))
-}
-
 /// The images of the store, but for the mirror.
 fn images(mirror: &Mirror) -> Result<Vec<File>, VssError> {
     let mut images = Vec::new();
@@ -510,15 +453,4 @@ fn unreachable(place: &PlaceName) -> VssError {
 
 pub(crate) fn not_ready() -> VssError {
     VssError::new(VssCode::BadState, "The cut was not prepared")
-}
-
-/// The refusal of a volume that cannot be traced.
-pub(crate) fn refused(volume: &Volume, error: &vss_trace::TraceError) -> VssError {
-    VssError::new(
-        VssCode::ProviderVeto,
-        format!("Writes to {} cannot be traced: {error}", volume.mount_point.display()),
-    )
-    .with_hint(
-        "Without tracing the whole volume can be compared inside the hold, if it is small enough: --full-compare",
-    )
 }

@@ -3,7 +3,8 @@
 use crate::{
     changes::{self, About, Changes},
     fault,
-    member::{Making, Member, not_ready, remove_tracer},
+    member::{Making, Member, not_ready},
+    tracer,
     trust::Trust,
 };
 use rustix::fs::OFlags;
@@ -113,7 +114,7 @@ impl Making {
         if self.mending.take().is_some() {
             // Its marks go with it, at once: what fails from here on leaves nothing behind.
             self.mending_unknown = Some("it was opened in vain before".to_owned());
-            remove_tracer(&self.house.pins(&shadow_id.to_string()), volume)?;
+            tracer::remove(&self.house.pins(&shadow_id.to_string()), volume)?;
         }
         let target = self.target.as_ref().ok_or_else(not_ready)?;
         let attached = Attached::new(target, shadow_id, Part::default())?;
@@ -199,13 +200,13 @@ impl Making {
         let mut result = Ok(());
         if self.mending.take().is_some() {
             let pins = self.house.pins(&self.member.shadow_id.to_string());
-            result = result.and(remove_tracer(&pins, &self.member.volume));
+            result = result.and(tracer::remove(&pins, &self.member.volume));
         }
         if self.mirror.state.generation == 0 {
             // It was never whole, and nobody has to wait for its rest.
             self.tracer = None;
             let pins = self.house.pins(&self.member.key);
-            result = result.and(remove_tracer(&pins, &self.member.volume));
+            result = result.and(tracer::remove(&pins, &self.member.volume));
             if self.is_there {
                 result = result.and(image_copy::delete(&self.mirror.store, self.member.shadow_id).map(|_| ()));
             }

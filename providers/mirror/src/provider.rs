@@ -137,7 +137,7 @@ impl MirrorProvider {
         source::support(volume)?.check(volume)?;
         if !options.full_compare {
             let traceable = self.check_tracing().and_then(|()| Target::of(volume.device_number));
-            traceable.map_err(|error| crate::member::refused(volume, &error))?;
+            traceable.map_err(|error| crate::tracer::refused(volume, &error))?;
         }
         let used = Source::open(volume)?.in_use()?;
         let key = kept::key(&volume.id);
@@ -298,7 +298,7 @@ impl Provider for MirrorProvider {
     fn delete(&self, copy: &StoredCopy) -> Result<Deletion, VssError> {
         let (place, store) = Self::reach(copy)?;
         Tracer::remove(&self.house().pins(&copy.shadow_id.to_string()))
-            .map_err(|error| crate::member::refused(&copy.volume, &error))?;
+            .map_err(|error| crate::tracer::refused(&copy.volume, &error))?;
         let Some(store) = store else { return Ok(Deletion::WasGone) };
         image_copy::check_is_not_mounted(&store, copy.shadow_id)?;
         let key = kept::key(&copy.volume.id);
