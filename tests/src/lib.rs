@@ -9,6 +9,7 @@ pub mod guard;
 pub mod image;
 pub mod instance;
 pub mod kills;
+pub mod leftovers;
 pub mod load;
 pub mod loopfs;
 pub mod mirror;
