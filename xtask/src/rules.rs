@@ -160,12 +160,12 @@ mod tests {
 
     #[test]
     fn a_document_names_only_tests_that_exist() {
-        let text = "shown by `tests/tests/guard.rs::a_hold_ends_after_ten_seconds_by_itself` and `xtask/src/rules.rs::\
-            a_document_names_only_tests_that_exist`, not by `tests/tests/guard.rs::it_is_so` nor by `no/such.rs::test`";
+        let text = "shown by `tests/tests/guard/main.rs::a_hold_ends_after_ten_seconds_by_itself` and `xtask/src/rules.rs::\
+            a_document_names_only_tests_that_exist`, not by `tests/tests/guard/main.rs::it_is_so` nor by `no/such.rs::test`";
         let missing = missing_tests(text, house::root());
         assert_eq!(
             missing,
-            ["tests/tests/guard.rs::it_is_so", "no/such.rs::test"].map(|it| format!("there is no test {it}"))
+            ["tests/tests/guard/main.rs::it_is_so", "no/such.rs::test"].map(|it| format!("there is no test {it}"))
         );
         let window = fs::read_to_string(house::root().join("docs/freeze-window.md")).unwrap();
         assert!(window.matches(".rs::").count() > 20);
