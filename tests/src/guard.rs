@@ -137,21 +137,33 @@ impl Driver {
         Ok(PidFd::open(self.process.id())?.signal(signal)?)
     }
 
+    /// Stops the guard, and returns when none of its threads runs any more.
+    ///
+    /// # Errors
+    /// It is gone, or does not stop.
+    pub fn stop_guard(&self) -> anyhow::Result<()> {
+        stop(&self.guard, self.guard_pid)
+    }
+
     /// Kills the guard and the driver, stopped before, so that neither acts on the other's end.
     ///
     /// # Errors
     /// One is gone, or does not stop.
     pub fn kill_both(&self) -> anyhow::Result<()> {
         let driver = PidFd::open(self.process.id())?;
-        for (process, pid) in [(&self.guard, self.guard_pid), (&driver, self.process.id())] {
-            process.signal(Signal::STOP)?;
-            if !wait_until(ANSWER_LIMIT, || has_stopped(pid)) {
-                bail!("process {pid} does not stop");
-            }
-        }
+        self.stop_guard()?;
+        stop(&driver, self.process.id())?;
         self.guard.signal(Signal::KILL)?;
         Ok(driver.signal(Signal::KILL)?)
     }
+}
+
+fn stop(process: &PidFd, pid: u32) -> anyhow::Result<()> {
+    process.signal(Signal::STOP)?;
+    if !wait_until(ANSWER_LIMIT, || has_stopped(pid)) {
+        bail!("process {pid} does not stop");
+    }
+    Ok(())
 }
 
 /// True when no thread of a process runs any more: one after another takes the signal. A thread in the kernel stops as it comes

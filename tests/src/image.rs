@@ -18,7 +18,7 @@ use vss_linux::fiemap;
 use vss_linux::loop_device::{AttachOptions, LoopDevice};
 use vss_trace::Bitmap;
 
-use crate::loopfs::Kind;
+use crate::loopfs::{Kind, unmount_idle};
 use crate::tracing::run;
 
 /// What is compared at once.
@@ -43,8 +43,8 @@ struct Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Err(error) = unmount(self.point.path(), UnmountFlags::empty()) {
-            eprintln!("unmounting {}: {error}", self.point.path().display());
+        if let Err(error) = unmount_idle(self.point.path()) {
+            eprintln!("{error:#}");
             let _ = unmount(self.point.path(), UnmountFlags::DETACH);
         }
     }

@@ -429,7 +429,7 @@ impl Running {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
-    /// What it has printed so far on its standard output.
+    /// What it has said so far on its standard output.
     ///
     /// # Errors
     /// The file cannot be read.

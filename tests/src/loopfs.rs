@@ -200,16 +200,7 @@ impl LoopFs {
     /// # Errors
     /// Somebody uses it for 10 s.
     pub fn unmount(&self) -> anyhow::Result<()> {
-        let point = self.path();
-        let deadline = Instant::now() + TEARDOWN_LIMIT;
-        // A program that ended just now may still be on its way out.
-        while let Err(error) = unmount(point, UnmountFlags::empty()) {
-            if error != Errno::BUSY || Instant::now() > deadline {
-                return Err(error).with_context(|| format!("unmounting {}", point.display()));
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
+        unmount_idle(self.path())
     }
 
     /// Mounts it again after [`LoopFs::unmount`].
@@ -286,6 +277,22 @@ impl PendingWrite {
     pub fn finish(&self, limit: Duration) -> Option<Duration> {
         self.0.recv_timeout(limit).ok().map(|written| written.expect("a probe can be written"))
     }
+}
+
+/// Unmounts what nobody goes on using. A program that ended just now may still be on its way out, and one that lists the
+/// volumes of the machine has each of them open for a moment.
+///
+/// # Errors
+/// Somebody uses it for 10 s.
+pub fn unmount_idle(point: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + TEARDOWN_LIMIT;
+    while let Err(error) = unmount(point, UnmountFlags::empty()) {
+        if error != Errno::BUSY || Instant::now() > deadline {
+            return Err(error).with_context(|| format!("unmounting {}", point.display()));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 impl Drop for LoopFs {

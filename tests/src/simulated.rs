@@ -13,7 +13,7 @@ use vss_writer::{Answer, AnyWriter, Call, Monitor, Notice, Options, Stop, Stoppe
 use crate::instance::Instance;
 
 /// A writer joins at once, or something is wrong.
-const JOIN_LIMIT: Duration = Duration::from_secs(10);
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// The writer; it leaves when this is dropped.
 #[derive(Debug)]

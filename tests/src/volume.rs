@@ -145,12 +145,12 @@ impl Volume {
         Ok(mounts.into_iter().filter(|one| Path::new(&one.source) == device).map(|one| one.mount_point).collect())
     }
 
-    /// Takes the mount away, as an administrator does; fails while somebody uses it.
+    /// Takes the mount away, as an administrator does.
     ///
     /// # Errors
-    /// Those of umount(2).
-    pub fn unmount(&self) -> std::io::Result<()> {
-        Ok(unmount(self.path(), UnmountFlags::empty())?)
+    /// As [`LoopFs::unmount`]: somebody uses it, and goes on using it.
+    pub fn unmount(&self) -> anyhow::Result<()> {
+        self.file_system.unmount()
     }
 
     /// Mounts it again after [`Volume::unmount`].

@@ -15,7 +15,7 @@ use vss_writer::{Monitor, Notice, Options, Stop, Stopper, run};
 use crate::instance::Instance;
 
 /// A writer joins at once, or something is wrong.
-const JOIN_LIMIT: Duration = Duration::from_secs(10);
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// A writer on the socket, served by a thread of the test. It does not come back when its connection is lost.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use vss_api::client::Client;
 use vss_api::management::{Call, Status};
 use vss_tests::programs::program;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn the_first_connection_starts_the_service_and_it_says_when_it_is_ready() {

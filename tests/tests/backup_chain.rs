@@ -460,6 +460,8 @@ fn a_chain_of_a_cluster_under_load_starts_and_is_what_the_last_copy_held() -> an
     scene.instance.start_writers()?;
     load::prepare(&cluster, SCALE, None)?;
     let mut load = Load::start(&cluster, CLIENTS)?;
+    // By its name: other tests may have clusters, too.
+    let ours = format!("postgresql/{}", cluster.data().display());
     let mut verdicts = Vec::new();
     for (to, kind, base) in [
         ("full", "full", None),
@@ -469,7 +471,7 @@ fn a_chain_of_a_cluster_under_load_starts_and_is_what_the_last_copy_held() -> an
     ] {
         std::thread::sleep(Duration::from_millis(1500));
         let asked = SystemTime::now();
-        let said = scene.back_up(&["postgresql", NAME], to, kind, base)?;
+        let said = scene.back_up(&[&ours, NAME], to, kind, base)?;
         ensure!(said["consistency"] == "application" && said["failures"] == json!([]), "{said}");
         load.pause()?;
         let restored = scene.restored(to)?.join("cluster");

@@ -12,8 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use vss_linux::process::Signal;
 use vss_tests::backups::{Scene, is_marked};
-use vss_tests::instance::Running;
+use vss_tests::instance::{Running, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
 use vss_tests::trees::differences;
@@ -49,11 +50,17 @@ impl Disk {
         Ok(())
     }
 
-    /// Cuts again and again until the program has ended.
-    fn cut_while(&mut self, mut running: Running) -> anyhow::Result<()> {
+    /// Cuts again and again from the time on when there is this file, until the program has ended. It stands still meanwhile:
+    /// however slow a cut is, it is met at its work.
+    fn cut_while(&mut self, mut running: Running, file: &Path) -> anyhow::Result<()> {
+        let mut has_begun = || file.exists() || running.has_ended();
+        ensure!(wait_until(Duration::from_secs(30), &mut has_begun), "it does not begin: {}", running.stderr()?);
         while !running.has_ended() && self.cuts < rounds(8, 60) {
+            running.signal(Signal::STOP)?;
+            let cut = self.cut();
+            running.signal(Signal::CONT)?;
+            cut?;
             thread::sleep(Duration::from_millis(10));
-            self.cut()?;
         }
         let outcome = running.finish()?;
         ensure!(outcome.is_success(), "{outcome:?}");
@@ -73,6 +80,11 @@ impl Disk {
     }
 }
 
+/// True when nothing is in a directory, or there is none.
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut names| names.next().is_none())
+}
+
 fn a_restoration(kind: Kind) -> anyhow::Result<()> {
     let scene = Scene::new()?;
     ensure!(scene.back_up("full", &[])?.is_success());
@@ -80,13 +92,14 @@ fn a_restoration(kind: Kind) -> anyhow::Result<()> {
     let mut disk = Disk::new(kind)?;
     let other = disk.file_system.path().join("other");
     let words = ["restore", "--from", &full, "--files-only", "--to", other.to_str().context("UTF-8")?];
-    disk.cut_while(scene.instance.start_vss(words)?)?;
+    disk.cut_while(scene.instance.start_vss(words)?, &other)?;
     let mut half = 0;
     disk.each(|left, is_last| {
         let other = left.join("other");
         let restored = scene.data_in(&other)?;
         ensure!(!is_last || !is_marked(&other), "it had ended");
-        if is_marked(&other) || !other.exists() {
+        // Right after it was made it is empty, and says nothing.
+        if is_marked(&other) || is_empty(&other) {
             half += u32::from(restored.exists());
             let to = other.to_str().context("UTF-8")?;
             let again = scene.vss(&["restore", "--from", &full, "--files-only", "--to", to])?;
@@ -117,8 +130,7 @@ fn a_backup(kind: Kind) -> anyhow::Result<()> {
     let turn = creation_turn();
     let words = ["backup", "--volume", scene.volume.name(), "--to", to.to_str().context("UTF-8")?];
     let running = scene.instance.start_vss(words)?;
-    vss_tests::instance::wait_until(Duration::from_secs(30), || to.join("journal").exists());
-    disk.cut_while(running)?;
+    disk.cut_while(running, &to.join("journal"))?;
     drop(turn);
     let mut half = 0;
     disk.each(|left, is_last| {

@@ -143,7 +143,7 @@ fn another_set_in_the_making_is_told_and_not_waited_for() -> anyhow::Result<()> 
     let mut instance = Instance::new()?;
     instance.start()?;
     let writer = SocketWriter::join(&instance, FakeWriter::new("db", volume.path()))?;
-    writer.handle().misbehave(EventKind::PrepareSnapshot, Misdeed::Delay(Duration::from_secs(4)), 1);
+    writer.handle().misbehave(EventKind::PrepareSnapshot, Misdeed::Delay(Duration::from_secs(8)), 1);
     let _turn = creation_turn();
     let creation = instance.start_vss(["create", volume.name()])?;
     let has_begun = || writer.handle().events().contains(&EventKind::PrepareSnapshot);

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use vss_tests::gate::Gate;
 use vss_tests::instance::{Instance, Outcome, Running};
-use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::loopfs::{Kind, LoopFs, unmount_idle};
 use vss_tests::programs::program;
 use vss_tests::traces;
 use vss_tests::turn::creation_turn;
@@ -323,8 +323,7 @@ fn what_others_mount_and_unmount_is_theirs() -> anyhow::Result<()> {
     let id = scene.persistent()?;
     let (place, other) = (scene.directory("place")?, scene.directory("other")?);
     scene.does(&["expose", &id, &place])?;
-    let unmounted = Command::new("umount").arg(&place).status()?;
-    ensure!(unmounted.success(), "an administrator cannot unmount it");
+    unmount_idle(place.as_ref()).context("an administrator cannot unmount it")?;
     ensure!(scene.shadows()?[0]["path"].is_null(), "it is mounted nowhere: {:?}", scene.shadows());
     let theirs = Mounted::memory(place.as_ref())?;
     fs::write(theirs.path().join("theirs"), "")?;

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -21,7 +23,7 @@ use vss_tests::writers::SocketWriter;
 use vss_writer::fake::FakeWriter;
 
 /// An event that has happened is heard so soon.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A follower that has had its first, empty list: it misses nothing from now on.
 fn follow(instance: &Instance, after: Option<u64>) -> anyhow::Result<Following> {
@@ -284,21 +286,24 @@ fn a_follower_of_a_service_on_demand_keeps_it_and_its_death_ends_it() -> anyhow:
     let mut command = instance.command("vss");
     command.args(instance.arguments()).args(["events", "--follow", "--json"]).stdout(Stdio::piped());
     let mut follower = Ended(command.spawn()?);
-    let lines = BufReader::new(follower.0.stdout.take().context("it was asked for")?).lines();
+    let said = BufReader::new(follower.0.stdout.take().context("it was asked for")?);
+    let (tell, lines) = mpsc::channel();
+    thread::spawn(move || said.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
     ensure!(wait_until(SOON, || instance.management().is_ok()), "it starts no service");
-    // Long beyond the time after which an idle one ends; then another command's events are heard.
-    std::thread::sleep(Duration::from_secs(1));
-    open_and_close(&instance)?;
-    let mut kinds = Vec::new();
-    for line in lines {
-        let event: Value = serde_json::from_str(&line?)?;
-        ensure!(event["seq"].is_u64() && event["at"].is_string(), "{event}");
-        kinds.push(event["kind"].as_str().context("a kind")?.to_owned());
-        if kinds.last().is_some_and(|kind| kind == "session_closed") {
-            break;
+    // Long beyond the time after which an idle one ends; then another command's events are heard, or, where it follows only
+    // now, those of the next one.
+    thread::sleep(Duration::from_secs(1));
+    let mut kinds: Vec<String> = Vec::new();
+    let deadline = Instant::now() + SOON;
+    while !kinds.ends_with(&["session_opened", "session_closed"].map(str::to_owned)) {
+        ensure!(Instant::now() < deadline, "{kinds:?}");
+        open_and_close(&instance)?;
+        while let Ok(line) = lines.recv_timeout(Duration::from_millis(300)) {
+            let event: Value = serde_json::from_str(&line)?;
+            ensure!(event["seq"].is_u64() && event["at"].is_string(), "{event}");
+            kinds.push(event["kind"].as_str().context("a kind")?.to_owned());
         }
     }
-    ensure!(kinds.ends_with(&["session_opened".to_owned(), "session_closed".to_owned()]), "{kinds:?}");
     let shown = instance.vss(["events"])?;
     ensure!(shown.stdout.contains("service_started") && shown.stdout.contains("session_opened"), "{shown:?}");
     vss_linux::process::PidFd::open(follower.0.id())?.signal(Signal::KILL)?;

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -69,7 +68,7 @@ impl Scene {
         let outcome = self.vss(&["run", "--volume", self.volume()?, "--", "true"])?;
         let names = outcome.stderr.contains(&format!("Writer {culprit}")) && outcome.stderr.contains(code.name());
         ensure!(outcome.code == Some(125) && names, "expected 125 and {}, got {outcome:?}", code.name());
-        ensure!(outcome.took < LIMIT, "a writer that hangs keeps the requester waiting: {outcome:?}");
+        ensure!(outcome.took < 2 * LIMIT, "a writer that hangs keeps the requester waiting: {outcome:?}");
         self.is_well()?;
         self.volume.has_no_copies()
     }
@@ -231,12 +230,15 @@ fn a_writer_that_does_not_identify_itself_takes_no_part() -> anyhow::Result<()> 
     }
     // Silence is waited for: 30 s. Nothing is held meanwhile, and nobody else is kept waiting.
     let culprit = scene.socket_culprit(EventKind::Identify, Deed::Hangs)?;
+    let turn = creation_turn();
     let slow = scene.instance.start_vss(["run", "--volume", scene.volume()?, "--", "true"])?;
-    thread::sleep(Duration::from_millis(200));
+    let is_asked = || culprit.handle().events().contains(&EventKind::Identify);
+    ensure!(wait_until(LIMIT, is_asked), "no Identify: {}", slow.stderr()?);
     let other = scene.vss(&["run", "--writer", "prompt", "--volume", scene.volume()?, "--", "true"])?;
-    ensure!(other.is_success() && other.took < LIMIT, "the other session: {other:?}");
+    ensure!(other.is_success() && other.took < 2 * LIMIT, "the other session: {other:?}");
     let slow = slow.finish()?;
-    ensure!(slow.is_success() && slow.took < Duration::from_secs(40), "Identify hangs: {slow:?}");
+    drop(turn);
+    ensure!(slow.is_success() && slow.took < Duration::from_secs(60), "Identify hangs: {slow:?}");
     println!("Identify hangs: without it after {:?}, another session meanwhile in {:?}", slow.took, other.took);
     drop(culprit);
     scene.is_well()?;
@@ -366,7 +368,7 @@ fn a_provider_hangs_in_commit() -> anyhow::Result<()> {
     let names =
         outcome.stderr.contains("Provider fake in commit") && outcome.stderr.contains("VSS_E_HOLD_WRITES_TIMEOUT");
     ensure!(outcome.code == Some(125) && names, "{outcome:?}");
-    ensure!(outcome.took < Duration::from_secs(14), "told only after {:?}", outcome.took);
+    ensure!(outcome.took < 2 * LIMIT, "told only after {:?}", outcome.took);
     let stall = volume.writes_flow()?;
     ensure!(stall > Duration::from_secs(9), "the guard has thawed after {stall:?} already");
     println!("commit hangs: thawed after {stall:?}, told after {:?}", outcome.took);
@@ -409,7 +411,7 @@ fn status_is_answered_in_a_hold_and_a_strangers_thaw_voids_the_set() -> anyhow::
     }
     let volume = BusyVolume::new(Kind::Ext4, 32)?;
     let directory = volume.volume().open()?;
-    let (instance, _) = with_fake(serde_json::json!({"commit_delay_ms": 4000}))?;
+    let (instance, _) = with_fake(serde_json::json!({"commit_delay_ms": 7000}))?;
     let mut management = instance.management()?;
     ensure!(!management.status()?.holding, "it says that it holds and does nothing");
     let _turn = creation_turn();
@@ -430,7 +432,8 @@ fn status_is_answered_in_a_hold_and_a_strangers_thaw_voids_the_set() -> anyhow::
     // Some may have to wait for a processor.
     took.sort();
     println!("status in a hold: {:.1} to {:.1} ms", took[0].as_secs_f64() * 1000.0, took[9].as_secs_f64() * 1000.0);
-    ensure!(took[4] < Duration::from_millis(100) && took[9] < Duration::from_secs(2), "status took {took:?}");
+    // Who waited for the window would wait for seconds.
+    ensure!(took[4] < Duration::from_millis(500) && took[9] < Duration::from_secs(2), "status took {took:?}");
     freeze::thaw(&directory)?;
     let outcome = run.finish()?;
     ensure!(outcome.code == Some(125) && outcome.stderr.contains("VSS_E_HOLD_WRITES_TIMEOUT"), "{outcome:?}");

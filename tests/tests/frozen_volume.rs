@@ -61,7 +61,7 @@ fn frozen(test: &str, check: fn(&LoopFs) -> anyhow::Result<()>) -> anyhow::Resul
         }
         fs::copy("/bin/true", volume.path().join("true"))?;
         freeze::sync(volume.open()?)?;
-        let _timer = thaw_timer(volume.open()?, Duration::from_secs(30));
+        let _timer = thaw_timer(volume.open()?, Duration::from_secs(120));
         freeze::freeze(volume.open()?)?;
         check(&volume).with_context(|| format!("{kind:?}"))?;
     }
@@ -145,7 +145,7 @@ fn what_is_copied_from_below_a_frozen_ext4_is_clean() -> anyhow::Result<()> {
     let load = vss_tests::load::Load::start(volume.path())?;
     ensure!(wait_until(LIMIT, || load.writes() > 10), "nothing is written");
     ensure!(!copy("live")?, "a copy of the live volume is clean as well: this shows nothing");
-    let _timer = thaw_timer(volume.open()?, Duration::from_secs(30));
+    let _timer = thaw_timer(volume.open()?, Duration::from_secs(120));
     freeze::freeze(volume.open()?)?;
     let is_clean = copy("frozen");
     freeze::thaw(volume.open()?)?;

@@ -198,7 +198,7 @@ impl Scene {
         self.nothing_is_left()?;
         self.instance.stop()?;
         traces::has_no_processes(&self.instance)?;
-        ensure!(ended.elapsed() < 2 * LIMIT, "it took {:?} until all was well", ended.elapsed());
+        ensure!(ended.elapsed() < 3 * LIMIT, "it took {:?} until all was well", ended.elapsed());
         Ok((died_in, stall))
     }
 

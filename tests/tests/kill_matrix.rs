@@ -163,7 +163,7 @@ impl Scene {
             self.instance.stop()?;
         }
         drop(turn);
-        ensure!(ended.elapsed() < LIMIT, "it took {:?} until all was well", ended.elapsed());
+        ensure!(ended.elapsed() < 3 * LIMIT, "it took {:?} until all was well", ended.elapsed());
         drop(survivor);
         self.instance.end_writers()?;
         traces::has_no_processes(&self.instance)?;
@@ -329,7 +329,7 @@ fn a_requester_that_is_gone_is_noticed_at_once() -> anyhow::Result<()> {
     noticed.sort();
     println!("from SIGKILL of the requester to Abort: {noticed:.1?}");
     ensure!(
-        noticed[2] < Duration::from_millis(100) && noticed[4] < Duration::from_secs(2),
+        noticed[2] < Duration::from_millis(500) && noticed[4] < Duration::from_secs(2),
         "noticed only after {noticed:?}"
     );
     volume.has_no_copies()?;

@@ -152,6 +152,12 @@ impl Scene {
                 let mut requester = self.session(Context::UntilRebootNoWriters)?;
                 let set_id = Self::show(&mut requester)?;
                 drop(requester);
+                let is_left = || {
+                    self.instance
+                        .management()
+                        .is_ok_and(|mut management| management.status().is_ok_and(|status| status.sessions.is_empty()))
+                };
+                ensure!(wait_until(LIMIT, is_left), "the session stays");
                 self.instance.management()?.delete_set(set_id)?;
             }
             // A program that breaks off while its copies are shown.

@@ -17,7 +17,7 @@ use vss_tests::writers::{SocketWriter, check_events};
 use vss_writer::fake::FakeWriter;
 
 /// What is answered at once is answered within this time, on a busy machine too.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// Makes volumes, a few at a time.
 fn volumes(count: usize) -> anyhow::Result<Vec<Volume>> {
@@ -133,7 +133,7 @@ fn two_hundred_writers() -> anyhow::Result<()> {
     drop(turn);
     for writer in &writers {
         let events = || writer.handle().events();
-        wait_until(Duration::from_secs(5), || check_events(&events()).is_ok());
+        wait_until(Duration::from_secs(30), || check_events(&events()).is_ok());
         check_events(&events())?;
         ensure!(!writer.handle().is_frozen(), "frozen still: {:?}", events());
     }
@@ -141,7 +141,7 @@ fn two_hundred_writers() -> anyhow::Result<()> {
     drop(writers);
     let mut management = instance.management()?;
     let is_empty = || management.status().is_ok_and(|status| status.writers == 0);
-    ensure!(wait_until(Duration::from_secs(10), is_empty), "writers stay registered");
+    ensure!(wait_until(Duration::from_secs(30), is_empty), "writers stay registered");
     instance.vss(["delete", "--all"])?;
     volume.is_clean()?;
     instance.stop()
@@ -181,8 +181,13 @@ fn sixty_four_sessions() -> anyhow::Result<()> {
     // A place that is given back is a place.
     sessions.pop();
     let let_in = || open_session(&instance).is_ok_and(|(_client, opened)| opened.is_ok());
-    ensure!(wait_until(Duration::from_secs(5), let_in), "nobody is let in again");
+    ensure!(wait_until(Duration::from_secs(30), let_in), "nobody is let in again");
     drop(sessions);
+    let are_closed = || {
+        let status = instance.management().and_then(|mut management| Ok(management.status()?));
+        status.is_ok_and(|status| status.sessions.is_empty())
+    };
+    ensure!(wait_until(Duration::from_secs(30), are_closed), "sessions whose requesters are gone stay");
     let _turn = creation_turn();
     let run = instance.vss(["run", "--volume", volume.name(), "--", "true"])?;
     ensure!(run.is_success(), "{run:?}");
@@ -222,11 +227,11 @@ fn one_at_a_time(instance: &Instance, other: &Instance, volume: &Volume) -> anyh
     ensure!(run.code == Some(125) && run.stderr.contains("VSS_E_SNAPSHOT_SET_IN_PROGRESS"), "{run:?}");
     let run = instance.start_vss(["run", "--wait", "30", "--volume", volume.name(), "--", "true"])?;
     let is_waiting = || run.stderr().is_ok_and(|said| said.contains(&who));
-    ensure!(wait_until(Duration::from_secs(10), is_waiting), "it does not say whom it waits for: {}", run.stderr()?);
+    ensure!(wait_until(Duration::from_secs(20), is_waiting), "it does not say whom it waits for: {}", run.stderr()?);
     drop(holder);
     let given_back = Instant::now();
     let outcome = run.finish()?;
-    ensure!(outcome.is_success() && given_back.elapsed() < 2 * AT_ONCE, "{outcome:?}");
+    ensure!(outcome.is_success() && given_back.elapsed() < AT_ONCE, "{outcome:?}");
     println!("its turn came, and it was done {:?} later", given_back.elapsed());
     volume.is_clean()
 }

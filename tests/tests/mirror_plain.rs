@@ -97,7 +97,9 @@ fn without_bpf_it_is_refused_and_can_be_compared() -> anyhow::Result<()> {
         let load = Load::start(scene.volume().path())?;
         scene.instance.set("VSS_FAULT", "pre_final:stop-service");
         scene.instance.start_by(&["python3", "-c", WITHOUT_BPF])?;
+        let turn = creation_turn();
         let refused = scene.instance.vss(scene.create())?;
+        drop(turn);
         println!("{}", refused.stderr);
         let words = ["cannot be traced", "bpf(2)", "seccomp", "Operation not permitted", "--full-compare"];
         let is_clear = words.iter().all(|word| refused.stderr.contains(word));

@@ -19,12 +19,18 @@ use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
-/// Whoever asks is answered within this time, whatever others do.
+/// Whoever asks is answered within this time, whatever others do: most of the time...
 const SERVED: Duration = Duration::from_secs(1);
+/// ...and always. A peer that does not read is dropped after 5 s (`vss-api`): a service that waited for it would take longer.
+const SERVED_AT_LAST: Duration = Duration::from_secs(4);
+/// What has to happen happens within this time.
+const LIMIT: Duration = Duration::from_secs(30);
 /// The service needs less memory than this, whatever it is sent. In KiB.
 const MEMORY_KIB: u64 = 256 << 10;
 /// Connections that one peer tries to have.
 const CONNECTIONS: usize = 10_000;
+/// More connections than one command needs.
+const ROOM: usize = 8;
 /// A user who may do nothing.
 const NOBODY: u32 = 65534;
 
@@ -60,8 +66,8 @@ impl Scene {
                 is_over.store(true, Ordering::Relaxed);
                 result
             });
-            let asking = scope.spawn(|| -> anyhow::Result<(Duration, u32)> {
-                let (mut longest, mut rounds) = (Duration::ZERO, 0);
+            let asking = scope.spawn(|| -> anyhow::Result<Vec<Duration>> {
+                let mut rounds = Vec::new();
                 while !is_over.load(Ordering::Relaxed) || !is_served.load(Ordering::Relaxed) {
                     let asked = Instant::now();
                     if is_full {
@@ -69,11 +75,11 @@ impl Scene {
                     } else {
                         ask(&mut old).and_then(|()| ask(&mut self.instance.management()?))?;
                     }
-                    longest = longest.max(asked.elapsed());
-                    rounds += 1;
+                    rounds.push(asked.elapsed());
                     thread::sleep(Duration::from_millis(5));
                 }
-                Ok((longest, rounds))
+                rounds.sort();
+                Ok(rounds)
             });
             let making = scope.spawn(|| -> anyhow::Result<()> {
                 let began = Instant::now();
@@ -85,10 +91,11 @@ impl Scene {
                 made
             });
             let panicked = |_| anyhow::anyhow!("a thread panicked");
-            let (longest, rounds) = asking.join().map_err(panicked)??;
+            let rounds = asking.join().map_err(panicked)??;
             making.join().map_err(panicked)??;
-            println!("{rounds} rounds of questions, the slowest {longest:?}");
-            ensure!(longest < SERVED, "an answer took {longest:?}");
+            let (middle, longest) = (rounds[rounds.len() / 2], *rounds.last().context("a round")?);
+            println!("{} rounds of questions, {middle:?}, the slowest {longest:?}", rounds.len());
+            ensure!(middle < SERVED && longest < SERVED_AT_LAST, "answers took {middle:?} and {longest:?}");
             mischief.join().map_err(panicked)?
         });
         drop(turn);
@@ -106,6 +113,9 @@ impl Scene {
     /// All is as before: the service has let everybody go, used little memory, and can be ended.
     fn ends_well(mut self) -> anyhow::Result<()> {
         let turn = creation_turn();
+        // The places of peers that are gone are free again, one after the other.
+        let has_room = || (0..ROOM).map(|_| self.instance.management()).collect::<Result<Vec<_>, _>>().is_ok();
+        ensure!(wait_until(LIMIT, has_room), "the places of those who are gone are not free");
         self.makes_a_set()?;
         drop(turn);
         let pid = self.instance.service_pid().context("the service has ended")?;
@@ -169,7 +179,7 @@ fn a_peer_that_never_reads() -> anyhow::Result<()> {
         Ok(began.elapsed())
     })?;
     println!("dropped after {dropped:?}");
-    ensure!(dropped < Duration::from_secs(10), "dropped only after {dropped:?}");
+    ensure!(dropped < LIMIT, "dropped only after {dropped:?}");
     scene.ends_well()
 }
 
@@ -263,7 +273,7 @@ for _ in range(int(sys.argv[2])):
     peer = socket.socket(socket.AF_UNIX)
     peer.connect(sys.argv[1])
     peers.append(peer)
-end = time.monotonic() + 20
+end = time.monotonic() + 60
 while refused < len(peers) - 128 and time.monotonic() < end:
     for peer in peers:
         try:
@@ -333,14 +343,14 @@ fn ten_thousand_connections_of_root() -> anyhow::Result<()> {
                 last = Management::connect(&scene.instance.directories()).ok();
                 last.is_some()
             };
-            ensure!(wait_until(Duration::from_secs(5), has_a_place), "a place that was given back is not free");
+            ensure!(wait_until(LIMIT, has_a_place), "a place that was given back is not free");
             let began = Instant::now();
             let refused = scene.instance.vss(["list", "shadows"])?;
             ensure!(refused.code == Some(1) && refused.stderr.contains("E_OUTOFMEMORY"), "{refused:?}");
             println!("{}", refused.stderr.trim_end());
             // Whoever has said nothing for 30 s has to make room.
             let is_let_in = || scene.instance.vss(["list", "shadows"]).is_ok_and(|listed| listed.is_success());
-            ensure!(wait_until(Duration::from_secs(45), is_let_in), "nobody is let in any more");
+            ensure!(wait_until(2 * LIMIT, is_let_in), "nobody is let in any more");
             println!("let in {:?} later", began.elapsed());
             ask(&mut last.context("a connection")?)?;
         }
@@ -448,7 +458,7 @@ fn users_without_the_right() -> anyhow::Result<()> {
     }
     let mut management = scene.instance.management()?;
     let is_empty = || management.writers().is_ok_and(|writers| writers.is_empty());
-    ensure!(wait_until(Duration::from_secs(5), is_empty), "they stay registered");
+    ensure!(wait_until(LIMIT, is_empty), "they stay registered");
     // Also when it is gone, and after a restart.
     ensure!(stranger()?.error() == Some("E_ACCESSDENIED"), "{:?}", stranger()?.answers);
     let Scene { mut instance, volume: _volume } = scene;

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 use vss_lab::postgresql::{Cluster, copies, load};
-use vss_tests::instance::{Instance, Outcome};
+use vss_tests::instance::{Instance, Outcome, wait_until};
 use vss_tests::postgresql::{Copy, Trial, copy_tree, directory_for_copies, load_turn, skips};
 use vss_tests::scale::rounds;
 use vss_tests::traces;
@@ -16,6 +17,8 @@ use vss_tests::volume::Volume;
 
 /// Size of the volumes, in MiB; their images are sparse.
 const SIZE: u64 = 4096;
+/// What has to happen happens within this time.
+const LIMIT: Duration = Duration::from_secs(10);
 /// What the output calls the copies.
 const SHADOW_COPY: &str = "shadow copy";
 /// By this name the writer's session would be found in the server.
@@ -107,6 +110,8 @@ impl Scene {
 
 /// No session of the writer, and with that no backup mode; nothing that would keep the log.
 fn nothing_is_held(cluster: &Cluster) -> anyhow::Result<()> {
+    // A session of the server outlives its client by moments.
+    wait_until(LIMIT, || cluster.sessions_named(APPLICATION).is_ok_and(|sessions| sessions == 0));
     let sessions = cluster.sessions_named(APPLICATION)?;
     let slots = cluster.sql("postgres", "SELECT count(*) FROM pg_replication_slots")?;
     ensure!(sessions == 0 && slots == "0", "{sessions} sessions and {slots} slots are left");

@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, mount};
 use vss_linux::process::Signal;
 use vss_tests::gate::Gate;
 use vss_tests::instance::{Instance, Running};
-use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::loopfs::{Kind, LoopFs, unmount_idle};
 use vss_tests::programs::program;
 use vss_tests::traces;
 use vss_tests::turn::creation_turn;
@@ -43,6 +43,11 @@ fn is_exposed(instance: &Instance, id: &str) -> anyhow::Result<()> {
     ensure!(shadows.len() == 1 && shadows[0].id.to_string() == id, "listed: {shadows:?}");
     ensure!(shadows[0].path.as_ref() == Some(&place), "listed at {:?}", shadows[0].path);
     Ok(())
+}
+
+/// Takes away by hand what is mounted in the instance's directory.
+fn unmount_all(instance: &Instance) -> anyhow::Result<()> {
+    instance.mounts().iter().rev().try_for_each(|place| unmount_idle(place))
 }
 
 #[test]
@@ -114,15 +119,14 @@ fn an_exposure_is_there_again_after_a_boot() -> anyhow::Result<()> {
     let id = exposed_copy(&instance, &volume)?;
     traces::has_no_processes(&instance)?;
     let place = instance.path().join("exposed");
-    let unmounted = Command::new("umount").arg("--recursive").arg(&place).status()?;
-    ensure!(unmounted.success(), "umount failed");
+    unmount_all(&instance)?;
     // Taken away by hand, it is not brought back.
     let listed = instance.vss(["list", "shadows", "--json"])?.json()?;
     ensure!(listed["shadows"][0]["path"].is_null() && instance.mounts().is_empty(), "{listed}");
     let exposed = instance.vss(["expose".as_ref(), id.as_ref(), place.as_os_str()])?;
     ensure!(exposed.is_success(), "{exposed:?}");
     traces::has_no_processes(&instance)?;
-    ensure!(Command::new("umount").arg("--recursive").arg(&place).status()?.success(), "umount failed");
+    unmount_all(&instance)?;
 
     // A boot has an id of its own; what it shows is seen in the mount namespace that has it.
     fs::remove_dir_all(instance.runtime_dir())?;

@@ -302,7 +302,7 @@ fn join(instance: &Instance, mut writer: Mender) -> anyhow::Result<(Stopper, thr
         let monitor = Joined(tell);
         let _ = run(&socket, &mut writer, &Options { stop: Some(&stop), reconnect: false, monitor: &monitor });
     });
-    told.recv_timeout(Duration::from_secs(10)).context("the service does not take the writer")?;
+    told.recv_timeout(Duration::from_secs(30)).context("the service does not take the writer")?;
     Ok((stopper, thread))
 }
 
@@ -363,7 +363,7 @@ fn writers_mend_a_copy_where_its_provider_lets_them() -> anyhow::Result<()> {
         ensure!(instance.vss(["delete", "--all"])?.is_success());
         is_clean(&instance, outer.path())?;
         drop(stopper);
-        ensure!(wait_until(Duration::from_secs(10), || thread.is_finished()), "the writer does not end");
+        ensure!(wait_until(Duration::from_secs(30), || thread.is_finished()), "the writer does not end");
         instance.stop()?;
     }
     Ok(())

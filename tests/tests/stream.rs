@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, ensure};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
 use vss_lab::providers::after_power_cut;
 use vss_linux::loop_device::{AttachOptions, LoopDevice};
 use vss_tests::blocks::{Copied, are_equal, name};
-use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::loopfs::{Kind, LoopFs, unmount_idle};
 use vss_tests::scale::rounds;
 
 /// Does something with the file system of an image, mounted like this.
@@ -27,7 +27,7 @@ fn with_mounted(
     let options = flags.contains(MountFlags::RDONLY).then_some(c"noload");
     mount(device, place, "ext4", flags, options)?;
     let done = work();
-    unmount(place, UnmountFlags::empty())?;
+    unmount_idle(place)?;
     done
 }
 

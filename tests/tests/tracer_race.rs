@@ -100,18 +100,23 @@ fn finish(traced: &Traced, device: &Direct, copy: &mut [u8], last: Last) -> anyh
     device.read_chunks(&left, copy)
 }
 
+/// How many blocks of each copy are wrong, in so many trials, or up to the first of which some are.
 fn wrong_in(trials: u32, marks: Marks, last: Last) -> anyhow::Result<Vec<u64>> {
     let disk = StallingDisk::new(MIB)?;
     let raw = RawLoop::on(&disk.image())?;
     set_direct(raw.path())?;
     let device = Direct::open(raw.path())?;
-    let trials = (0..trials).map(|trial| {
+    let mut all = Vec::new();
+    for trial in 0..trials {
         disk.set_slow(true)?;
         let wrong = wrong_blocks(&raw, &device, trial, marks, last);
         disk.set_slow(false)?;
-        wrong
-    });
-    trials.collect()
+        all.push(wrong?);
+        if all.last() > Some(&0) {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 #[test]
@@ -131,9 +136,10 @@ fn without_marks_at_the_completion_blocks_are_lost() -> anyhow::Result<()> {
         return Ok(());
     }
     for issue in [false, true] {
-        let wrong = wrong_in(2, Marks { queue: true, issue, completion: false }, Last::Marked)?;
+        // The first one, unless the machine is busy.
+        let wrong = wrong_in(20, Marks { queue: true, issue, completion: false }, Last::Marked)?;
         println!("wrong blocks of {BLOCKS} written in each trial: {wrong:?}");
-        ensure!(wrong.iter().all(|wrong| *wrong > 0), "the race is not met, so that the other test shows nothing");
+        ensure!(wrong.last() > Some(&0), "the race is not met, so that the other test shows nothing");
     }
     Ok(())
 }
@@ -173,7 +179,7 @@ fn a_frozen_file_system_equals_its_copy() -> anyhow::Result<()> {
             thread::sleep(PAUSE * 10);
             device.read_chunks(&traced.taken(), &mut copy)?;
         }
-        let timer = thaw_timer(fs.open()?, Duration::from_secs(20));
+        let timer = thaw_timer(fs.open()?, Duration::from_secs(120));
         freeze::freeze(fs.open()?)?;
         let finished = finish(&traced, &device, &mut copy, Last::Balanced);
         let live = device.read();

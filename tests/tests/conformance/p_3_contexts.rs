@@ -4,7 +4,7 @@ use crate::rows;
 use crate::scene::Scene;
 use anyhow::ensure;
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vss_model::VssCode::{InvalidArgument, UnsupportedContext, VolumeNotSupported, VolumeNotSupportedByProvider};
 use vss_tests::instance::wait_until;
 use vss_tests::wire::Wire;
@@ -23,7 +23,14 @@ fn after_the_end(scene: &Scene, context: &str) -> anyhow::Result<Option<u64>> {
     let mut other = scene.in_context("all")?;
     bits(&mut other, &shadow)?;
     drop(wire);
-    let gone = wait_until(Duration::from_secs(2), || bits(&mut other, &shadow).is_err());
+    let began = Instant::now();
+    let mut gone = false;
+    // One that stays is looked at again when the end of the session is long over.
+    wait_until(Duration::from_secs(30), || {
+        gone = bits(&mut other, &shadow).is_err();
+        let sessions = scene.instance.management().and_then(|mut one| Ok(one.status()?.sessions.len()));
+        gone || (began.elapsed() > Duration::from_secs(2) && sessions.is_ok_and(|sessions| sessions == 1))
+    });
     if gone { Ok(None) } else { bits(&mut other, &shadow).map(Some) }
 }
 
@@ -122,7 +129,7 @@ rows! {
         plex.refused("AddToSnapshotSet", json!({"volume": scene.volume.name()}), VolumeNotSupported)?;
         drop(plex);
         ensure!(
-            wait_until(Duration::from_secs(10), || {
+            wait_until(Duration::from_secs(30), || {
                 start(0x2_0000).is_ok_and(|mut wire| wire.ok("AddToSnapshotSet", volume.clone()).is_ok())
             }),
             "a btrfs copy is differential"

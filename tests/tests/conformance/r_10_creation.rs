@@ -86,7 +86,7 @@ rows! {
         drop(directory);
         let failure = wire.failed(&started["operation_id"], HoldWritesTimeout)?;
         failure.says("somebody else thawed", "no other program")?;
-        ensure!(volume.start_write().finish(Duration::from_secs(5)).is_some(), "it stays frozen");
+        ensure!(volume.start_write().finish(Duration::from_secs(30)).is_some(), "it stays frozen");
         Ok(())
     };
     /// VSS_E_VOLUME_IN_USE 0x8004231D: somebody else holds it frozen
@@ -95,7 +95,7 @@ rows! {
         let volume = ext4()?;
         let mut wire = with_volume(&scene, &volume, "fake")?;
         let directory = volume.open()?;
-        let timer = thaw_timer(volume.open()?, Duration::from_secs(20));
+        let timer = thaw_timer(volume.open()?, Duration::from_secs(60));
         freeze::freeze(&directory)?;
         let failure = wire.fails("DoSnapshotSet", json!({}), VolumeInUse);
         freeze::thaw(&directory).context("its freeze was undone")?;

@@ -18,7 +18,7 @@ fn slow(scene: &Scene, event: EventKind, ms: u64) -> Description {
 rows! {
     /// QueryStatus: pending, then finished, with their numbers
     query_status_numbers => |scene| {
-        let _shop = scene.join(slow(&scene, EventKind::Identify, 500))?;
+        let _shop = scene.join(slow(&scene, EventKind::Identify, 2000))?;
         let mut wire = scene.session()?;
         let started = wire.ok("GatherWriterMetadata", json!({}))?;
         let pending = wire.ok("QueryStatus", json!({"operation_id": started["operation_id"]}))?;
@@ -29,7 +29,7 @@ rows! {
     };
     /// Wait returns after its time, which says nothing of the operation
     wait_has_a_timeout => |scene| {
-        let _shop = scene.join(slow(&scene, EventKind::Identify, 1500))?;
+        let _shop = scene.join(slow(&scene, EventKind::Identify, 2000))?;
         let mut wire = scene.session()?;
         let started = wire.ok("GatherWriterMetadata", json!({}))?;
         let waited = wire.ok("Wait", json!({"operation_id": started["operation_id"], "timeout_ms": 10, "seen_progress": 9}))?;
@@ -39,7 +39,7 @@ rows! {
     };
     /// Cancel: S_OK, then CANCELLED; FINISHED for what had ended
     cancel_and_its_answers => |scene| {
-        let _shop = scene.join(slow(&scene, EventKind::PrepareBackup, 700))?;
+        let _shop = scene.join(slow(&scene, EventKind::PrepareBackup, 2000))?;
         let mut wire = scene.session()?;
         let shop = scene.gather(&mut wire, "full")?;
         Scene::add_components(&mut wire, &shop)?;
@@ -59,7 +59,7 @@ rows! {
     };
     /// A second operation while one runs
     one_operation_at_a_time => |scene| {
-        let _shop = scene.join(slow(&scene, EventKind::Identify, 500))?;
+        let _shop = scene.join(slow(&scene, EventKind::Identify, 2000))?;
         let mut wire = scene.session()?;
         let started = wire.ok("GatherWriterMetadata", json!({}))?;
         wire.refused("SetBackupState", Scene::state("full"), BadState)?;
@@ -91,7 +91,7 @@ rows! {
         let mut second = scene.in_context("file_share_backup")?;
         second.refused("StartSnapshotSet", json!({}), SnapshotSetInProgress)?;
         drop(first);
-        let free = wait_until(Duration::from_secs(10), || second.call("StartSnapshotSet", json!({})).is_ok_and(|done| done.is_ok()));
+        let free = wait_until(Duration::from_secs(30), || second.call("StartSnapshotSet", json!({})).is_ok_and(|done| done.is_ok()));
         ensure!(free, "the lock outlives its session");
         Ok(())
     };
@@ -113,7 +113,7 @@ rows! {
         let mut wire = scene.session()?;
         scene.prepared(&mut wire, "full")?;
         drop(wire);
-        let told = wait_until(Duration::from_secs(10), || shop.handle().events().last() == Some(&EventKind::BackupShutdown));
+        let told = wait_until(Duration::from_secs(30), || shop.handle().events().last() == Some(&EventKind::BackupShutdown));
         let events = shop.handle().events();
         ensure!(told && events.contains(&EventKind::Abort), "{events:?}");
         Ok(())
@@ -125,7 +125,7 @@ rows! {
         let mut other = scene.in_context("all")?;
         other.ok("GetSnapshotProperties", json!({"snapshot_id": shadow}))?;
         drop(wire);
-        let gone = wait_until(Duration::from_secs(10), || {
+        let gone = wait_until(Duration::from_secs(30), || {
             other.call("GetSnapshotProperties", json!({"snapshot_id": shadow})).is_ok_and(|answer| answer.is_err())
         });
         ensure!(gone, "the copy outlives its session");
@@ -164,7 +164,7 @@ rows! {
         let aborted = other.ok("org.linuxvss.Management.AbortAllSnapshotsInProgress", json!({}))?;
         ensure!(aborted["sets"] == json!([set["set_id"]]), "{aborted}");
         let mut next = scene.in_context("file_share_backup")?;
-        let free = wait_until(Duration::from_secs(10), || next.call("StartSnapshotSet", json!({})).is_ok_and(|done| done.is_ok()));
+        let free = wait_until(Duration::from_secs(30), || next.call("StartSnapshotSet", json!({})).is_ok_and(|done| done.is_ok()));
         ensure!(free, "the creation lock is not given back");
         Ok(())
     };

@@ -57,7 +57,7 @@ rows! {
         wire.done("BackupComplete", json!({}))?;
         drop(wire);
         let all = [E::PrepareBackup, E::PrepareSnapshot, E::Freeze, E::Thaw, E::PostSnapshot, E::BackupComplete, E::BackupShutdown];
-        let over = wait_until(Duration::from_secs(10), || shop.handle().events() == all);
+        let over = wait_until(Duration::from_secs(30), || shop.handle().events() == all);
         ensure!(over, "{:?}", shop.handle().events());
         Ok(())
     };
@@ -97,7 +97,7 @@ rows! {
                 Value::Null
             };
             drop(wire);
-            ensure!(wait_until(Duration::from_secs(10), || shop.handle().last(E::BackupShutdown).is_some()), "none came");
+            ensure!(wait_until(Duration::from_secs(30), || shop.handle().last(E::BackupShutdown).is_some()), "none came");
             let told = shop.handle().last(E::BackupShutdown).map(|event| json!(event.set_id));
             ensure!(told.as_ref() == Some(&set), "{told:?} instead of {set}");
         }
@@ -274,14 +274,15 @@ rows! {
     fails_n_times => |scene| {
         let mut fail = failing(E::Freeze, "VSS_E_WRITERERROR_RETRYABLE");
         fail.times = 1;
-        let _shop = scene.join(Description { fail: vec![fail], ..scene.description() })?;
+        let shop = scene.join(Description { fail: vec![fail], ..scene.description() })?;
         for number in [9, 5] {
             let mut wire = scene.session()?;
             scene.made(&mut wire, "full")?;
             let status = wire.writer_status("shop")?;
             ensure!(status["state_number"] == number, "{number}: {status}");
             drop(wire);
-            std::thread::sleep(Duration::from_millis(100));
+            let is_over = || shop.handle().events().last() == Some(&E::BackupShutdown);
+            ensure!(wait_until(Duration::from_secs(30), is_over), "{:?}", shop.handle().events());
         }
         Ok(())
     };

@@ -1,14 +1,15 @@
 //! The guard, vssd or both are killed or stopped.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use vss_linux::hold::sweep::{SWEEP_LIMIT, sweep};
 use vss_linux::process::Signal;
 use vss_tests::load::Load;
 use vss_tests::loopfs::{Kind, LoopFs};
 
-use super::{SECOND, THAW_LIMIT, TestResult, Victim, ledger_path, skip, start, thawed_after, wait_until};
+use super::{
+    PROMPT, SECOND, SHARED, THAW_LIMIT, TestResult, Victim, ledger_path, skip, start, thawed_after, wait_until,
+};
 
 /// A point of the protocol, the commands that lead to it, and whether something is frozen when both are killed there.
 struct Point {
@@ -55,17 +56,17 @@ fn a_kill_at_any_message_leaves_nothing_frozen() -> TestResult {
                 Victim::Both => driver.kill_both()?,
             }
             if victim == Victim::Both {
-                assert!(wait_until(SECOND, || driver.guard.is_gone()), "{what}");
+                assert!(wait_until(THAW_LIMIT, || driver.guard.is_gone()), "{what}");
                 drop(driver);
                 let was_frozen = frozen && (ext4.is_frozen() || xfs.is_frozen());
                 let started = Instant::now();
                 let swept = sweep(runtime.path(), SWEEP_LIMIT)?;
-                let after = thawed_after(&what, &[&ext4, &xfs], SECOND);
+                let after = thawed_after(&what, &[&ext4, &xfs], PROMPT);
                 println!(
                     "{what}: left frozen {was_frozen}, thawed {:?} after the start of the sweep",
                     started.elapsed()
                 );
-                assert!(started.elapsed() < SECOND + after, "{what}");
+                assert!(started.elapsed() < PROMPT + after, "{what}");
                 for swept in &swept {
                     println!("  {swept}");
                 }
@@ -76,13 +77,13 @@ fn a_kill_at_any_message_leaves_nothing_frozen() -> TestResult {
                 println!("{what}: thawed after {:?}", killed.elapsed());
                 assert!(wait_until(THAW_LIMIT, || driver.guard.is_gone()), "{what}");
                 // Guard or backup cleans up, whichever is left.
-                let removed = wait_until(2 * SECOND, || !ledger_path(runtime.path()).exists());
+                let removed = wait_until(THAW_LIMIT, || !ledger_path(runtime.path()).exists());
                 assert!(removed, "{what}: the ledger stays");
             }
             // Not only thawed once: nothing freezes after everybody has gone.
             thawed_after(&what, &[&ext4, &xfs], THAW_LIMIT);
             // The switch may be another test's for a moment.
-            assert!(wait_until(2 * SECOND, || switch() == "0"), "{what}: rcu_expedited is left on");
+            assert!(wait_until(SHARED, || switch() == "0"), "{what}: rcu_expedited is left on");
         }
     }
     Ok(())
@@ -126,7 +127,7 @@ fn a_stopped_guard_is_not_waited_for() -> TestResult {
         let mut driver = start(runtime.path(), SECOND, false, &[(&fs, 0)])?;
         let started = Instant::now();
         assert!(driver.ask("hold")?.starts_with("held"));
-        driver.guard.signal(Signal::STOP)?;
+        driver.stop_guard()?;
         thawed_after("guard stopped", &[&fs], THAW_LIMIT);
         println!("guard stopped, limit 1 s: thawed after {:?}", started.elapsed());
         let released = driver.ask("release")?;
@@ -136,8 +137,7 @@ fn a_stopped_guard_is_not_waited_for() -> TestResult {
     // vssd dies while its guard is stopped: the kernel's SIGHUP and SIGCONT to the orphaned group wake it.
     let mut driver = start(runtime.path(), THAW_LIMIT, false, &[(&fs, 0)])?;
     assert!(driver.ask("hold")?.starts_with("held"));
-    driver.guard.signal(Signal::STOP)?;
-    thread::sleep(Duration::from_millis(50));
+    driver.stop_guard()?;
     let killed = Instant::now();
     driver.signal(Signal::KILL)?;
     thawed_after("guard stopped, vssd killed", &[&fs], THAW_LIMIT);

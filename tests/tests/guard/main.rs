@@ -26,6 +26,13 @@ const SECOND: Duration = Duration::from_secs(1);
 /// After this nothing of ours may be frozen, whatever happened.
 const THAW_LIMIT: Duration = Duration::from_secs(10);
 
+/// A write that meets no freeze, and what waits for nothing but a processor, is through after this; a hold that nobody ends
+/// lasts longer.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// So long may another test's guard have a switch that belongs to the whole machine.
+const SHARED: Duration = Duration::from_secs(30);
+
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
@@ -110,7 +117,7 @@ fn a_hold_is_whole_and_short_under_load() -> TestResult {
     assert!(ledger.deadline_ns() > clock::boottime_ns());
     let released = driver.ask("release")?;
     assert!(released.starts_with("released "), "{released}");
-    thawed_after("release", &[&ext4, &xfs], SECOND);
+    thawed_after("release", &[&ext4, &xfs], PROMPT);
     let stalls = loads.map(Load::stop);
     for stall in stalls {
         println!("load: {:?}", stall?);
@@ -152,7 +159,7 @@ fn hold_times_of_1_8_and_64_members() -> TestResult {
             "{count} members: hold median {:?} (min {:?}, max {:?}); driver and guard ready in {:?}",
             holds[2], holds[0], holds[4], starts[2]
         );
-        assert!(holds[2] < 2 * SECOND);
+        assert!(holds[2] < PROMPT);
     }
     Ok(())
 }
@@ -167,10 +174,12 @@ fn a_hold_ends_after_ten_seconds_by_itself() -> TestResult {
     let mut driver = start(runtime.path(), THAW_LIMIT, false, &[(&fs, 0)])?;
     let started = Instant::now();
     assert!(driver.ask("hold")?.starts_with("held"));
-    thread::sleep(SECOND * 9);
+    thread::sleep(SECOND * 8);
     assert!(fs.is_frozen());
-    thawed_after("deadline", &[&fs], 2 * SECOND);
-    println!("no release: thawed after {:?}", started.elapsed());
+    thawed_after("deadline", &[&fs], PROMPT);
+    let thawed = started.elapsed();
+    println!("no release: thawed after {thawed:?}");
+    assert!(thawed > SECOND * 19 / 2, "thawed after {thawed:?} already");
     let released = driver.ask("release")?;
     assert!(released.starts_with("error HoldExpired"), "{released}");
     Ok(())
@@ -185,7 +194,7 @@ fn what_cannot_work_is_refused_before_anything_is_frozen() -> TestResult {
     let on_member =
         start(&fs.path().join("run"), SECOND, false, &[(&fs, 0)]).expect_err("its ledger could not be marked");
     assert!(on_member.to_string().starts_with("error Refused(LedgerOnMember)"), "{on_member}");
-    thawed_after("refused", &[&fs], 2 * SECOND);
+    thawed_after("refused", &[&fs], PROMPT);
 
     let runtime = tempfile::tempdir()?;
     let _first = start(runtime.path(), SECOND, false, &[(&fs, 0)])?;
@@ -199,7 +208,7 @@ fn what_cannot_work_is_refused_before_anything_is_frozen() -> TestResult {
     let mut driver = Driver::start(driver(), setup, &members)?;
     let held = driver.ask("hold")?;
     assert!(held.starts_with("error FreezeFailed /proc"), "{held}");
-    thawed_after("the other member cannot be frozen", &[&fs], 2 * SECOND);
+    thawed_after("the other member cannot be frozen", &[&fs], PROMPT);
     Ok(())
 }
 
@@ -216,7 +225,7 @@ fn a_member_without_a_level_is_flushed_and_never_frozen() -> TestResult {
     assert_eq!(driver.ask("sync")?, "synced");
     assert!(driver.ask("hold")?.starts_with("held"));
     assert!(held.is_frozen());
-    thawed_after("without a level", &[&cut], 2 * SECOND);
+    thawed_after("without a level", &[&cut], PROMPT);
     assert!(driver.ask("release")?.starts_with("released"));
     assert_eq!(driver.ask("finish")?, "finished true");
     Ok(())

@@ -1,16 +1,18 @@
 //! A freeze that cannot get through, and file systems that lie on one another.
 
+use std::fs::File;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vss_linux::freeze;
+use vss_linux::freeze::{self, Thaw};
 use vss_linux::hold::ledger::{Ledger, State};
 use vss_linux::hold::sweep::{Outcome, SWEEP_LIMIT, sweep};
 use vss_linux::process::Signal;
 use vss_tests::load::Load;
-use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::loopfs::{Kind, LoopFs, ThawTimer, thaw_timer};
 
-use super::{SECOND, THAW_LIMIT, TestResult, Victim, ledger_path, skip, start, thawed_after, wait_until};
+use super::{PROMPT, SECOND, THAW_LIMIT, TestResult, Victim, ledger_path, skip, start, thawed_after, wait_until};
 
 /// An inner file system on the image of an outer one. While the outer one is frozen by the test, writes of the inner one
 /// to its device wait, and so does what waits for them.
@@ -27,13 +29,13 @@ impl Nested {
         Ok(Self { inner, outer })
     }
 
-    /// Freezes the outer one and thaws it by itself after `time`, while a thread sits inside write() on the inner one
-    /// (`writing`), or dirty data waits to be flushed.
-    fn block_inner(&self, writing: bool, time: Duration) -> anyhow::Result<()> {
+    /// Freezes the outer one until what is returned thaws it, while a thread sits inside write() on the inner one (`writing`),
+    /// or dirty data waits to be flushed.
+    fn block_inner(&self, writing: bool) -> anyhow::Result<Blocked> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
         let flags = if writing { rustix::fs::OFlags::SYNC.bits() } else { 0 };
-        let mut file = std::fs::File::options()
+        let mut file = File::options()
             .create(true)
             .write(true)
             .truncate(true)
@@ -42,20 +44,56 @@ impl Nested {
         // What creating the file has made dirty is gone, so that a write is the only thing to wait for.
         freeze::sync(&file)?;
         freeze::sync(self.outer.open()?)?;
-        freeze::freeze(self.outer.open()?)?;
         let outer = self.outer.open()?;
-        thread::spawn(move || {
-            thread::sleep(time);
-            let _ = freeze::thaw(outer);
-        });
+        freeze::freeze(&outer)?;
+        let blocked = Blocked { _timer: thaw_timer(self.outer.open()?, Duration::from_secs(60)), outer };
         let data = vec![7u8; 1 << 20];
         if writing {
-            thread::spawn(move || file.write_all(&data));
-            thread::sleep(Duration::from_millis(100));
+            let (tell, told) = mpsc::channel();
+            thread::spawn(move || {
+                // Nobody listens when the test has failed.
+                let _ = tell.send(rustix::thread::gettid().as_raw_nonzero());
+                file.write_all(&data)
+            });
+            let thread = told.recv()?;
+            assert!(wait_until(PROMPT, || waits_for_disk(thread.get())), "the write got through");
         } else {
             file.write_all(&data)?;
         }
-        Ok(())
+        Ok(blocked)
+    }
+}
+
+/// True when a thread of this process has waited for a disk for 100 ms.
+fn waits_for_disk(thread: i32) -> bool {
+    let waits = || {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+    };
+    (0..20).all(|_| {
+        thread::sleep(Duration::from_millis(5));
+        waits()
+    })
+}
+
+/// An outer file system that the test has frozen.
+struct Blocked {
+    outer: File,
+    /// Also when the test fails before it thaws.
+    _timer: ThawTimer,
+}
+
+impl Blocked {
+    /// Thaws it after this time from now on.
+    fn thaw_after(self, time: Duration) {
+        thread::spawn(move || {
+            thread::sleep(time);
+            self.thaw()
+        });
+    }
+
+    fn thaw(self) -> Result<Thaw, std::io::Error> {
+        Ok(freeze::thaw(&self.outer)?)
     }
 }
 
@@ -89,7 +127,7 @@ fn nested_loop_devices_are_held_from_the_inside_out() -> TestResult {
         }
         thawed_after("nested", &[&nested.outer, &nested.inner], THAW_LIMIT);
         println!("nested, {victim:?} killed: thawed after {:?}", killed.elapsed());
-        assert!(wait_until(2 * SECOND, || !ledger_path(runtime.path()).exists()));
+        assert!(wait_until(THAW_LIMIT, || !ledger_path(runtime.path()).exists()));
     }
     load.stop()?;
     Ok(())
@@ -103,11 +141,13 @@ fn race(writing: bool, blocked: Duration, victim: Option<Victim>) -> TestResult 
     let (nested, fast) = (Nested::new()?, LoopFs::new(Kind::Ext4, 64)?);
     let runtime = tempfile::tempdir()?;
     let mut driver = start(runtime.path(), SECOND, false, &[(&nested.inner, 0), (&fast, 0)])?;
-    nested.block_inner(writing, blocked)?;
+    let ledger = Ledger::open(&ledger_path(runtime.path()))?;
+    let outer = nested.block_inner(writing)?;
     let started = Instant::now();
     driver.tell("hold")?;
-    let ledger = Ledger::open(&ledger_path(runtime.path()))?;
-    assert!(wait_until(SECOND, || ledger.state(0) == State::Ours && ledger.state(1) == State::Ours), "{what}");
+    let is_tried = || [0, 1].iter().all(|member| ledger.state(*member) != State::Untouched);
+    assert!(wait_until(PROMPT, is_tried), "{what}");
+    outer.thaw_after(blocked);
     thread::sleep(Duration::from_millis(200));
     match victim {
         Some(Victim::Guard) => driver.guard.signal(Signal::KILL)?,
@@ -143,10 +183,10 @@ fn race(writing: bool, blocked: Duration, victim: Option<Victim>) -> TestResult 
         }
         Some(Victim::Vssd | Victim::Both) => {}
     }
-    assert!(wait_until(3 * SECOND, || !ledger_path(runtime.path()).exists()), "{what}: the ledger stays");
+    assert!(wait_until(THAW_LIMIT, || !ledger_path(runtime.path()).exists()), "{what}: the ledger stays");
     // The race's trap: the freeze completes after everybody has gone.
     thread::sleep(Duration::from_millis(200));
-    thawed_after(&what, &[&nested.inner, &fast], 2 * SECOND);
+    thawed_after(&what, &[&nested.inner, &fast], PROMPT);
     Ok(())
 }
 
@@ -198,10 +238,11 @@ fn a_slow_flush_is_named_and_nothing_is_frozen() -> TestResult {
     let runtime = tempfile::tempdir()?;
     let mut driver = start(runtime.path(), THAW_LIMIT, false, &[(&fast, 0), (&nested.inner, 0)])?;
     // The driver waits 5 s for a sync.
-    nested.block_inner(false, SECOND * 6)?;
+    let outer = nested.block_inner(false)?;
     let said = driver.ask("sync")?;
+    outer.thaw()?;
     assert!(said.starts_with(&format!("error SyncTimeout {}", nested.inner.path().display())), "{said}");
-    thawed_after("only flushed", &[&fast], 2 * SECOND);
+    thawed_after("only flushed", &[&fast], PROMPT);
     assert!(driver.ask("hold")?.starts_with("error Misused"), "a guard is spent after a failure");
     assert_eq!(driver.ask("finish")?, "finished true");
     Ok(())

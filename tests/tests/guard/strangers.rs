@@ -10,7 +10,7 @@ use vss_linux::hold::thaw::Rescue;
 use vss_linux::process::Signal;
 use vss_tests::loopfs::{Kind, LoopFs, thaw_timer};
 
-use super::{SECOND, THAW_LIMIT, TestResult, Victim, ledger_path, skip, start, thawed_after, wait_until};
+use super::{PROMPT, THAW_LIMIT, TestResult, Victim, ledger_path, skip, start, thawed_after, wait_until};
 
 #[test]
 fn a_strangers_thaw_makes_the_set_void() -> TestResult {
@@ -24,7 +24,7 @@ fn a_strangers_thaw_makes_the_set_void() -> TestResult {
     assert_eq!(freeze::thaw(xfs.open()?)?, Thaw::Thawed);
     let released = driver.ask("release")?;
     assert!(released.starts_with(&format!("error Lost {}", xfs.path().display())), "{released}");
-    thawed_after("a stranger's thaw", &[&ext4, &xfs], 2 * SECOND);
+    thawed_after("a stranger's thaw", &[&ext4, &xfs], PROMPT);
     Ok(())
 }
 
@@ -36,7 +36,7 @@ fn a_strangers_freeze_is_refused_and_never_thawed() -> TestResult {
     let (ours, theirs) = (LoopFs::new(Kind::Ext4, 64)?, LoopFs::new(Kind::Ext4, 64)?);
     let runtime = tempfile::tempdir()?;
     let stranger = theirs.open()?;
-    let _timer = thaw_timer(theirs.open()?, Duration::from_secs(30));
+    let _timer = thaw_timer(theirs.open()?, Duration::from_secs(120));
     freeze::freeze(&stranger)?;
 
     let mut driver = start(runtime.path(), THAW_LIMIT, false, &[(&ours, 0), (&theirs, 0)])?;
@@ -47,28 +47,30 @@ fn a_strangers_freeze_is_refused_and_never_thawed() -> TestResult {
     assert!(held.starts_with(&format!("error FrozenByAnother {}", theirs.path().display())), "{held}");
     assert!(started.elapsed() > Duration::from_millis(1900));
     assert_eq!((ledger.state(0), ledger.state(1)), (State::Thawed, State::Struck));
-    thawed_after("refused", &[&ours], SECOND);
+    thawed_after("refused", &[&ours], PROMPT);
     assert_eq!(driver.ask("finish")?, "finished true");
 
     // Everybody dies during the tries: neither backup nor sweep may thaw what the stranger froze.
     for victim in [Victim::Guard, Victim::Vssd, Victim::Both] {
         let mut driver = start(runtime.path(), THAW_LIMIT, false, &[(&ours, 0), (&theirs, 0)])?;
+        let ledger = Ledger::open(&ledger_path(runtime.path()))?;
         driver.tell("hold")?;
-        thread::sleep(Duration::from_millis(300));
+        assert!(wait_until(PROMPT, || ledger.state(1) == State::Ours), "{victim:?}: it does not try");
+        drop(ledger);
         match victim {
             Victim::Guard => driver.guard.signal(Signal::KILL)?,
             Victim::Vssd => driver.signal(Signal::KILL)?,
             Victim::Both => driver.kill_both()?,
         }
-        assert!(wait_until(2 * SECOND, || driver.guard.is_gone()));
+        assert!(wait_until(THAW_LIMIT, || driver.guard.is_gone()));
         if victim == Victim::Both {
             for swept in sweep(runtime.path(), SWEEP_LIMIT)? {
                 println!("{swept}");
                 assert_eq!(swept.members[1].1, Fate::Rescued(Rescue::NotOurs));
             }
         }
-        thawed_after("killed while waiting for a stranger", &[&ours], 2 * SECOND);
-        assert!(wait_until(2 * SECOND, || !ledger_path(runtime.path()).exists()));
+        thawed_after("killed while waiting for a stranger", &[&ours], PROMPT);
+        assert!(wait_until(THAW_LIMIT, || !ledger_path(runtime.path()).exists()));
         assert_eq!(
             freeze::freeze(&stranger),
             Err(FreezeError::AlreadyFrozen),

@@ -20,7 +20,7 @@ use vss_tests::writers::ScriptWriter;
 use super::{NOBODY, Scene, ends_with};
 
 /// What nobody waits for is tidied up within this time.
-const TIDY: Duration = Duration::from_secs(10);
+const TIDY: Duration = Duration::from_secs(30);
 
 #[test]
 fn nothing_is_left_however_it_ends() -> anyhow::Result<()> {

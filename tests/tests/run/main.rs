@@ -18,7 +18,7 @@ use vss_tests::turn::creation_turn;
 use vss_tests::volume::{Mounted, Volume};
 
 /// A service on demand is gone so long after its last command.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(10);
 /// Uid and gid of `nobody`.
 const NOBODY: u32 = 65534;
 
@@ -54,7 +54,7 @@ impl Scene {
         self.run(&["--volume", self.volume.name()], command)
     }
 
-    /// Nothing is left at once, and no process after a second.
+    /// Nothing is left at once, and soon no process.
     fn is_over(&self) -> anyhow::Result<()> {
         self.volume.is_clean()?;
         let mounts = self.instance.mounts();
