@@ -17,7 +17,7 @@ fn wait(milliseconds: u64) -> (Value, Value) {
 fn replies_leave_in_the_order_of_the_calls() {
     let door = Door::open();
     let mut peer = Raw::connect(&door.requester);
-    let calls: Vec<(Value, Value)> = [120, 0, 60, 0, 30].into_iter().map(wait).collect();
+    let calls: Vec<(Value, Value)> = [1200, 0, 600, 0, 300].into_iter().map(wait).collect();
     let begun = Instant::now();
     for (call, _) in &calls {
         peer.send(call);
@@ -25,7 +25,7 @@ fn replies_leave_in_the_order_of_the_calls() {
     for (_, reply) in &calls {
         assert_eq!(peer.receive().unwrap()["parameters"], *reply);
     }
-    assert!(begun.elapsed().as_millis() < 200, "pipelined calls ran one after another: {:?}", begun.elapsed());
+    assert!(begun.elapsed().as_millis() < 2000, "pipelined calls ran one after another: {:?}", begun.elapsed());
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn the_blocking_client_reads_results_and_errors() {
 fn the_peer_is_who_it_is() {
     let door = Door::open();
     let _client = Client::connect(&door.requester).unwrap();
-    let Ok(Seen::Connected(peer)) = door.seen.recv_timeout(std::time::Duration::from_secs(5)) else { panic!() };
+    let Ok(Seen::Connected(peer)) = door.seen.recv_timeout(std::time::Duration::from_secs(30)) else { panic!() };
     assert_eq!((peer.uid, peer.pid), (rustix::process::getuid().as_raw(), std::process::id()));
     assert!(peer.is_member_of(rustix::process::getgid().as_raw()));
 }
@@ -200,7 +200,7 @@ fn a_peer_in_many_groups_is_known_with_all_of_them() {
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let Ok(Seen::Connected(peer)) = door.seen.recv_timeout(std::time::Duration::from_secs(10)) else { panic!() };
+    let Ok(Seen::Connected(peer)) = door.seen.recv_timeout(std::time::Duration::from_secs(30)) else { panic!() };
     assert_eq!(peer.groups, (3000..3500).collect::<Vec<u32>>());
     assert!(peer.pidfd.is_some() && peer.pid == child.id());
     drop(child.stdin.take());
@@ -240,5 +240,5 @@ fn a_small_call_is_answered_quickly() {
         .collect();
     times.sort_unstable();
     println!("round trip of a small call: p50 {:?}, p99 {:?}", times[1000], times[1980]);
-    assert!(times[1000].as_millis() < 20);
+    assert!(times[1000].as_millis() < 50);
 }

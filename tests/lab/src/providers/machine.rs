@@ -16,7 +16,7 @@ use crate::process::wait_until;
 
 /// How long a loop device may take to go that nobody uses any more. A process that is being started, by whatever thread, has all
 /// our descriptors until its exec.
-const LETTING_GO: Duration = Duration::from_secs(5);
+const LETTING_GO: Duration = Duration::from_secs(30);
 
 /// Why file systems of these kinds cannot be made here in images, if so: for a test's SKIPPED line.
 #[must_use]
@@ -138,7 +138,7 @@ pub fn strays(places: &[&Path]) -> io::Result<Vec<PathBuf>> {
 /// Waits until no loop device shows this file any more, by the name that it is attached by.
 ///
 /// # Panics
-/// One shows it still after 5 s.
+/// One shows it still after 30 s.
 #[track_caller]
 pub fn wait_until_let_go(image: &Path) {
     let is_shown = || loop_device::attached().is_ok_and(|devices| devices.iter().any(|(_, backing)| backing == image));

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use vss_api::writer::{Event, EventKind, EventReply};
 use vss_model::VssError;
 use vss_writer::fake_service::event;
@@ -51,9 +52,16 @@ pub(crate) fn tell(writer: &mut dyn AnyWriter, event: &Event, kind: EventKind) -
     writer.event(&Call::new(kind, event))
 }
 
-/// True when no process has `marker` in its command line.
+/// True when no process has `marker` in its command line, or soon none: one that was killed is still there until it runs next.
 #[allow(dead_code)]
 pub(crate) fn nobody_runs(marker: &str) -> bool {
-    let found = Command::new("pgrep").args(["-f", marker]).stdout(Stdio::null()).status().unwrap();
-    !found.success()
+    let runs = || Command::new("pgrep").args(["-f", marker]).stdout(Stdio::null()).status().unwrap().success();
+    let until = Instant::now() + Duration::from_secs(10);
+    while runs() {
+        if Instant::now() > until {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
 }
