@@ -102,11 +102,14 @@ pub fn vss(arguments: &[&str]) -> anyhow::Result<Outcome> {
     start_vss(arguments)?.finish()
 }
 
-/// Entries of this boot that match, as journalctl(1) selects them: `VSS_SET_ID=...`, `--unit=vssd`.
+/// Entries of this boot that match, as journalctl(1) selects them: `VSS_SET_ID=...`, `--unit=vssd`. All that was sent by now is
+/// among them.
 ///
 /// # Errors
 /// The journal cannot be read.
 pub fn journal(matches: &[&str]) -> anyhow::Result<Vec<Value>> {
+    let synced = Command::new("journalctl").arg("--sync").output()?;
+    ensure!(synced.status.success(), "journalctl --sync: {}", String::from_utf8_lossy(&synced.stderr));
     let mut command = Command::new("journalctl");
     let output = command.args(["--boot", "--output=json", "--no-pager"]).args(matches).output()?;
     ensure!(output.status.success(), "journalctl: {}", String::from_utf8_lossy(&output.stderr));

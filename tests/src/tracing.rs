@@ -305,12 +305,12 @@ impl RawLoop {
     /// A partition.
     ///
     /// # Errors
-    /// Its node does not appear within 5 s.
+    /// Its node does not appear within 30 s.
     pub fn partition(&self, number: u32) -> anyhow::Result<PathBuf> {
         let mut name = self.path.clone().into_os_string();
         name.push(format!("p{number}"));
         let path = PathBuf::from(name);
-        ensure!(crate::instance::wait_until(Duration::from_secs(5), || path.exists()), "no {}", path.display());
+        ensure!(crate::instance::wait_until(Duration::from_secs(30), || path.exists()), "no {}", path.display());
         Ok(path)
     }
 }

@@ -398,9 +398,10 @@ fn each_sector_queued_is_completed() -> anyhow::Result<()> {
     let file = fs.path().join("data");
     fio(&file, 32, false, 0.2)?;
     rustix::fs::syncfs(fs.open()?)?;
-    let (mut exact, mut lost) = (0, 0);
+    let (mut exact, mut others, mut lost) = (0, 0, 0);
     let count = rounds(5, 100);
-    for _ in 0..count {
+    // More of them where completions are missed.
+    while exact + others < count || exact == 0 && others < 5 * count {
         let traced = Traced::new(fs.device())?;
         fio(&file, 32, true, 1.0)?;
         let balance = traced.balance_at_rest();
@@ -408,12 +409,15 @@ fn each_sector_queued_is_completed() -> anyhow::Result<()> {
         ensure!(counters.queued > 0 && counters.issued >= counters.queued, "{counters:?}");
         ensure!(counters.distrust(&Counters::default()).is_none(), "{counters:?}");
         ensure!(balance >= 0, "{counters:?}");
-        if balance == 0 { exact += 1 } else { lost += balance }
+        if balance == 0 {
+            exact += 1;
+        } else {
+            others += 1;
+            lost += balance;
+        }
     }
     // A kernel that does not deliver each completion to the programs (see the doc of vss-trace) is found out by this count.
-    println!(
-        "{exact} of {count} loads were traced to the last sector, the others lack the completion of {lost} sectors"
-    );
+    println!("{exact} loads were traced to the last sector, {others} others lack the completion of {lost} sectors");
     ensure!(exact > 0, "no load was traced to its end");
     Ok(())
 }

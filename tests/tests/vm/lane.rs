@@ -18,6 +18,7 @@ use vss_tests::instance::Instance;
 use vss_tests::load::Load;
 use vss_tests::programs::program;
 use vss_tests::traces;
+use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
 use crate::is_elsewhere;
@@ -181,6 +182,7 @@ fn btrfs_is_copied_from_end_to_end() -> anyhow::Result<()> {
     for file in ["file", "nested/file"] {
         volume.write(file, "old")?;
     }
+    let _turn = creation_turn();
     let set = instance.vss(["create", "--persistent", "--json", volume.name()])?.json()?;
     let id = set["shadows"][0]["id"].as_str().context("an id")?;
     for file in ["file", "nested/file"] {

@@ -14,6 +14,7 @@ use vss_tests::instance::wait_until;
 use vss_tests::loopfs::Kind;
 use vss_tests::mirror::{Scene, Storage, Volume};
 use vss_tests::tracing::{self, BLOCK, Direct, Traced};
+use vss_tests::turn::creation_turn;
 use vss_trace::{Counters, Distrust};
 
 use super::{NVME_DISK, run};
@@ -159,7 +160,9 @@ fn a_mirror_is_compared_after_an_nvme_command_of_a_program() -> anyhow::Result<(
 
     // While a copy is made: it is refused, and the next one is right again.
     let mut writes = Writes::start(node, block, 0x33)?;
+    let turn = creation_turn();
     let refused = scene.instance.vss(scene.create())?;
+    drop(turn);
     ensure!(writes.go_on()?, "the program has ended");
     drop(writes);
     let is_clear = ["NVMe passthrough", "everything is compared"].iter().all(|words| refused.stderr.contains(words));
