@@ -104,7 +104,9 @@ fn whole_life(instance: &Instance, outer: &LoopFs, inner: &BusyVolume) -> anyhow
     let listed = volumes["volumes"].as_array().context("a list")?;
     ensure!(listed.iter().all(|listed| listed["volume"] != name(&place)), "{volumes}");
     ensure!(listed.iter().any(|listed| listed["volume"] == volume && listed["provider"] == "reflink"), "{volumes}");
+    let turn = creation_turn();
     fails(&instance.vss(["create", name(&place)])?, &["it is a shadow copy itself", "VSS_E_VOLUME_NOT_SUPPORTED"])?;
+    drop(turn);
 
     // Somebody else's mount of the copy keeps it; the service's own is taken away.
     let other = instance.path().join("other");
