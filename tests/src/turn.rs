@@ -56,7 +56,7 @@ pub fn creation_turn() -> CreationTurn {
     OURS.with_borrow_mut(|ours| *ours = Arc::downgrade(&held));
     let lock = Path::new(creation_lock::FILE);
     if !wait_until(LEFTOVER_LIMIT, || creation_lock::held(lock).is_none()) {
-        say(&format!("has the turn, but: {:?}", creation_lock::held(lock)));
+        say(&format!("{} has the turn, but: {:?}", name(), creation_lock::held(lock)));
     }
     CreationTurn { _held: held }
 }
@@ -86,7 +86,7 @@ fn name() -> String {
 /// Past the capture of a test's output: it is for whoever looks at a test that does not go on.
 fn say(what: &str) {
     // Nobody may be there to read it.
-    let _ = writeln!(std::io::stderr(), "{} {what}", name());
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 impl Held {
@@ -131,12 +131,7 @@ fn queue(file: &File, path: &Path) {
             while is_over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
                 let holder = fs::read_to_string(path).unwrap_or_default();
                 let holder = holder.lines().nth(1).unwrap_or("somebody").to_owned();
-                let line = format!(
-                    "{waiting} has waited {:.0?} for {holder}, whose turn it is to create sets\n",
-                    began.elapsed()
-                );
-                // Past the capture of a test's output, as above.
-                let _ = std::io::stderr().write_all(line.as_bytes());
+                say(&format!("{waiting} has waited {:.0?} for {holder}, whose turn it is", began.elapsed()));
             }
         });
         while let Err(error) = flock(file, FlockOperation::LockExclusive) {

@@ -58,7 +58,11 @@ fn disturbed(
     disturb: impl Fn(&mut Instance, &Running) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
     let to = scene.name("backup")?;
+    let is_started = scene.instance.service_pid().is_some();
     for _ in 0..10 {
+        if is_started && scene.instance.service_pid().is_none() {
+            scene.instance.start()?;
+        }
         let running = scene.instance.start_vss(["backup", "--volume", scene.volume.name(), "--to", &to])?;
         let copies = || scene.at("backup/journal").exists();
         ensure!(wait_until(Duration::from_secs(30), copies), "it copies nothing: {}", running.stderr()?);
