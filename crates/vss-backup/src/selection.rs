@@ -37,6 +37,13 @@ pub struct FileSet {
     pub component: Option<u32>,
 }
 
+impl FileSet {
+    /// True for a file that has to be there: a pattern may match nothing (spec R 1.9).
+    pub(crate) fn names_one_file(&self) -> bool {
+        self.pattern.is_literal() && !self.recursive
+    }
+}
+
 /// Files that are never taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exclusion {
@@ -173,6 +180,25 @@ impl Node {
             }
         }
         node
+    }
+
+    /// The sets of this directory and of those below.
+    pub(crate) fn selected(&self) -> impl Iterator<Item = usize> {
+        self.all().flat_map(|node| node.sets.iter().copied())
+    }
+
+    /// The partial files in this directory and in those below.
+    pub(crate) fn partly_selected(&self) -> impl Iterator<Item = usize> {
+        self.all().flat_map(|node| node.partial_files.values().copied())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        let mut nodes = vec![self];
+        std::iter::from_fn(move || {
+            let node = nodes.pop()?;
+            nodes.extend(node.children.values());
+            Some(node)
+        })
     }
 
     pub(crate) fn child(&self, name: &OsStr) -> Option<&Self> {

@@ -347,13 +347,7 @@ impl Visitor for Checking<'_> {
         Ok(())
     }
 
-    fn trouble(
-        &mut self,
-        path: &Path,
-        _sets: &[usize],
-        _partial: Option<usize>,
-        error: io::Error,
-    ) -> Result<(), VssError> {
+    fn trouble(&mut self, path: &Path, _sets: &[usize], _partial: &[usize], error: io::Error) -> Result<(), VssError> {
         self.report.add(path, Wrong::Damaged, error.to_string());
         Ok(())
     }

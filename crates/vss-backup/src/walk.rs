@@ -1,6 +1,11 @@
 //! One walk through everything that is selected, in the order of [`crate::order`]: every directory once, whatever number of
 //! file sets it belongs to, and with no more in memory than the names of the directories on the way.
 
+mod lost;
+#[cfg(test)]
+mod tests;
+
+use self::lost::{Lost, in_no_copy, over_link};
 use crate::attributes::{Inode, Stat, is_name};
 use crate::entry::Kind;
 use crate::selection::{Exclusion, FileSet, Node, Selection};
@@ -48,14 +53,10 @@ pub(crate) trait Visitor {
     fn enter(&mut self, path: &Path) -> Result<(), VssError>;
     /// A directory is over.
     fn leave(&mut self, left: &Left<'_>) -> Result<(), VssError>;
-    /// Something of these sets, or of this partial file, cannot be read.
-    fn trouble(
-        &mut self,
-        path: &Path,
-        sets: &[usize],
-        partial: Option<usize>,
-        error: io::Error,
-    ) -> Result<(), VssError>;
+    /// Something of these sets, or of these partial files, cannot be read.
+    fn trouble(&mut self, path: &Path, sets: &[usize], partial: &[usize], error: io::Error) -> Result<(), VssError>;
+    /// A directory that sets are of is not there: they are empty.
+    fn absent(&mut self, _path: &Path) {}
 }
 
 /// Where a directory is read for some of the sets.
@@ -83,7 +84,7 @@ struct Frame<'n> {
 pub(crate) struct Walk<'a> {
     selection: &'a Selection,
     trees: &'a [Tree],
-    /// What was met of the sets that name one file.
+    /// The sets that have met a file, or of which trouble was told.
     met: BTreeSet<usize>,
     partial_met: BTreeSet<usize>,
 }
@@ -141,6 +142,8 @@ impl<'a> Walk<'a> {
         }
         let node = frame.node.and_then(|node| node.child(name)).filter(|node| node.wanted || node.place.is_some());
         let wanted = node.is_some_and(|node| node.wanted);
+        // What can be reached by this name alone: at a place another tree begins.
+        let by_name = node.filter(|node| node.wanted && node.place.is_none());
         let partial = frame.node.and_then(|node| node.partial_files.get(name)).copied();
         let nothing_below = frame.exclusions.iter().any(|&one| {
             let exclusion = &self.selection.exclusions[one];
@@ -148,16 +151,29 @@ impl<'a> Walk<'a> {
         });
         let mut layers = Vec::new();
         for layer in &frame.layers {
+            let node = by_name.filter(|_| layer.is_own);
             let stat = match Stat::of(Inode::Named(layer.directory.as_fd(), name)) {
                 Ok(stat) => stat,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if let Some(node) = node {
+                        self.absent(path, node, visitor);
+                    }
+                    continue;
+                }
                 Err(error) => {
-                    visitor.trouble(path, &layer.sets, partial, error)?;
+                    let partial = partial.as_slice();
+                    let lost = Lost { sets: &layer.sets, partial, node, ..Lost::default() };
+                    self.lost(path, lost, error, visitor)?;
                     continue;
                 }
             };
             if stat.kind != Kind::Directory {
-                if layers.is_empty() && self.file(path, name, frame, layer, stat, partial, visitor)? {
+                let is_link = stat.kind == Kind::Symlink;
+                let taken = layers.is_empty() && self.file(path, name, frame, layer, stat, partial, visitor)?;
+                let error = if is_link { over_link() } else { Errno::NOTDIR.into() };
+                // Where a file was taken no directory can be.
+                self.lost(path, Lost { node, elsewhere_too: taken, ..Lost::default() }, error, visitor)?;
+                if taken {
                     return Ok(None);
                 }
                 continue;
@@ -167,13 +183,16 @@ impl<'a> Walk<'a> {
             if (sets.is_empty() || nothing_below) && !(layer.is_own && wanted) {
                 continue;
             }
-            if !may_go_deeper {
-                visitor.trouble(path, &sets, None, Errno::NAMETOOLONG.into())?;
-                continue;
-            }
-            match self.trees[layer.tree].child(layer.directory.as_fd(), name) {
+            let opened = if may_go_deeper {
+                self.trees[layer.tree].child(layer.directory.as_fd(), name)
+            } else {
+                Err(Errno::NAMETOOLONG.into())
+            };
+            match opened {
                 Ok(directory) => layers.push(Layer { directory, tree: layer.tree, sets, is_own: layer.is_own }),
-                Err(error) => visitor.trouble(path, &sets, None, error)?,
+                Err(error) => {
+                    self.lost(path, Lost { sets: &sets, node, ..Lost::default() }, error, visitor)?;
+                }
             }
         }
         if layers.is_empty() && !wanted {
@@ -216,7 +235,7 @@ impl<'a> Walk<'a> {
 
     /// The directory at `path`, ready to be walked; none when it is not there.
     fn frame<'n>(
-        &self,
+        &mut self,
         path: &Path,
         node: Option<&'n Node>,
         mut layers: Vec<Layer>,
@@ -235,20 +254,25 @@ impl<'a> Walk<'a> {
                 Ok(directory) => {
                     layers.push(Layer { directory, tree: place.tree, sets: from_above, is_own: true });
                 }
-                Err(error) => visitor.trouble(path, &from_above, None, error)?,
+                Err(error) => self.lost(path, Lost { sets: &from_above, node, ..Lost::default() }, error, visitor)?,
             }
         }
         let here = node.map(|node| node.sets.as_slice()).unwrap_or_default();
         let (elsewhere, own): (Vec<usize>, Vec<usize>) = here.iter().partition(|&&set| sets[set].alternate.is_some());
         if let Some(layer) = layers.iter_mut().find(|layer| layer.is_own) {
             layer.sets.extend(own);
+        } else if !placed {
+            let partial: Vec<usize> = node.iter().flat_map(|node| node.partial_files.values().copied()).collect();
+            self.lost(path, Lost { partial: &partial, sets: &own, ..Lost::default() }, in_no_copy(), visitor)?;
         }
         for set in elsewhere {
             if let Some(layer) = self.alternate(set, &sets[set], visitor)? {
                 layers.insert(0, layer);
             }
         }
-        if layers.is_empty() && placed {
+        let is_read_elsewhere = |set: usize| sets[set].alternate.is_some();
+        let below = |node: &Node| node.children.values().any(|child| child.selected().any(is_read_elsewhere));
+        if layers.is_empty() && placed && !node.is_some_and(below) {
             return Ok(None);
         }
         let names = self.names(path, node, &layers, visitor)?;
@@ -263,12 +287,12 @@ impl<'a> Walk<'a> {
         let Some(path) = &of.alternate else { return Ok(None) };
         let opened = match self.selection.place_of(path) {
             Some((tree, inner)) => self.trees[tree].directory(&inner).map(|directory| (directory, tree)),
-            None => Err(Errno::XDEV.into()),
+            None => Err(in_no_copy()),
         };
         match opened {
             Ok((directory, tree)) => Ok(Some(Layer { directory, tree, sets: vec![set], is_own: false })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => visitor.trouble(path, &[set], None, error).map(|()| None),
+            Err(error) => visitor.trouble(path, &[set], &[], error).map(|()| None),
         }
     }
 
@@ -285,7 +309,7 @@ impl<'a> Walk<'a> {
             match names(layer.directory.as_fd()) {
                 Ok(names) if all.is_empty() => all = names,
                 Ok(names) => all.extend(names),
-                Err(error) => visitor.trouble(path, &layer.sets, None, error)?,
+                Err(error) => visitor.trouble(path, &layer.sets, &[], error)?,
             }
         }
         let listed = all.len();
@@ -307,184 +331,5 @@ impl<'a> Walk<'a> {
         let live = if own.is_none() { std::fs::File::open(path).ok() } else { None };
         let directory = own.map(|layer| layer.directory.as_fd()).or(live.as_ref().map(AsFd::as_fd));
         visitor.leave(&Left { path, directory, sets: &sets })
-    }
-
-    /// Tells what was named and is not there.
-    fn missing(&self, visitor: &mut dyn Visitor) -> Result<(), VssError> {
-        for (index, set) in self.selection.sets.iter().enumerate() {
-            if set.pattern.is_literal() && !set.recursive && !self.met.contains(&index) {
-                visitor.trouble(&set.path.join(set.pattern.text()), &[index], None, Errno::NOENT.into())?;
-            }
-        }
-        for (index, file) in self.selection.partial_files.iter().enumerate() {
-            if !self.partial_met.contains(&index) {
-                visitor.trouble(&file.path, &[], Some(index), Errno::NOENT.into())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pattern::Pattern;
-    use crate::selection::{PartialFile, Place, Take};
-    use std::fs;
-
-    /// What a walk told, one line each.
-    #[derive(Default)]
-    struct Told(Vec<String>);
-
-    impl Visitor for Told {
-        fn file(&mut self, found: &Found<'_>) -> Result<(), VssError> {
-            self.0.push(format!("{} {:?}", found.path.display(), found.sets));
-            Ok(())
-        }
-
-        fn enter(&mut self, _path: &Path) -> Result<(), VssError> {
-            Ok(())
-        }
-
-        fn leave(&mut self, left: &Left<'_>) -> Result<(), VssError> {
-            self.0.push(format!("{}/ {:?}", left.path.display().to_string().trim_end_matches('/'), left.sets));
-            Ok(())
-        }
-
-        fn trouble(
-            &mut self,
-            path: &Path,
-            sets: &[usize],
-            _partial: Option<usize>,
-            error: io::Error,
-        ) -> Result<(), VssError> {
-            self.0.push(format!("! {} {sets:?} {}", path.display(), error.kind()));
-            Ok(())
-        }
-    }
-
-    fn set(path: &str, pattern: &str, recursive: bool) -> FileSet {
-        let pattern = Pattern::new(pattern);
-        FileSet { path: path.into(), pattern, recursive, alternate: None, take: Take::Whole, component: None }
-    }
-
-    fn told(trees: &[Tree], selection: &Selection) -> Vec<String> {
-        let mut told = Told::default();
-        Walk::new(selection, trees).run(&mut told).unwrap();
-        told.0.retain(|line| !line.starts_with("/ ["));
-        told.0
-    }
-
-    fn tree(files: &[&str]) -> (tempfile::TempDir, Tree) {
-        let place = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = place.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            if file.ends_with('/') { fs::create_dir_all(path).unwrap() } else { fs::write(path, file).unwrap() }
-        }
-        let tree = Tree::open(place.path()).unwrap();
-        (place, tree)
-    }
-
-    fn at(at: &str, tree: usize, inner: &str) -> Place {
-        Place { at: at.into(), tree, inner: inner.into() }
-    }
-
-    #[test]
-    fn sets_that_overlap_are_walked_once_and_exclusions_win() {
-        let (_kept, tree) =
-            tree(&["db/a.db", "db/a.log", "db/sub/b.db", "db/empty/", "db/tmp/x", "db/tmp/y/z", "other"]);
-        let exclusion = Exclusion { path: "/srv/db/tmp".into(), pattern: Pattern::new("*"), recursive: true };
-        let selection = Selection {
-            sets: vec![set("/srv/db", "*.db", true), set("/srv/db", "*", false), set("/srv/db/tmp", "x", false)],
-            exclusions: vec![exclusion],
-            places: vec![at("/srv", 0, "")],
-            ..Selection::default()
-        };
-        assert_eq!(
-            told(&[tree], &selection),
-            [
-                "/srv/db/a.db [0, 1]",
-                "/srv/db/a.log [1]",
-                "/srv/db/empty/ [0]",
-                "/srv/db/sub/b.db [0]",
-                "/srv/db/sub/ [0]",
-                "/srv/db/tmp/ [0]",
-                "/srv/db/ [0]",
-                "/srv/ []"
-            ]
-        );
-    }
-
-    #[test]
-    fn another_volume_begins_where_it_is_mounted_and_the_alternate_path_is_read_instead() {
-        let (_one, first) = tree(&["data/f", "data/wal/covered", "spit/f", "spit/deep/g"]);
-        let (_two, second) = tree(&["inner/seg/1"]);
-        let whole = Selection {
-            sets: vec![set("/v/data", "*", true)],
-            places: vec![at("/v", 0, ""), at("/v/data/wal", 1, "inner")],
-            ..Selection::default()
-        };
-        let trees = [first, second];
-        let expected = [
-            "/v/data/f [0]",
-            "/v/data/wal/seg/1 [0]",
-            "/v/data/wal/seg/ [0]",
-            "/v/data/wal/ [0]",
-            "/v/data/ [0]",
-            "/v/ []",
-        ];
-        assert_eq!(told(&trees, &whole), expected);
-        let mut elsewhere = whole.clone();
-        elsewhere.sets[0].alternate = Some("/v/spit".into());
-        elsewhere.sets[0].path = "/v/gone".into();
-        let expected = ["/v/gone/deep/g [0]", "/v/gone/deep/ [0]", "/v/gone/f [0]", "/v/gone/ [0]", "/v/ []"];
-        assert_eq!(told(&trees, &elsewhere), expected);
-        elsewhere.sets[0].alternate = Some("/another/volume".into());
-        assert!(told(&trees, &elsewhere)[0].starts_with("! /another/volume [0]"));
-    }
-
-    #[test]
-    fn a_named_file_must_be_there_and_a_link_is_no_way() {
-        let (kept, tree) = tree(&["d/there"]);
-        std::os::unix::fs::symlink("d", kept.path().join("link")).unwrap();
-        let partial = |path: &str| PartialFile {
-            path: path.into(),
-            parts: crate::entry::Parts { ranges: Vec::new(), metadata: String::new() },
-            component: None,
-        };
-        let selection = Selection {
-            sets: vec![
-                set("/d", "there", false),
-                set("/d", "gone", false),
-                set("/no", "*.x", true),
-                set("/link", "there", false),
-            ],
-            partial_files: vec![partial("/d/part"), partial("/d/there")],
-            places: vec![at("/", 0, "")],
-            ..Selection::default()
-        };
-        assert_eq!(
-            told(&[tree], &selection),
-            [
-                "/d/there [0]",
-                "/d/ []",
-                "! /d/gone [1] entity not found",
-                "! /link/there [3] entity not found",
-                "! /d/part [] entity not found"
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_left_out_is_not_looked_into() {
-        let (_kept, tree) = tree(&["a/x", "backup/y"]);
-        let selection = Selection {
-            sets: vec![set("/", "*", true)],
-            places: vec![at("/", 0, "")],
-            left_out: [PathBuf::from("/backup")].into(),
-            ..Selection::default()
-        };
-        assert_eq!(told(&[tree], &selection), ["/a/x [0]", "/a/ [0]"]);
     }
 }

@@ -40,6 +40,8 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
     /// How much more is missing.
     pub more_failures: u64,
+    /// Directories of file sets that are not there: nothing of them is in the backup.
+    pub absent: Vec<PathBuf>,
     /// What the data tree could not keep and the manifest has: a few words each.
     pub losses: Vec<String>,
 }
@@ -77,6 +79,7 @@ pub fn copy(
         totals: Totals::default(),
         failed_components: BTreeSet::new(),
         failures: Failures::default(),
+        absent: Vec::new(),
         progress,
     };
     let walked = Walk::new(selection, trees).run(&mut making).and_then(|()| making.in_base(Path::new("/")).map(|_| ()));
@@ -89,6 +92,7 @@ pub fn copy(
         failed_components: making.failed_components,
         failures: making.failures.first,
         more_failures: making.failures.more,
+        absent: making.absent,
         losses: making.losses.into_lines(),
     })
 }
@@ -139,6 +143,7 @@ struct Making<'a> {
     totals: Totals,
     failed_components: BTreeSet<u32>,
     failures: Failures,
+    absent: Vec<PathBuf>,
     progress: &'a mut dyn Progress,
 }
 
@@ -165,9 +170,9 @@ impl Making<'_> {
         self.data.directory(path.parent().unwrap_or(path))
     }
 
-    fn components(&self, sets: &[usize], partial: Option<usize>) -> Vec<u32> {
+    fn components(&self, sets: &[usize], partial: impl IntoIterator<Item = usize>) -> Vec<u32> {
         let of_sets = sets.iter().filter_map(|&set| self.selection.sets[set].component);
-        let of_partial = partial.and_then(|one| self.selection.partial_files[one].component);
+        let of_partial = partial.into_iter().filter_map(|one| self.selection.partial_files[one].component);
         of_sets.chain(of_partial).collect::<BTreeSet<u32>>().into_iter().collect()
     }
 
@@ -222,7 +227,7 @@ impl Visitor for Making<'_> {
                 if let Ok(directory) = self.parent(found.path) {
                     let _ = remove(directory, found.path.file_name().unwrap_or_default());
                 }
-                self.trouble(found.path, found.sets, found.partial, error)
+                self.trouble(found.path, found.sets, found.partial.as_slice(), error)
             }
             Err(Failed::All(error)) => Err(error),
         }
@@ -253,7 +258,7 @@ impl Visitor for Making<'_> {
         let entry = match self.finish_directory(left) {
             Ok(entry) => entry,
             Err(Failed::One(error)) => {
-                self.trouble(left.path, left.sets, None, error)?;
+                self.trouble(left.path, left.sets, &[], error)?;
                 self.directory(left, private_directory(), Version::default())
             }
             Err(Failed::All(error)) => return Err(error),
@@ -262,15 +267,13 @@ impl Visitor for Making<'_> {
         self.write_down(&entry)
     }
 
-    fn trouble(
-        &mut self,
-        path: &Path,
-        sets: &[usize],
-        partial: Option<usize>,
-        error: io::Error,
-    ) -> Result<(), VssError> {
-        let components = self.components(sets, partial);
+    fn trouble(&mut self, path: &Path, sets: &[usize], partial: &[usize], error: io::Error) -> Result<(), VssError> {
+        let components = self.components(sets, partial.iter().copied());
         self.fail(path, components, &error);
         Ok(())
+    }
+
+    fn absent(&mut self, path: &Path) {
+        self.absent.push(path.to_owned());
     }
 }

@@ -205,6 +205,9 @@ impl Job {
             return Err(VssError::new(VssCode::Unexpected, "The service ended while the shadow copies were read")
                 .with_hint("Run the same command again: what is there already is kept"));
         }
+        for path in &outcome.absent {
+            warn(&format!("{} is not there: nothing of it is in the backup", path.display()));
+        }
         for loss in &outcome.losses {
             warn(&format!("{} does not keep {loss}; the manifest has it", directory.path().display()));
         }
