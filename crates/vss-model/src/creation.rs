@@ -56,7 +56,8 @@ pub struct CopyForecast {
     /// What the first round does: it copies everything in use for the first time, compares everything, or catches up with what
     /// was written since the copy before.
     pub work: Work,
-    /// Why everything is compared instead of what was written since the last copy; none when it is not.
+    /// Why everything is read, to compare it or to copy it once more, instead of what was written since the last copy; none
+    /// when it is not, and for a first copy.
     pub full_compare: Option<String>,
     /// The directory that the image would lie in; none when no place has room.
     #[serde(with = "crate::path_text::optional")]

@@ -23,6 +23,7 @@ pub struct Storage {
     pub shadows: u64,
     /// When it was last used.
     pub last_used: Instant,
-    /// Why the next copy will compare everything instead of reading what was written since; none when it will not.
+    /// Why the next copy will read everything, to compare it or to copy it once more, instead of what was written since; none
+    /// when it will not.
     pub full_compare: Option<String>,
 }

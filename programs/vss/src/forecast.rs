@@ -146,6 +146,7 @@ fn copying(volume: &CheckedVolume) -> Option<String> {
     let forecast = volume.copying.as_ref()?;
     let per_second = |rate: u64| format!("{}/s", Bytes(rate));
     let what = match forecast.work {
+        Work::Copying if forecast.full_compare.is_some() => "everything in use, once more",
         Work::Copying => "everything in use, for the first time",
         Work::Catching => "what was written since the last copy",
         Work::Comparing | Work::Reverting => "everything in use, to compare it",
@@ -167,8 +168,8 @@ fn copying(volume: &CheckedVolume) -> Option<String> {
         |hold| format!("a hold of about {}", Milliseconds(hold)),
     ));
     let why = forecast.full_compare.as_ref();
-    let compared = why.map_or_else(String::new, |why| format!(". Everything is read and compared: {why}"));
-    Some(format!("{}{into}: {}{compared}", volume.volume.display(), parts.join("; ")))
+    let read = why.map_or_else(String::new, |why| format!(". Everything is read: {why}"));
+    Some(format!("{}{into}: {}{read}", volume.volume.display(), parts.join("; ")))
 }
 
 fn nested(volume: &CheckedVolume) -> Option<String> {
@@ -340,9 +341,11 @@ mod tests {
         assert_eq!(
             copying(&volume).unwrap(),
             "/srv into no place: 1.2 GiB to read (everything in use, to compare it); how fast is not known before a first \
-             copy; how much is written meanwhile is not known; how long the hold is, is not known. Everything is read and \
-             compared: no BPF"
+             copy; how much is written meanwhile is not known; how long the hold is, is not known. Everything is read: no \
+             BPF"
         );
+        volume.copying.as_mut().unwrap().work = Work::Copying;
+        assert!(copying(&volume).unwrap().contains("(everything in use, once more)"));
     }
 
     #[test]

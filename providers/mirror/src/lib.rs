@@ -32,7 +32,8 @@
 //! | `source.rs`, `used.rs` | the volume, and which blocks of it are in use |
 //! | `mirror.rs`, `kept.rs`, `record.rs` | the running mirror on disk, and what is remembered of it |
 //! | `place.rs` | where images lie |
-//! | `trust.rs`, `tracer.rs` | may the marks be trusted; the tracer is opened, begun and ended |
+//! | `identity.rs`, `trust.rs` | is the image the one that was left; may the marks be trusted |
+//! | `tracer.rs` | the tracer is opened, begun and ended |
 //! | `changes.rs`, `blocks.rs` | which blocks changed between copies |
 //! | `revert.rs` | putting a volume back |
 //! | `storage.rs` | mirrors that are kept, and their end |
@@ -47,6 +48,7 @@ mod creation;
 mod cut;
 mod fault;
 mod hold;
+mod identity;
 mod kept;
 mod look;
 mod member;

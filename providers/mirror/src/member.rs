@@ -327,12 +327,12 @@ impl Making {
         if let Some(tracer) = self.tracer.as_ref().filter(|_| self.trust != Trust::Whole) {
             self.since = Some(tracer.counters());
         }
-        if self.trust == Trust::New {
+        if matches!(self.trust, Trust::New(_)) {
             let runs = self.todo.runs().map(|run| bytes(run, self.chunk, self.source.size));
             self.mirror.reserve(runs, self.house.min_free_bytes, stop)?;
         }
         let (work, way) = match self.trust {
-            Trust::New => (Work::Copying, Way::Copy),
+            Trust::New(_) => (Work::Copying, Way::Copy),
             Trust::Compare(_) => (Work::Comparing, Way::Compare),
             Trust::Whole => (Work::Catching, Way::Copy),
         };

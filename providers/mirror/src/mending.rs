@@ -80,7 +80,7 @@ impl Making {
         in_use.subtract(&self.excluded);
         let unknown = match &self.trust {
             Trust::Whole => None,
-            Trust::New => Some("there is no copy before it".to_owned()),
+            Trust::New(why) => Some(why.clone().unwrap_or_else(|| "there is no copy before it".to_owned())),
             Trust::Compare(why) => Some(why.clone()),
         };
         Changes {

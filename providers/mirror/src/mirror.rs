@@ -12,6 +12,7 @@
 
 use crate::{
     fault,
+    identity::Identity,
     kept::{Kept, Registry},
     place::Place,
     record::{self, Found},
@@ -59,6 +60,8 @@ pub(crate) struct State {
     pub(crate) is_clean: bool,
     /// The copy that it is lent to.
     pub(crate) lent: Option<ShadowId>,
+    /// The image that all this is about, as it was then.
+    pub(crate) image: Option<Identity>,
     /// Bytes a second that its first round read; none when that was too short to tell.
     pub(crate) first_rate: Option<u64>,
     /// Bytes a second that its later rounds read, in single blocks.
@@ -72,12 +75,17 @@ const WORTH_RESERVING: u64 = 1 << 20;
 /// So much is reserved between two looks at the space.
 const RESERVED_AT_ONCE: u64 = 1 << 30;
 
+/// Times that the image is opened again when it went away meanwhile.
+const TRIES: u32 = 100;
+
 /// A mirror that is open and that nobody else has. Let go when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     pub(crate) key: String,
     /// Open for reading and writing past the page cache, where that is possible.
     pub(crate) image: File,
+    /// As the image was found.
+    pub(crate) found: Identity,
     pub(crate) state: State,
     mount_point: PathBuf,
     registry: Registry,
@@ -86,7 +94,7 @@ pub(crate) struct Mirror {
 }
 
 /// The file names of a volume's mirror.
-fn image_name(key: &str) -> String {
+pub(crate) fn image_name(key: &str) -> String {
     format!("{key}.mirror")
 }
 
@@ -141,8 +149,8 @@ impl Mirror {
             .with_hint("Delete that shadow copy first"));
         }
         let image = open_image(&store, key, true)?.ok_or_else(|| gone(key))?;
-        let found = state(&store, key)?;
-        let state = match found {
+        let found = Identity::of(&image)?;
+        let state = match state(&store, key)? {
             // What it was lent to is gone.
             Found::Whole(state) => State { lent: None, ..state },
             Found::None | Found::Damaged => State {
@@ -156,17 +164,21 @@ impl Mirror {
                 disk: None,
                 is_clean: false,
                 lent: None,
+                image: None,
                 first_rate: None,
                 later_rate: None,
                 stamp: Uuid::new_v4(),
             },
         };
-        image
-            .set_len(size.next_multiple_of(4096))
-            .map_err(|error| failed("The image cannot be given its size", &error))?;
+        let length = size.next_multiple_of(4096);
+        // Also the length that it has would count as a write.
+        if found.bytes() != length {
+            image.set_len(length).map_err(|error| failed("The image cannot be given its size", &error))?;
+        }
         Ok(Self {
             key: key.to_owned(),
             image,
+            found,
             state,
             mount_point: volume.mount_point.clone(),
             registry: registry.clone(),
@@ -183,12 +195,22 @@ impl Mirror {
         let Some(store) = Store::open(&place)? else { return Ok(None) };
         let Some(image) = open_image(&store, key, false)? else { return Ok(None) };
         let Found::Whole(state) = state(&store, key)? else { return Ok(None) };
-        let mount_point = kept.mount_point.clone();
-        Ok(Some(Self { key: key.to_owned(), image, state, mount_point, registry: registry.clone(), store, place }))
+        Ok(Some(Self {
+            key: key.to_owned(),
+            found: Identity::of(&image)?,
+            image,
+            state,
+            mount_point: kept.mount_point.clone(),
+            registry: registry.clone(),
+            store,
+            place,
+        }))
     }
 
-    /// Writes the state down with a new stamp, and the stamp into the registry; `lasting`: down to the disk.
+    /// Writes the state down with a new stamp, and the stamp into the registry; `lasting`: down to the disk. What is written
+    /// to the image after this was written by somebody else.
     pub(crate) fn save(&mut self, lasting: bool) -> Result<(), VssError> {
+        self.state.image = Some(Identity::of(&self.image)?);
         self.state.stamp = Uuid::new_v4();
         record::write(&self.store, &state_name(&self.key), &self.state, lasting)?;
         fault::at("state_saved");
@@ -258,8 +280,9 @@ impl Mirror {
     /// Removes it with everything that is known about it. A copy that it is lent to stays.
     pub(crate) fn remove(self) -> Result<(), VssError> {
         let Self { key, image, registry, store, place, .. } = self;
-        drop(image);
+        // Only then it is let go: who opens it before has to see that it is gone.
         remove(&store, &key)?;
+        drop(image);
         registry.remove(&key)?;
         store.remove_if_empty(&place)?;
         store.commit(&place)
@@ -309,27 +332,72 @@ fn open_image(store: &Store, key: &str, make: bool) -> Result<Option<File>, VssE
         flags |= OFlags::CREATE;
     }
     let open = |flags| rustix::fs::openat(store, &name, flags, Mode::RUSR | Mode::WUSR).map(File::from);
-    let opened = match open(flags) {
-        Err(Errno::INVAL) => open(flags & !OFlags::DIRECT),
-        result => result,
-    };
-    let image = match opened {
-        Ok(image) => image,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(cannot(error.into())),
-    };
-    match rustix::fs::flock(&image, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(image)),
-        Err(Errno::WOULDBLOCK) => Err(VssError::new(
-            VssCode::ProviderVeto,
-            format!("The mirror {key} is in use: a set is being made with it"),
-        )
-        .with_hint("Wait until that set is finished")),
-        Err(error) => Err(cannot(error.into())),
+    for _ in 0..TRIES {
+        let opened = match open(flags) {
+            Err(Errno::INVAL) => open(flags & !OFlags::DIRECT),
+            result => result,
+        };
+        let image = match opened {
+            Ok(image) => image,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(cannot(error.into())),
+        };
+        match rustix::fs::flock(&image, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(VssError::new(
+                    VssCode::ProviderVeto,
+                    format!("The mirror {key} is in use: a set is being made with it"),
+                )
+                .with_hint("Wait until that set is finished"));
+            }
+            Err(error) => return Err(cannot(error.into())),
+        }
+        // Between the two it may have been removed, or its name given to what was lent.
+        let ours = Identity::of(&image)?;
+        if Identity::at(store, &name)?.is_some_and(|there| there.is_of_same(&ours)) {
+            return Ok(Some(image));
+        }
     }
+    Err(gone(key))
 }
 
 fn gone(key: &str) -> VssError {
     VssError::new(VssCode::ProviderVeto, format!("The mirror {key} went away while it was opened"))
         .with_hint("Try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn who_opens_an_image_while_it_is_removed_never_has_one_that_is_gone() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = File::open(place.path()).unwrap();
+        for round in 0..300 {
+            let begin = Barrier::new(2);
+            let store = Store::open_or_make(&directory).unwrap();
+            drop(open_image(&store, "x", true).unwrap());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    begin.wait();
+                    if let Ok(Some(image)) = open_image(&store, "x", false) {
+                        remove(&store, "x").unwrap();
+                        drop(image);
+                    }
+                });
+                begin.wait();
+                for _ in 0..20 {
+                    // The other has it.
+                    let Ok(opened) = open_image(&store, "x", true) else { continue };
+                    let image = opened.unwrap();
+                    let ours = Identity::of(&image).unwrap();
+                    let there = Identity::at(&store, &image_name("x")).unwrap();
+                    assert!(there.is_some_and(|there| there.is_of_same(&ours)), "round {round}");
+                }
+            });
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What a copy would take if it were made now: what is known of the mirror, and what is measured for a moment.
 
 use crate::{
+    identity::Identity,
     kept,
     look::Look,
     mirror,
@@ -40,9 +41,9 @@ impl MirrorProvider {
             Err(error) => return Err(error),
         };
         let key = kept::key(&volume.id);
-        let state = match place.as_ref().map(Store::open).transpose()?.flatten() {
-            Some(store) => mirror::state(&store, &key)?,
-            None => Found::None,
+        let (state, image) = match place.as_ref().map(Store::open).transpose()?.flatten() {
+            Some(store) => (mirror::state(&store, &key)?, Identity::of_mirror(&store, &key, None)?),
+            None => (Found::None, None),
         };
         let used = source.in_use()?;
         let mut start = Start {
@@ -57,8 +58,9 @@ impl MirrorProvider {
         let (mut work, mut full_compare) = (Work::Copying, None);
         if let (Found::Whole(state), Some(place)) = (state, &place) {
             let kept = self.registry.get(&key)?.filter(|kept| kept.place == place.name);
+            let pins = self.house().pins(&key);
             let (facts, tracer) =
-                Facts::of(&state, kept.as_ref(), Some(source.device_number), source.size, &self.house().pins(&key));
+                Facts::of(&state, image.as_ref(), kept.as_ref(), Some(source.device_number), source.size, &pins);
             start.first_rate = state.first_rate.or(state.later_rate);
             start.later_rate = state.later_rate.or(state.first_rate);
             let trust = match facts.judge() {
@@ -75,7 +77,8 @@ impl MirrorProvider {
                     work = Work::Comparing;
                     full_compare = Some(why);
                 }
-                _ => {}
+                (Trust::New(why), _) => full_compare = why,
+                (Trust::Whole, None) => {}
             }
         }
         let longest = options.max_hold_ms.map_or(self.options.max_hold, Duration::from_millis);

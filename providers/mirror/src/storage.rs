@@ -2,6 +2,7 @@
 
 use crate::{
     changes,
+    identity::Identity,
     kept::{self, Kept},
     mirror::{self, Mirror, State},
     place::{Place, PlaceName},
@@ -59,11 +60,14 @@ impl MirrorProvider {
             let is_ours = about.lineage == found.state.lineage;
             described.shadows += u64::from(is_ours && image_copy::open(&found.store, shadow_id)?.is_some());
         }
+        let image = Identity::of_mirror(&found.store, key, found.lent)?;
+        let pins = self.house().pins(key);
         let (facts, _tracer) =
-            Facts::of(&found.state, Some(kept), None, found.state.volume_bytes, &self.house().pins(key));
+            Facts::of(&found.state, image.as_ref(), Some(kept), None, found.state.volume_bytes, &pins);
         described.full_compare = match facts.judge() {
             Trust::Compare(why) => Some(why),
-            Trust::Whole | Trust::New => None,
+            Trust::New(why) => why,
+            Trust::Whole => None,
         };
         Ok(described)
     }

@@ -26,10 +26,13 @@ pub(crate) fn begin(
     let pins = house.pins(&member.key);
     let (mut trust, mut tracer) = trust::judge(mirror, kept, source, &pins);
     if member.options.full_compare {
-        if trust != Trust::New {
+        if !matches!(trust, Trust::New(_)) {
             trust = Trust::wished();
         }
         tracer = None;
+    }
+    if matches!(trust, Trust::New(_)) {
+        mirror.state.generation = 0;
     }
     if mirror.state.generation == 0 || mirror.state.volume_bytes != source.size {
         mirror.state.lineage = Uuid::new_v4();

@@ -1,6 +1,7 @@
 //! May the marks of the tracer be trusted as all that the mirror lacks? If not, everything is compared, and says why.
 
 use crate::{
+    identity::Identity,
     kept::Kept,
     mirror::{Mirror, State},
     source::Source,
@@ -13,6 +14,10 @@ use vss_trace::{Pins, Target, Tracer};
 pub(crate) struct Facts {
     /// It was whole once.
     pub(crate) was_whole: bool,
+    /// Its image is the file that it was.
+    pub(crate) has_its_image: bool,
+    /// Nobody else wrote to that.
+    pub(crate) is_untouched: bool,
     pub(crate) is_clean: bool,
     /// The state is the one that this instance wrote last.
     pub(crate) is_ours: bool,
@@ -31,8 +36,8 @@ pub(crate) struct Facts {
 pub(crate) enum Trust {
     /// What is marked is all that it lacks.
     Whole,
-    /// Everything is copied for the first time.
-    New,
+    /// Everything is copied: for the first time, or for this reason (half a sentence) once more.
+    New(Option<String>),
     /// Everything is compared, for this reason (half a sentence).
     Compare(String),
 }
@@ -47,7 +52,11 @@ impl Trust {
 impl Facts {
     pub(crate) fn judge(&self) -> Trust {
         let why = match self {
-            Self { was_whole: false, .. } => return Trust::New,
+            Self { was_whole: false, .. } => return Trust::New(None),
+            Self { has_its_image: false, .. } => {
+                let why = "its image was removed, or another file was put in its place, since the last copy";
+                return Trust::New(Some(why.to_owned()));
+            }
             Self { has_its_size: false, .. } => "the volume has another size than at the last copy",
             Self { was_traced: false, .. } => "nothing was traced since the last copy",
             Self { is_this_boot: false, .. } => "the machine was started anew since the last copy",
@@ -55,6 +64,7 @@ impl Facts {
                 "the mirror was used by another instance of the service, or was put back to an older state"
             }
             Self { is_clean: false, .. } => "the last use of the mirror was broken off",
+            Self { is_untouched: false, .. } => "its image was written to by somebody else since the last copy",
             Self { tracer: Some(why), .. } => why,
             Self { is_its_device: false, .. } => {
                 "its device was taken away, or another was put in its place, since the last copy"
@@ -64,9 +74,11 @@ impl Facts {
         Trust::Compare(why.to_owned())
     }
 
-    /// The facts of now. Without `device`, the number of the volume's, that of the tracer is taken for it.
+    /// The facts of now, with the image that was found. Without `device`, the number of the volume's, that of the tracer is
+    /// taken for it.
     pub(crate) fn of(
         state: &State,
+        image: Option<&Identity>,
         kept: Option<&Kept>,
         device: Option<u64>,
         size: u64,
@@ -92,6 +104,8 @@ impl Facts {
         let facts = Self {
             is_its_device,
             was_whole: state.generation > 0,
+            has_its_image: image.zip(state.image.as_ref()).is_some_and(|(found, left)| found.is_of_same(left)),
+            is_untouched: image == state.image.as_ref(),
             is_clean: state.is_clean,
             is_ours: kept.is_some_and(|kept| kept.stamp == state.stamp),
             was_traced: state.epoch.is_some(),
@@ -110,7 +124,8 @@ pub(crate) fn sequence_of(target: &Target) -> Option<u64> {
 
 /// What a mirror is worth, and its tracer when that can be trusted.
 pub(crate) fn judge(mirror: &Mirror, kept: Option<&Kept>, source: &Source, pins: &Pins) -> (Trust, Option<Tracer>) {
-    let (facts, tracer) = Facts::of(&mirror.state, kept, Some(source.device_number), source.size, pins);
+    let (facts, tracer) =
+        Facts::of(&mirror.state, Some(&mirror.found), kept, Some(source.device_number), source.size, pins);
     let trust = facts.judge();
     let tracer = tracer.filter(|_| trust == Trust::Whole);
     (trust, tracer)
@@ -124,6 +139,8 @@ mod tests {
     fn each_fact_is_a_reason() {
         let good = Facts {
             was_whole: true,
+            has_its_image: true,
+            is_untouched: true,
             is_clean: true,
             is_ours: true,
             was_traced: true,
@@ -133,9 +150,12 @@ mod tests {
             tracer: None,
         };
         assert_eq!(good.judge(), Trust::Whole);
-        assert_eq!(Facts { was_whole: false, is_clean: false, ..good.clone() }.judge(), Trust::New);
+        assert_eq!(Facts { was_whole: false, is_clean: false, ..good.clone() }.judge(), Trust::New(None));
+        let replaced = Facts { has_its_image: false, is_untouched: false, is_this_boot: false, ..good.clone() }.judge();
+        assert!(matches!(&replaced, Trust::New(Some(why)) if why.contains("removed")), "{replaced:?}");
         let compared = [
             (Facts { is_clean: false, ..good.clone() }, "broken off"),
+            (Facts { is_untouched: false, ..good.clone() }, "somebody else"),
             (Facts { is_ours: false, ..good.clone() }, "another instance"),
             (Facts { was_traced: false, ..good.clone() }, "nothing was traced"),
             (Facts { is_this_boot: false, tracer: Some("gone".to_owned()), ..good.clone() }, "started anew"),

@@ -122,6 +122,62 @@ fn a_mirror_that_was_put_back_or_broken_off_is_not_trusted() {
 }
 
 #[test]
+fn an_image_that_is_not_as_it_was_left_is_not_trusted() {
+    needs!("an_image_that_is_not_as_it_was_left_is_not_trusted", "ext4", "xfs");
+    /// Done to the image while nobody looks.
+    type Deed = fn(&Path);
+    let deeds: [(&str, Work, Deed); 3] = [
+        ("was removed", Work::Copying, |image| fs::remove_file(image).unwrap()),
+        ("another file", Work::Copying, |image| {
+            let length = fs::metadata(image).unwrap().len();
+            fs::remove_file(image).unwrap();
+            File::create_new(image).unwrap().set_len(length).unwrap();
+        }),
+        ("written to", Work::Comparing, |image| {
+            File::options().write(true).open(image).unwrap().write_all_at(&[0xee; 1 << 20], 4 << 20).unwrap();
+        }),
+    ];
+    for kind in ["xfs", "ext4"] {
+        let (volume, storage) = (FileSystem::new("ext4", 200, &[]), FileSystem::new(kind, 600, &[]));
+        let instance = Instance::with_storage(&storage);
+        let provider = instance.provider();
+        let volumes = [volume.volume()];
+        let key = volumes[0].id.as_str().replace(':', "-");
+        write(&volume, "file", 1, 20);
+        provider.delete(&create(&provider, &volumes)[0]).unwrap();
+        let full_compare = || {
+            let forecast = provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap();
+            let listed = provider.storage().unwrap().list().unwrap().remove(0).full_compare;
+            assert_eq!(listed, forecast.full_compare);
+            (listed, forecast.work)
+        };
+        assert_eq!(full_compare(), (None, Work::Catching));
+        for (why, work, deed) in deeds {
+            // The place's clock has its steps.
+            thread::sleep(Duration::from_millis(20));
+            deed(&storage.path().join(format!(".vss/{key}.mirror")));
+            let found = full_compare();
+            assert!(found.0.is_some_and(|reason| reason.contains(why)) && found.1 == work, "{kind}: {why}");
+            let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
+            let seen = Seen::default();
+            provider.end_prepare(set_id, &seen).unwrap();
+            assert_eq!(seen.all()[0].work, work, "{kind}: {why}");
+            provider.pre_commit(set_id).unwrap();
+            held(&volumes, || provider.commit(set_id)).unwrap();
+            finish(&provider, set_id);
+            let trees = provider.mount(&copies[0], false).unwrap();
+            let file = shown(&trees, &storage.beside("shown"), |top| fs::read(top.join("file")).unwrap());
+            assert!(file == vec![1; 20 << 20], "{kind}: {why}");
+            drop(trees);
+            // Neither the copy nor its end is a write to it by somebody else.
+            assert_eq!(provider.storage().unwrap().list().unwrap().remove(0).full_compare, None, "{kind}: {why}");
+            provider.delete(&copies[0]).unwrap();
+            assert_eq!(full_compare(), (None, Work::Catching), "{kind}: {why}");
+        }
+    }
+}
+
+#[test]
 fn mirrors_end_when_they_are_removed_unused_or_in_the_way() {
     needs!("mirrors_end_when_they_are_removed_unused_or_in_the_way", "ext4", "xfs");
     let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));

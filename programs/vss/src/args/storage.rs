@@ -17,7 +17,7 @@ when it crowds its file system.
 
 `list --json` prints {\"storage\": [provider, volume_id, volume, place, used_bytes,
 volume_bytes, shadows, last_used, full_compare]}; full_compare says why the next
-copy will compare everything, and is null when it will not.
+copy will read everything, and is null when it will not.
 
 Examples:
   vss storage list

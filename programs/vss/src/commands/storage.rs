@@ -85,7 +85,7 @@ fn stays(entry: &StorageEntry) -> String {
     let (volume, place, size) = (storage.volume.display(), storage.place.display(), Bytes(storage.used_bytes));
     let next = match &storage.full_compare {
         None => "the next copy reads only what changed".to_owned(),
-        Some(why) => format!("the next copy compares everything ({why})"),
+        Some(why) => format!("the next copy reads everything ({why})"),
     };
     format!("The {provider} of {volume} stays in {place} ({size}); {next}; `vss storage remove {volume}` removes it")
 }
@@ -126,7 +126,7 @@ mod tests {
             "The mirror of /srv stays in /var/lib/vss (1.2 GiB); the next copy reads only what changed; \
              `vss storage remove /srv` removes it"
         );
-        assert!(stays(&entry(Some("the machine crashed"))).contains("compares everything (the machine crashed)"));
+        assert!(stays(&entry(Some("the machine crashed"))).contains("reads everything (the machine crashed)"));
     }
 
     #[test]
