@@ -168,6 +168,11 @@ impl Making {
         let chunks = source.size.div_ceil(chunk);
         let images = if member.place.is_on(volume) { images(&mirror)? } else { Vec::new() };
         let empty = || Bitmap::new(chunks);
+        let mut owed = empty();
+        if !trust.is_of_marks() {
+            // From here on, so that an end before the first round marks it.
+            owed.set(0..chunks);
+        }
         Ok(Self {
             member: member.clone(),
             house: house.clone(),
@@ -182,7 +187,7 @@ impl Making {
             tracer,
             source,
             chunk,
-            owed: empty(),
+            owed,
             taken: empty(),
             free: empty(),
             excluded: empty(),
@@ -314,17 +319,14 @@ impl Making {
         rounds::duration(self.dirty(), self.rate)
     }
 
-    /// The first round: everything in use, or what is marked when the mirror can be trusted.
+    /// The first round: everything in use, or what is marked when that is all that the mirror lacks.
     pub(crate) fn first_round(
         &mut self,
         teller: &Teller<'_>,
         stop: &(dyn Fn() -> Result<(), VssError> + Sync),
     ) -> Result<(), VssError> {
-        if self.trust != Trust::Whole {
-            self.owed.set(0..self.owed.chunks());
-        }
         self.gather()?;
-        if let Some(tracer) = self.tracer.as_ref().filter(|_| self.trust != Trust::Whole) {
+        if let Some(tracer) = self.tracer.as_ref().filter(|_| !self.trust.is_of_marks()) {
             self.since = Some(tracer.counters());
         }
         if matches!(self.trust, Trust::New(_)) {
@@ -333,7 +335,7 @@ impl Making {
         }
         let (work, way) = match self.trust {
             Trust::New(_) => (Work::Copying, Way::Copy),
-            Trust::Compare(_) => (Work::Comparing, Way::Compare),
+            Trust::Compare(_) | Trust::Unfinished(_) => (Work::Comparing, Way::Compare),
             Trust::Whole => (Work::Catching, Way::Copy),
         };
         // Catching up with little is over before others would have gained anything.

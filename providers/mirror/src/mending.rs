@@ -44,6 +44,8 @@ impl Making {
         self.mirror.state.generation += 1;
         self.changes().save(&self.mirror.store, shadow_id, lasting)?;
         fault::at("changes_saved");
+        // From here on they say that it is not known.
+        self.mirror.state.unfinished = None;
         self.is_there = true;
         match &self.target {
             Some(target) => {
@@ -81,7 +83,7 @@ impl Making {
         let unknown = match &self.trust {
             Trust::Whole => None,
             Trust::New(why) => Some(why.clone().unwrap_or_else(|| "there is no copy before it".to_owned())),
-            Trust::Compare(why) => Some(why.clone()),
+            Trust::Compare(why) | Trust::Unfinished(why) => Some(why.clone()),
         };
         Changes {
             about: About {

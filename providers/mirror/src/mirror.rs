@@ -58,6 +58,9 @@ pub(crate) struct State {
     pub(crate) disk: Option<u64>,
     /// False while something is done with it that must not be broken off.
     pub(crate) is_clean: bool,
+    /// Why everything was to be compared, from the beginning of a comparison until a copy has come of it: what was written
+    /// since the last copy is not known.
+    pub(crate) unfinished: Option<String>,
     /// The copy that it is lent to.
     pub(crate) lent: Option<ShadowId>,
     /// The image that all this is about, as it was then.
@@ -163,6 +166,7 @@ impl Mirror {
                 boot_id: String::new(),
                 disk: None,
                 is_clean: false,
+                unfinished: None,
                 lent: None,
                 image: None,
                 first_rate: None,

@@ -64,7 +64,7 @@ impl MirrorProvider {
             start.first_rate = state.first_rate.or(state.later_rate);
             start.later_rate = state.later_rate.or(state.first_rate);
             let trust = match facts.judge() {
-                Trust::Whole if options.full_compare => Trust::wished(),
+                trust if trust.is_of_marks() && options.full_compare => Trust::wished(),
                 trust => trust,
             };
             match (trust, tracer) {
@@ -73,7 +73,12 @@ impl MirrorProvider {
                     start.first = (tracer.dirty() * tracer.chunk_bytes()).min(used);
                     start.first_rate = start.later_rate;
                 }
-                (Trust::Compare(why), _) => {
+                (Trust::Unfinished(why), Some(tracer)) => {
+                    work = Work::Comparing;
+                    start.first = (tracer.dirty() * tracer.chunk_bytes()).min(used);
+                    full_compare = Some(why);
+                }
+                (Trust::Compare(why) | Trust::Unfinished(why), _) => {
                     work = Work::Comparing;
                     full_compare = Some(why);
                 }

@@ -65,7 +65,7 @@ impl MirrorProvider {
         let (facts, _tracer) =
             Facts::of(&found.state, image.as_ref(), Some(kept), None, found.state.volume_bytes, &pins);
         described.full_compare = match facts.judge() {
-            Trust::Compare(why) => Some(why),
+            Trust::Compare(why) | Trust::Unfinished(why) => Some(why),
             Trust::New(why) => why,
             Trust::Whole => None,
         };

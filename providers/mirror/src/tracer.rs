@@ -31,8 +31,10 @@ pub(crate) fn begin(
         }
         tracer = None;
     }
-    if matches!(trust, Trust::New(_)) {
-        mirror.state.generation = 0;
+    match &trust {
+        Trust::New(_) => (mirror.state.generation, mirror.state.unfinished) = (0, None),
+        Trust::Compare(why) => mirror.state.unfinished = Some(why.clone()),
+        Trust::Whole | Trust::Unfinished(_) => {}
     }
     if mirror.state.generation == 0 || mirror.state.volume_bytes != source.size {
         mirror.state.lineage = Uuid::new_v4();

@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) is_its_device: bool,
     /// What is wrong with the tracer; none: nothing.
     pub(crate) tracer: Option<String>,
+    /// Why everything was to be compared when that was broken off.
+    pub(crate) unfinished: Option<String>,
 }
 
 /// What the mirror is worth.
@@ -36,6 +38,9 @@ pub(crate) struct Facts {
 pub(crate) enum Trust {
     /// What is marked is all that it lacks.
     Whole,
+    /// A comparison for this reason (half a sentence) was broken off, and what is marked is all that the mirror lacks. That
+    /// alone is compared; what was written since the last copy is not known.
+    Unfinished(String),
     /// Everything is copied: for the first time, or for this reason (half a sentence) once more.
     New(Option<String>),
     /// Everything is compared, for this reason (half a sentence).
@@ -46,6 +51,11 @@ impl Trust {
     /// Everything is compared because somebody wished so.
     pub(crate) fn wished() -> Self {
         Self::Compare("the requester wished so".to_owned())
+    }
+
+    /// True when what is marked is all that the mirror lacks.
+    pub(crate) fn is_of_marks(&self) -> bool {
+        matches!(self, Self::Whole | Self::Unfinished(_))
     }
 }
 
@@ -69,6 +79,7 @@ impl Facts {
             Self { is_its_device: false, .. } => {
                 "its device was taken away, or another was put in its place, since the last copy"
             }
+            Self { unfinished: Some(why), .. } => return Trust::Unfinished(why.clone()),
             _ => return Trust::Whole,
         };
         Trust::Compare(why.to_owned())
@@ -112,6 +123,7 @@ impl Facts {
             is_this_boot: clock::boot_id().is_ok_and(|boot_id| boot_id == state.boot_id),
             has_its_size: state.volume_bytes == size,
             tracer,
+            unfinished: state.unfinished.clone(),
         };
         (facts, opened.ok().flatten())
     }
@@ -127,7 +139,7 @@ pub(crate) fn judge(mirror: &Mirror, kept: Option<&Kept>, source: &Source, pins:
     let (facts, tracer) =
         Facts::of(&mirror.state, Some(&mirror.found), kept, Some(source.device_number), source.size, pins);
     let trust = facts.judge();
-    let tracer = tracer.filter(|_| trust == Trust::Whole);
+    let tracer = tracer.filter(|_| trust.is_of_marks());
     (trust, tracer)
 }
 
@@ -148,8 +160,11 @@ mod tests {
             has_its_size: true,
             is_its_device: true,
             tracer: None,
+            unfinished: None,
         };
         assert_eq!(good.judge(), Trust::Whole);
+        let left = Facts { unfinished: Some("of a reboot".to_owned()), ..good.clone() };
+        assert_eq!(left.judge(), Trust::Unfinished("of a reboot".to_owned()));
         assert_eq!(Facts { was_whole: false, is_clean: false, ..good.clone() }.judge(), Trust::New(None));
         let replaced = Facts { has_its_image: false, is_untouched: false, is_this_boot: false, ..good.clone() }.judge();
         assert!(matches!(&replaced, Trust::New(Some(why)) if why.contains("removed")), "{replaced:?}");
@@ -161,7 +176,7 @@ mod tests {
             (Facts { is_this_boot: false, tracer: Some("gone".to_owned()), ..good.clone() }, "started anew"),
             (Facts { is_its_device: false, ..good.clone() }, "taken away"),
             (Facts { has_its_size: false, ..good.clone() }, "another size"),
-            (Facts { tracer: Some("it missed 3 events".to_owned()), ..good }, "it missed 3 events"),
+            (Facts { tracer: Some("it missed 3 events".to_owned()), ..left }, "it missed 3 events"),
         ];
         for (facts, why) in compared {
             let Trust::Compare(reason) = facts.judge() else { panic!("{facts:?} is trusted") };

@@ -121,6 +121,91 @@ fn a_mirror_that_was_put_back_or_broken_off_is_not_trusted() {
     assert_eq!(why(), None);
 }
 
+/// Bytes in use on a file system, when all is written back.
+fn in_use(storage: &FileSystem) -> u64 {
+    rustix::fs::syncfs(File::open(storage.path()).unwrap()).unwrap();
+    let space = rustix::fs::statvfs(storage.path()).unwrap();
+    (space.f_blocks - space.f_bfree) * space.f_frsize
+}
+
+#[test]
+fn a_comparison_that_was_broken_off_is_gone_on_with() {
+    needs!("a_comparison_that_was_broken_off_is_gone_on_with", "ext4", "xfs");
+    let volumes = [FileSystem::new("ext4", 200, &[]), FileSystem::new("ext4", 100, &[])];
+    let storage = FileSystem::new("xfs", 900, &[]);
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    let both = volumes.each_ref().map(FileSystem::volume);
+    write(&volumes[0], "file", 1, 80);
+    let mut earlier = create(&provider, &both).remove(0);
+    let before = in_use(&storage);
+    let end_prepare = |volumes: &[_], options: &CreationOptions| {
+        let (set_id, copies) = begin_with(&provider, volumes, options);
+        let seen = Seen::default();
+        let prepared = provider.end_prepare(set_id, &seen);
+        (set_id, copies, seen.all(), prepared)
+    };
+    let slow = CreationOptions { max_rate: Some(4 << 20), ..CreationOptions::default() };
+    let quick = CreationOptions::default();
+    for (way, most) in [("after it", 30), ("in its midst", 120), ("before it", 120)] {
+        // What is written now nobody sees.
+        assert!(Tracer::remove(&pins(&instance, &volumes[0])).unwrap());
+        let at = if way == "after it" { 5 << 20 } else { 6 << 20 };
+        let file = File::options().write(true).open(volumes[0].path().join("file")).unwrap();
+        file.write_all_at(&vec![way.len() as u8; 1 << 20], at).unwrap();
+        file.sync_all().unwrap();
+        match way {
+            "after it" => {
+                let (set_id, _, seen, prepared) = end_prepare(&both[..1], &quick);
+                prepared.unwrap();
+                assert!(seen[0].work == Work::Comparing && seen[0].bytes_total > 80 << 20, "{:?}", seen[0]);
+                provider.abort(set_id).unwrap();
+            }
+            "in its midst" => {
+                let (set_id, _) = begin_with(&provider, &both[..1], &slow);
+                thread::scope(|scope| {
+                    let running = scope.spawn(|| provider.end_prepare(set_id, &Seen::default()));
+                    thread::sleep(Duration::from_millis(1500));
+                    provider.abort(set_id).unwrap();
+                    running.join().unwrap().unwrap_err();
+                });
+            }
+            _ => {
+                // Somebody has the mirror of the other volume.
+                let key = both[1].id.as_str().replace(':', "-");
+                let image = File::open(storage.path().join(format!(".vss/{key}.mirror"))).unwrap();
+                rustix::fs::flock(&image, rustix::fs::FlockOperation::LockExclusive).unwrap();
+                let (set_id, _, seen, prepared) = end_prepare(&both, &quick);
+                assert!(prepared.unwrap_err().message.contains("in use") && seen.is_empty());
+                provider.abort(set_id).unwrap();
+            }
+        }
+        let why = provider.storage().unwrap().list().unwrap();
+        let why = why.into_iter().find(|one| one.volume_id == both[0].id).unwrap().full_compare;
+        let forecast = provider.forecast(&both[0], &quick).unwrap().copying.unwrap();
+        assert_eq!((&forecast.full_compare, forecast.work), (&why, Work::Comparing), "{way}");
+        let (set_id, mut copies, seen, prepared) = end_prepare(&both[..1], &quick);
+        prepared.unwrap();
+        assert!(seen[0].work == Work::Comparing && seen[0].bytes_total < most << 20, "{way}: {:?}", seen[0]);
+        provider.pre_commit(set_id).unwrap();
+        held(&both[..1], || provider.commit(set_id)).unwrap();
+        finish(&provider, set_id);
+        let later = copies.remove(0);
+        let trees = provider.mount(&later, false).unwrap();
+        let found = shown(&trees, &storage.beside("shown"), |top| fs::read(top.join("file")).unwrap());
+        assert!(found == fs::read(volumes[0].path().join("file")).unwrap(), "{way}");
+        drop(trees);
+        let changed = provider.blocks().unwrap().changed(&later, Some(&earlier)).unwrap();
+        assert!(matches!(&changed, Changes::Unknown(reason) if Some(reason) == why.as_ref()), "{way}: {changed:?}");
+        // What is the same is shared still.
+        let grown = in_use(&storage).saturating_sub(before) >> 20;
+        assert!(grown < 25, "{way}: {grown} MiB more");
+        earlier = later;
+    }
+    let next = create(&provider, &both[..1]).remove(0);
+    assert!(matches!(provider.blocks().unwrap().changed(&next, Some(&earlier)).unwrap(), Changes::Known(_)));
+}
+
 #[test]
 fn an_image_that_is_not_as_it_was_left_is_not_trusted() {
     needs!("an_image_that_is_not_as_it_was_left_is_not_trusted", "ext4", "xfs");
