@@ -6,14 +6,16 @@ use crate::{
     member::{Making, Member, not_ready},
     tracer,
     trust::Trust,
+    used,
 };
 use rustix::fs::OFlags;
 use std::{
     fs::File,
+    iter,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
 };
-use vss_linux::{mount, reflink};
+use vss_linux::{fsmap::FreeSpace, mount, reflink};
 use vss_model::VssError;
 use vss_provider::{
     CommittedCopy,
@@ -152,6 +154,9 @@ impl Making {
         self.writable = None;
         let mut changes = self.changes();
         changes.about.mended_unknown = self.take_mended(&mut changes.mended);
+        if changes.about.mended_unknown.is_some() {
+            changes.used.union(&self.used_in_copy()?);
+        }
         changes.used.union(&changes.mended);
         let is_lent = self.mirror.state.lent.is_some();
         if is_lent && let (Some(tracer), None) = (&self.tracer, &changes.about.mended_unknown) {
@@ -170,6 +175,30 @@ impl Making {
         }
         changes::prune(&self.mirror.store)?;
         if lasting { self.mirror.commit() } else { Ok(()) }
+    }
+
+    /// What is in use in the copy by its own file system, mounted as it always will be; everything when that does not tell.
+    fn used_in_copy(&self) -> Result<Bitmap, VssError> {
+        let target = self.target.as_ref().ok_or_else(not_ready)?;
+        let empty = || Bitmap::new(self.owed.chunks());
+        let free = || -> Option<Bitmap> {
+            let Member { shadow_id, volume, .. } = &self.member;
+            let mounted = image_copy::mount_sealed(target, *shadow_id, &volume.fs_type, Part::default()).ok()?;
+            let top = mount::open_beneath(&mounted, Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY).ok()?;
+            let mut free = empty();
+            FreeSpace::default().each(top, |run| free.set(used::inner(&run, self.chunk))).ok()?;
+            Some(free)
+        };
+        let mut used = empty();
+        used.set(0..used.chunks());
+        if let Some(free) = free() {
+            used.subtract(&free);
+        }
+        // What swap files hold was not copied.
+        let mut swapped = empty();
+        used::excluded(&self.source, iter::empty(), self.chunk, &mut swapped)?;
+        used.subtract(&swapped);
+        Ok(used)
     }
 
     /// What was mended since the copy was cut; the reason when that is not known.

@@ -441,6 +441,37 @@ fn a_volume_is_put_back_when_its_device_has_another_name() {
 }
 
 #[test]
+fn what_was_mended_untraced_is_put_back_too() {
+    needs!("what_was_mended_untraced_is_put_back_too", "ext4", "xfs");
+    for (kind, mib) in [("ext4", 100), ("xfs", 320)] {
+        let (volume, storage) = (FileSystem::new(kind, mib, &[]), FileSystem::new("xfs", 900, &[]));
+        let instance = Instance::with_storage(&storage);
+        let provider = instance.provider();
+        let volumes = [volume.volume()];
+        write(&volume, "file", 1, 10);
+        // Nothing is traced.
+        let options = CreationOptions { full_compare: true, max_hold_ms: Some(8000), ..CreationOptions::default() };
+        let (set_id, copies) = begin_with(&provider, &volumes, &options);
+        cut(&provider, set_id, &volumes);
+        provider.post_commit(set_id).unwrap();
+        provider.pre_final_commit(set_id).unwrap();
+        let trees = provider.mount(&copies[0], true).unwrap();
+        shown(&trees, &storage.beside("mended"), |top| fs::write(top.join("mended"), vec![5; 3 << 20]).unwrap());
+        drop(trees);
+        provider.post_final_commit(set_id).unwrap();
+        let Changes::Known(used) = provider.blocks().unwrap().changed(&copies[0], None).unwrap() else { panic!() };
+        let used = used.iter().map(|run| run.length).sum::<u64>() >> 20;
+        assert!((13..mib - 20).contains(&used), "{kind}: {used} MiB");
+        volume.unmount();
+        provider.revert().unwrap().revert(&copies[0], &Seen::default()).unwrap();
+        assert_clean(kind, volume.device());
+        volume.mount();
+        assert!(fs::read(volume.path().join("mended")).unwrap() == vec![5; 3 << 20], "{kind}");
+        assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 10 << 20], "{kind}");
+    }
+}
+
+#[test]
 fn a_device_that_grew_is_not_put_back() {
     needs!("a_device_that_grew_is_not_put_back", "ext4", "xfs");
     let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
