@@ -34,8 +34,9 @@ fn fsid(file: &File) -> std::io::Result<String> {
     Ok(format!("{BY_ID}{:016x}", rustix::fs::fstatvfs(file)?.f_fsid))
 }
 
-/// What a place is found by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a place is found by. Equal are two names of one place: also when its device is called otherwise meanwhile, or it was
+/// reached by another path.
+#[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub(crate) struct PlaceName {
     /// Its file system.
     pub(crate) outer: OuterName,
@@ -47,7 +48,20 @@ pub(crate) struct PlaceName {
     pub(crate) shown: PathBuf,
 }
 
+impl PartialEq for PlaceName {
+    fn eq(&self, other: &Self) -> bool {
+        fn known(name: &PlaceName) -> (&str, &str, &Path) {
+            (&name.outer.fs_type, &name.outer.uuid, &name.below)
+        }
+        known(self) == known(other) && (!self.is_by_path() || self.shown == other.shown)
+    }
+}
+
 impl PlaceName {
+    fn is_by_path(&self) -> bool {
+        self.outer.uuid.starts_with(BY_ID)
+    }
+
     /// The place that this directory is.
     ///
     /// # Errors
@@ -98,7 +112,7 @@ impl PlaceName {
 
     /// True when its file system is mounted.
     pub(crate) fn is_mounted(&self) -> Result<bool, VssError> {
-        if self.outer.uuid.starts_with(BY_ID) {
+        if self.is_by_path() {
             return Ok(Place::open(self)?.is_some());
         }
         outer::is_mounted(&self.outer)
@@ -106,7 +120,7 @@ impl PlaceName {
 
     /// True when it lies on the volume itself.
     pub(crate) fn is_on(&self, volume: &Volume) -> bool {
-        (self.outer.uuid == volume.uuid || self.outer.uuid.starts_with(BY_ID))
+        (self.outer.uuid == volume.uuid || self.is_by_path())
             && outer::device_node(volume.device_number).is_some_and(|device| device == self.outer.device)
     }
 
@@ -136,7 +150,7 @@ impl AsFd for Place {
 impl Place {
     /// Opens it; none when its file system is not mounted, or the directory is gone.
     pub(crate) fn open(name: &PlaceName) -> Result<Option<Self>, VssError> {
-        let (outer, opened) = if name.outer.uuid.starts_with(BY_ID) {
+        let (outer, opened) = if name.is_by_path() {
             let is_it = |file: &File| fsid(file).is_ok_and(|id| id == name.outer.uuid);
             let opened = File::open(&name.shown);
             if opened.as_ref().is_ok_and(|file| !is_it(file)) {
@@ -269,5 +283,27 @@ impl Survey {
             format!("There is no place for the image of {}: {}", volume.mount_point.display(), without.join("; ")),
         )
         .with_hint("Free space there, or name a directory with room: --storage DIR, or storage of [providers.mirror]"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(uuid: &str, device: &str, below: &str, shown: &str) -> PlaceName {
+        let outer = OuterName { fs_type: "xfs".to_owned(), uuid: uuid.to_owned(), device: device.into() };
+        PlaceName { outer, below: below.into(), shown: shown.into() }
+    }
+
+    #[test]
+    fn a_place_is_the_same_under_another_name_of_its_device_and_at_another_mount_point() {
+        let place = name("u", "/dev/sdb1", "images", "/mnt/images");
+        assert_eq!(place, name("u", "/dev/sdc1", "images", "/media/images"));
+        assert_ne!(place, name("v", "/dev/sdb1", "images", "/mnt/images"));
+        assert_ne!(place, name("u", "/dev/sdb1", "", "/mnt/images"));
+        // One that tells no uuid is known by its path.
+        let place = name("fsid:1", "/dev/sdb1", "images", "/mnt/images");
+        assert_eq!(place, name("fsid:1", "/dev/sdc1", "images", "/mnt/images"));
+        assert_ne!(place, name("fsid:1", "/dev/sdb1", "images", "/media/images"));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -336,6 +336,35 @@ fn a_mirror_that_is_wanted_elsewhere_moves() {
         "{:?}",
         fs::read_dir(places[0].path().join(".vss")).map(Iterator::count)
     );
+}
+
+#[test]
+fn a_mirror_stays_when_its_place_is_mounted_elsewhere() {
+    needs!("a_mirror_stays_when_its_place_is_mounted_elsewhere", "ext4", "xfs");
+    /// Unmounted when it is dropped.
+    struct Bound(PathBuf);
+    impl Drop for Bound {
+        fn drop(&mut self) {
+            let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let mut instance = Instance::with_storage(&storage);
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 5);
+    let here = create(&instance.provider(), &volumes).remove(0);
+    let elsewhere = Bound(volume.beside("elsewhere"));
+    rustix::mount::mount_bind(storage.path(), &elsewhere.0).unwrap();
+    instance.options.storage = Some(elsewhere.0.clone());
+    let provider = instance.provider();
+    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
+    let seen = Seen::default();
+    provider.end_prepare(set_id, &seen).unwrap();
+    assert_eq!(seen.all()[0].work, Work::Catching);
+    provider.pre_commit(set_id).unwrap();
+    held(&volumes, || provider.commit(set_id)).unwrap();
+    finish(&provider, set_id);
+    assert!(matches!(provider.blocks().unwrap().changed(&copies[0], Some(&here)).unwrap(), Changes::Known(_)));
 }
 
 /// Breaks the work off when it is under way.
