@@ -35,7 +35,7 @@
 //! | `identity.rs`, `trust.rs` | is the image the one that was left; may the marks be trusted |
 //! | `tracer.rs` | the tracer is opened, begun and ended |
 //! | `changes.rs`, `blocks.rs` | which blocks changed between copies |
-//! | `revert.rs` | putting a volume back |
+//! | `revert.rs`, `device.rs` | putting a volume back; which device it is |
 //! | `storage.rs` | mirrors that are kept, and their end |
 //! | `fault.rs` | for tests: where the process is killed |
 //! | `reference.rs` | for tests: what the volume was in the hold |
@@ -46,6 +46,7 @@ mod changes;
 mod copier;
 mod creation;
 mod cut;
+mod device;
 mod fault;
 mod hold;
 mod identity;

@@ -7,33 +7,29 @@
 use crate::{
     changes::Changes,
     copier::{Origin, Pace, Round, Way},
+    device::{self, Attachment},
     kept,
     member::bytes,
     provider::MirrorProvider,
     teller::Teller,
 };
-use rustix::{
-    fs::{Mode, OFlags},
-    io::Errno,
-};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io,
-    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Instant,
 };
 use vss_linux::{
     aio::{self, Queue},
-    block_device, fs_uuid, mountinfo,
+    block_device,
 };
 use vss_model::{ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
     StoredCopy,
     failure::failed,
-    image_copy, outer,
+    image_copy,
     progress::{Watcher, Work},
     revert::{Revert, Reverted},
 };
@@ -44,8 +40,7 @@ pub(crate) struct Note {
     /// The copy that the volume is put back to.
     pub(crate) shadow_id: ShadowId,
     /// The device that is written.
-    #[serde(with = "vss_model::path_text")]
-    device: PathBuf,
+    device: Attachment,
 }
 
 /// The volumes that are put back now, by key.
@@ -131,7 +126,8 @@ impl Revert for MirrorProvider {
             )
             .with_hint("Mount the copy and copy its files")
         })?;
-        let (path, device) = open_device(volume, note.as_ref())?;
+        let path = device::find(volume, note.as_ref().map(|note| &note.device))?;
+        let device = device::claim(&path)?;
         let cannot = |what: &str, error: &io::Error| failed(format!("{} cannot be {what}", path.display()), error);
         let size = block_device::size(&device).map_err(|error| cannot("examined", &error))?;
         if size != changes.about.volume_bytes {
@@ -145,7 +141,8 @@ impl Revert for MirrorProvider {
             )
             .with_hint("Give the device the size that it had, or mount the copy and copy its files"));
         }
-        self.registry.put_note(&key, &Note { shadow_id, device: path.clone() })?;
+        let attachment = Attachment::of(&path).map_err(|error| cannot("examined", &error))?;
+        self.registry.put_note(&key, &Note { shadow_id, device: attachment })?;
         let reverted = write_back(&changes, &Image(image), &device, shadow_id, watcher)?;
         device.sync_all().map_err(|error| cannot("written back", &error))?;
         self.registry.remove_note(&key)?;
@@ -178,66 +175,4 @@ fn write_back(
     };
     let copied = round.run(changes.used.runs().map(|run| bytes(run, chunk, size)))?;
     Ok(Reverted { compared_bytes: copied.read, written_bytes: copied.written })
-}
-
-/// The volume's device when it has another name than before, as disks and loop devices have that were attached again.
-fn renamed(volume: &Volume, is_right: impl Fn(&PathBuf) -> bool) -> Result<PathBuf, VssError> {
-    let entries = fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
-    // A leg of a RAID and a path of a multipath device have the superblock too.
-    let is_part = |entry: &fs::DirEntry| {
-        fs::read_dir(entry.path().join("holders")).is_ok_and(|mut holders| holders.next().is_some())
-    };
-    let names = entries.filter(|entry| !is_part(entry)).filter_map(|entry| entry.file_name().into_string().ok());
-    let found: Vec<_> = names.map(|name| Path::new("/dev").join(name.replace('!', "/"))).filter(is_right).collect();
-    match found.as_slice() {
-        [] => Err(VssError::new(
-            VssCode::ObjectNotFound,
-            format!("The device of {} is not there", volume.mount_point.display()),
-        )
-        .with_hint("Attach the disk and try again")),
-        [device] => Ok(device.clone()),
-        [one, other, ..] => Err(VssError::new(
-            VssCode::ProviderVeto,
-            format!(
-                "{} and {} both have the file system of {}, and it is not known which one it is",
-                one.display(),
-                other.display(),
-                volume.mount_point.display()
-            ),
-        )
-        .with_hint("Detach the clone and try again")),
-    }
-}
-
-/// Opens the volume's device for this alone: a mounted one refuses that.
-fn open_device(volume: &Volume, note: Option<&Note>) -> Result<(PathBuf, File), VssError> {
-    let mounts = mountinfo::mounts().map_err(|error| failed("The mount table cannot be read", &error))?;
-    let by_number = outer::device_node(volume.device_number);
-    let by_name = fs::canonicalize(&volume.source).ok();
-    // While it is neither the one nor the other its superblock may be so too.
-    let noted = note.map(|note| note.device.clone());
-    let has_uuid = |device: &Path| {
-        let is_noted = note.is_some_and(|note| note.device == device);
-        is_noted
-            || matches!(fs_uuid::of_device(device, &volume.fs_type), Ok(Some(uuid)) if uuid.to_string() == volume.uuid)
-    };
-    let is_right = |device: &PathBuf| has_uuid(device) && !outer::is_shadow_copy(device);
-    let path = match noted.into_iter().chain(by_number).chain(by_name).find(is_right) {
-        Some(path) => path,
-        None => renamed(volume, is_right)?,
-    };
-    if let Some(entry) = mounts.iter().find(|entry| outer::device_of(entry).is_some_and(|device| device == path)) {
-        return Err(VssError::new(
-            VssCode::ProviderVeto,
-            format!("{} is mounted at {}", path.display(), entry.mount_point.display()),
-        )
-        .with_hint(format!("Unmount it first: umount {}", entry.mount_point.display())));
-    }
-    let flags = OFlags::RDWR | OFlags::EXCL | OFlags::DIRECT | OFlags::CLOEXEC;
-    match rustix::fs::open(&path, flags, Mode::empty()) {
-        Ok(device) => Ok((path, File::from(device))),
-        Err(Errno::BUSY) => Err(VssError::new(VssCode::ProviderVeto, format!("{} is in use", path.display()))
-            .with_hint("Unmount it everywhere, also in other mount namespaces, and stop what uses it")),
-        Err(error) => Err(failed(format!("{} cannot be opened", path.display()), &error.into())),
-    }
 }

@@ -11,15 +11,10 @@ use std::{
     thread,
     time::Duration,
 };
-use vss_lab::providers::{assert_clean, begin_with, create, cut, finish, held, request, shown};
-use vss_linux::loop_device::{AttachOptions, LoopDevice};
+use vss_lab::providers::{assert_clean, begin_with, create, cut, finish, held, shown};
 use vss_linux::mount;
-use vss_model::{CreationOptions, VssCode};
-use vss_provider::{
-    Deletion, Provider,
-    blocks::Changes,
-    progress::{Progress, Watcher, Work},
-};
+use vss_model::CreationOptions;
+use vss_provider::{Deletion, Provider, blocks::Changes, progress::Work};
 use vss_trace::{Pins, Tracer};
 
 fn pins(instance: &Instance, volume: &FileSystem) -> Pins {
@@ -367,108 +362,6 @@ fn a_mirror_stays_when_its_place_is_mounted_elsewhere() {
     assert!(matches!(provider.blocks().unwrap().changed(&copies[0], Some(&here)).unwrap(), Changes::Known(_)));
 }
 
-/// Breaks the work off when it is under way.
-struct Breaks;
-
-impl Watcher for Breaks {
-    fn progress(&self, _progress: Progress) {
-        panic!("broken off");
-    }
-}
-
-#[test]
-fn a_volume_is_put_back_also_when_that_was_broken_off() {
-    needs!("a_volume_is_put_back_also_when_that_was_broken_off", "ext4", "xfs");
-    for (kind, partition) in [("ext4", false), ("xfs", false), ("ext4", true)] {
-        let volume = if partition { FileSystem::on_partition(kind, 240) } else { FileSystem::new(kind, 320, &[]) };
-        let storage = FileSystem::new("xfs", 900, &[]);
-        let instance = Instance::with_storage(&storage);
-        let provider = instance.provider();
-        let volumes = [volume.volume()];
-        write(&volume, "file", 1, 20);
-        write(&volume, "gone", 2, 5);
-        let copy = create(&provider, &volumes).remove(0);
-        write(&volume, "file", 3, 20);
-        fs::remove_file(volume.path().join("gone")).unwrap();
-        write(&volume, "new", 4, 5);
-        let revert = provider.revert().unwrap();
-        let refused = revert.revert(&copy, &Seen::default()).unwrap_err();
-        assert!(refused.code == VssCode::ProviderVeto && refused.message.contains("mounted at"), "{refused}");
-        volume.unmount();
-        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| revert.revert(&copy, &Breaks)));
-        assert!(broken.is_err());
-        // Whatever process asks then.
-        let provider = instance.provider();
-        let codes = [
-            provider.is_volume_supported(&volumes[0]).unwrap_err().code,
-            provider.begin_prepare(&request(&volumes[0])).unwrap_err().code,
-        ];
-        assert_eq!(codes, [VssCode::RevertInProgress; 2]);
-        let seen = Seen::default();
-        let reverted = provider.revert().unwrap().revert(&copy, &seen).unwrap();
-        assert!(reverted.compared_bytes > 25 << 20 && reverted.written_bytes <= 60 << 20, "{reverted:?}");
-        assert!(seen.all().iter().all(|progress| progress.work == Work::Reverting));
-        // Nothing is left to be done.
-        assert_eq!(provider.revert().unwrap().revert(&copy, &seen).unwrap().written_bytes, 0);
-        assert_clean(kind, volume.device());
-        volume.mount();
-        assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 20 << 20]);
-        assert!(fs::read(volume.path().join("gone")).unwrap() == vec![2; 5 << 20]);
-        assert!(!volume.path().join("new").exists());
-        // The tracer saw it: the next copy is right, and reads little.
-        let volumes = [volume.volume()];
-        assert_eq!(
-            provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap().full_compare,
-            None
-        );
-        let next = create(&provider, &volumes).remove(0);
-        let trees = provider.mount(&next, false).unwrap();
-        let found = shown(&trees, &storage.beside("shown"), |top| fs::read(top.join("file")).unwrap());
-        assert!(found == vec![1; 20 << 20]);
-        drop(trees);
-    }
-}
-
-#[test]
-fn a_volume_is_put_back_when_its_device_has_another_name() {
-    needs!("a_volume_is_put_back_when_its_device_has_another_name", "ext4", "xfs");
-    let (mut volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
-    let instance = Instance::with_storage(&storage);
-    let provider = instance.provider();
-    let revert = provider.revert().unwrap();
-    write(&volume, "file", 1, 5);
-    let copy = create(&provider, &[volume.volume()]).remove(0);
-    write(&volume, "file", 2, 5);
-    let before = volume.device().to_owned();
-    let attach =
-        |image: &Path| LoopDevice::attach(image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
-    let (mut others, mut clone) = (Vec::new(), None);
-    volume.take_away(|image| {
-        // Its old name goes to something else.
-        let other = storage.beside("other").join("image");
-        File::create(&other).unwrap().set_len(1 << 20).unwrap();
-        while !others.iter().any(|device: &LoopDevice| device.path() == before) && others.len() < 16 {
-            others.push(attach(&other));
-        }
-        let copied = storage.beside("clone").join("image");
-        fs::copy(image, &copied).unwrap();
-        clone = Some(attach(&copied));
-    });
-    assert_ne!(volume.device(), before);
-    volume.unmount();
-    let clone = clone.unwrap();
-    let refused = revert.revert(&copy, &Seen::default()).unwrap_err();
-    let names = [volume.device(), clone.path()].map(|device| device.to_str().unwrap().to_owned());
-    assert!(
-        refused.code == VssCode::ProviderVeto && names.iter().all(|name| refused.message.contains(name)),
-        "{refused}"
-    );
-    clone.detach().unwrap();
-    assert!(revert.revert(&copy, &Seen::default()).unwrap().written_bytes > 0);
-    volume.mount();
-    assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 5 << 20]);
-}
-
 #[test]
 fn what_was_mended_untraced_is_put_back_too() {
     needs!("what_was_mended_untraced_is_put_back_too", "ext4", "xfs");
@@ -498,28 +391,6 @@ fn what_was_mended_untraced_is_put_back_too() {
         assert!(fs::read(volume.path().join("mended")).unwrap() == vec![5; 3 << 20], "{kind}");
         assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 10 << 20], "{kind}");
     }
-}
-
-#[test]
-fn a_device_that_grew_is_not_put_back() {
-    needs!("a_device_that_grew_is_not_put_back", "ext4", "xfs");
-    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
-    let instance = Instance::with_storage(&storage);
-    let provider = instance.provider();
-    let volumes = [volume.volume()];
-    write(&volume, "file", 1, 5);
-    let first = create(&provider, &volumes).remove(0);
-    volume.unmount();
-    volume.grow(140);
-    let refused = provider.revert().unwrap().revert(&first, &Seen::default()).unwrap_err();
-    assert!(refused.code == VssCode::ProviderVeto && refused.message.contains("bytes"), "{refused}");
-    volume.mount();
-    let volumes = [volume.volume()];
-    let forecast = provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap();
-    assert!(forecast.full_compare.is_some_and(|why| why.contains("another size")));
-    let second = create(&provider, &volumes).remove(0);
-    let changed = provider.blocks().unwrap().changed(&second, Some(&first)).unwrap();
-    assert!(matches!(changed, Changes::Unknown(_)), "{changed:?}");
 }
 
 #[test]

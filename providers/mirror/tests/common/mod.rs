@@ -254,3 +254,12 @@ impl vss_provider::progress::Watcher for Seen {
         self.0.lock().unwrap().push(progress);
     }
 }
+
+/// Breaks the work off when it is under way.
+pub(crate) struct Breaks;
+
+impl vss_provider::progress::Watcher for Breaks {
+    fn progress(&self, _progress: vss_provider::progress::Progress) {
+        panic!("broken off");
+    }
+}
