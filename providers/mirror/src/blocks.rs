@@ -3,6 +3,7 @@
 use crate::{
     changes::{self, Changes},
     provider::{CopyData, MirrorProvider},
+    reading,
 };
 use vss_model::{VssCode, VssError};
 use vss_provider::{
@@ -43,7 +44,7 @@ impl ChangedBlocks for MirrorProvider {
     fn open(&self, copy: &StoredCopy) -> Result<Image, VssError> {
         let (_place, store) = Self::reach(copy)?;
         let store = store.ok_or_else(|| image_copy::gone(copy.shadow_id))?;
-        let file = image_copy::open_finished(&store, copy.shadow_id)?;
+        let file = reading::open(&store, copy.shadow_id)?;
         let about = Changes::load(&store, copy.shadow_id)?.map(|changes| changes.about);
         let (size, block) = match about {
             Some(about) => (about.volume_bytes, about.chunk),

@@ -32,6 +32,7 @@
 //! | `source.rs`, `used.rs` | the volume, and which blocks of it are in use |
 //! | `mirror.rs`, `kept.rs`, `record.rs` | the running mirror on disk, and what is remembered of it |
 //! | `place.rs` | where images lie |
+//! | `reading.rs` | who reads an image |
 //! | `identity.rs`, `trust.rs` | is the image the one that was left; may the marks be trusted |
 //! | `tracer.rs` | the tracer is opened, begun and ended |
 //! | `changes.rs`, `blocks.rs` | which blocks changed between copies |
@@ -58,6 +59,7 @@ mod mirror;
 mod outlook;
 mod place;
 mod provider;
+mod reading;
 mod record;
 #[cfg(feature = "fault-injection")]
 mod reference;

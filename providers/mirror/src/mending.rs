@@ -4,7 +4,7 @@ use crate::{
     changes::{self, About, Changes},
     fault,
     member::{Making, Member, not_ready},
-    tracer,
+    reading, tracer,
     trust::Trust,
     used,
 };
@@ -63,8 +63,10 @@ impl Making {
                 fault::at("lent");
                 let name = image_copy::file_name(shadow_id);
                 let file = mount::open_beneath(&self.mirror.store, Path::new(&name), OFlags::RDWR | OFlags::NOFOLLOW);
-                self.target =
-                    Some(File::from(file.map_err(|error| failed(format!("{name} cannot be opened"), &error))?));
+                let file = File::from(file.map_err(|error| failed(format!("{name} cannot be opened"), &error))?);
+                // The loop device on which it is mended keeps this lock.
+                reading::hold(&file)?;
+                self.target = Some(file);
             }
         }
         Ok(CommittedCopy {

@@ -15,6 +15,7 @@ use crate::{
     identity::Identity,
     kept::{Kept, Registry},
     place::Place,
+    reading,
     record::{self, Found},
 };
 use rustix::{
@@ -264,18 +265,19 @@ impl Mirror {
         Ok(())
     }
 
-    /// Gives the image the name of a copy: it is lent.
+    /// Gives the image the name of a copy: it is lent, and others may read it.
     pub(crate) fn lend(&mut self, shadow_id: ShadowId) -> Result<(), VssError> {
         self.state.lent = Some(shadow_id);
         self.save(true)?;
         fault::at("lending");
-        rename(&self.store, &image_name(&self.key), &image_copy::file_name(shadow_id))
+        rename(&self.store, &image_name(&self.key), &image_copy::file_name(shadow_id))?;
+        reading::hold(&self.image).map(|_| ())
     }
 
     /// Gives the image its own name again.
     pub(crate) fn take_back(&mut self) -> Result<(), VssError> {
         if let Some(shadow_id) = self.state.lent {
-            take_back(&self.store, &self.key, shadow_id)?;
+            take_back(&self.store, &self.key, shadow_id, &self.image)?;
             self.state.lent = None;
         }
         Ok(())
@@ -305,20 +307,18 @@ pub(crate) fn remove(store: &Store, key: &str) -> Result<bool, VssError> {
     Ok(record::remove(store, &state_name(key))? || was_there)
 }
 
-/// Gives the image of a copy the name of the mirror that it was; false when it is not there.
-pub(crate) fn take_back(store: &Store, key: &str, shadow_id: ShadowId) -> Result<bool, VssError> {
-    let Some(file) = image_copy::open(store, shadow_id)? else { return Ok(false) };
+/// Gives the open image of a copy the name of the mirror that it was.
+pub(crate) fn take_back(store: &Store, key: &str, shadow_id: ShadowId, image: &File) -> Result<(), VssError> {
     let unsealed = || -> io::Result<()> {
-        match store::set_immutable(&file, false) {
+        match store::set_immutable(image, false) {
             Err(error) if !is(&error, Errno::NOTTY) && !is(&error, Errno::OPNOTSUPP) => return Err(error),
             _ => {}
         }
-        Ok(rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?)
+        Ok(rustix::fs::fchmod(image, Mode::RUSR | Mode::WUSR)?)
     };
     unsealed().map_err(|error| failed(format!("Shadow copy {shadow_id} cannot be unsealed"), &error))?;
     fault::at("taking_back");
-    rename(store, &image_copy::file_name(shadow_id), &image_name(key))?;
-    Ok(true)
+    rename(store, &image_copy::file_name(shadow_id), &image_name(key))
 }
 
 fn rename(store: &Store, from: &str, to: &str) -> Result<(), VssError> {

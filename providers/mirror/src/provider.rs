@@ -7,6 +7,7 @@ use crate::{
     member::{House, Member},
     mirror,
     place::{self, Place, PlaceName, Survey, Wishes},
+    reading,
     revert::Running,
     source::{self, Source},
     teller::Teller,
@@ -288,7 +289,7 @@ impl Provider for MirrorProvider {
             None => {
                 let (_place, store) = Self::reach(copy)?;
                 let store = store.ok_or_else(|| image_copy::gone(copy.shadow_id))?;
-                let file = image_copy::open_finished(&store, copy.shadow_id)?;
+                let file = reading::open(&store, copy.shadow_id)?;
                 image_copy::mount_sealed(&file, copy.shadow_id, &copy.volume.fs_type, Part::default())?
             }
         };

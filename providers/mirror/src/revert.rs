@@ -11,6 +11,7 @@ use crate::{
     kept,
     member::bytes,
     provider::MirrorProvider,
+    reading,
     teller::Teller,
 };
 use serde::{Deserialize, Serialize};
@@ -118,7 +119,7 @@ impl Revert for MirrorProvider {
         }
         let (_place, store) = Self::reach(copy)?;
         let store = store.ok_or_else(|| image_copy::gone(shadow_id))?;
-        let image = image_copy::open_finished(&store, shadow_id)?;
+        let image = reading::open(&store, shadow_id)?;
         let changes = Changes::load(&store, shadow_id)?.ok_or_else(|| {
             VssError::new(
                 VssCode::ProviderVeto,

@@ -7,6 +7,7 @@ use crate::{
     mirror::{self, Mirror, State},
     place::{Place, PlaceName},
     provider::MirrorProvider,
+    reading,
     record::Found,
     trust::{Facts, Trust},
 };
@@ -73,7 +74,7 @@ impl MirrorProvider {
     }
 
     /// Ends a copy that the mirror was lent to; false when it was not there. The mirror has its image again, if it is still
-    /// the volume's.
+    /// the volume's and nobody reads the copy. Otherwise the mirror ends too, and who reads keeps what he reads.
     pub(crate) fn take_back(
         &self,
         place: &Place,
@@ -81,13 +82,21 @@ impl MirrorProvider {
         key: &str,
         shadow_id: ShadowId,
     ) -> Result<bool, VssError> {
-        if self.registry.get(key)?.is_some_and(|kept| kept.place == place.name) {
+        let Some(image) = image_copy::open(store, shadow_id)? else { return Ok(false) };
+        let kept = self.registry.get(key)?.filter(|kept| kept.place == place.name);
+        if kept.is_some() && reading::is_alone(&image)? {
             // A copy that was never finished was perhaps written to; then the state is not clean.
-            return mirror::take_back(store, key, shadow_id);
+            mirror::take_back(store, key, shadow_id, &image)?;
+            reading::let_go(&image)?;
+            return Ok(true);
         }
-        let deleted = image_copy::delete(store, shadow_id)?;
+        // First, so that nobody takes what is left for a mirror whose image is there.
         mirror::remove(store, key)?;
-        Ok(deleted)
+        image_copy::delete(store, shadow_id)?;
+        if let Some(kept) = kept {
+            self.remove_mirror(key, &kept)?;
+        }
+        Ok(true)
     }
 
     /// Removes the mirror of a volume whose first copy was broken off.
