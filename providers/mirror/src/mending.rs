@@ -228,6 +228,7 @@ impl Making {
     /// Undoes what was made: the copy is deleted, and what was taken from the tracer is marked again.
     pub(crate) fn undo(mut self) -> Result<(), VssError> {
         self.hold = None;
+        let may_be_written = self.mirror.state.lent.is_some() && !self.end_writing();
         self.writable = None;
         self.target = None;
         let mut result = Ok(());
@@ -235,15 +236,15 @@ impl Making {
             let pins = self.house.pins(&self.member.shadow_id.to_string());
             result = result.and(tracer::remove(&pins, &self.member.volume));
         }
-        if self.mirror.state.generation == 0 {
-            // It was never whole, and nobody has to wait for its rest.
+        if self.mirror.state.generation == 0 || may_be_written {
+            // It was never whole, and nobody has to wait for its rest; or whoever still has it may change it at any time.
             self.tracer = None;
             let pins = self.house.pins(&self.member.key);
             result = result.and(tracer::remove(&pins, &self.member.volume));
             if self.is_there {
                 result = result.and(image_copy::delete(&self.mirror.store, self.member.shadow_id).map(|_| ()));
             }
-            return result.and(self.mirror.remove());
+            return result.and(changes::prune(&self.mirror.store)).and(self.mirror.remove());
         }
         if let Some(tracer) = &self.tracer {
             self.taken.union(&self.owed);
@@ -258,6 +259,14 @@ impl Making {
         // What was written to the mirror while it was lent is not marked.
         self.mirror.state.is_clean = self.tracer.is_some() && (self.mirror.place.shares || !self.is_mended);
         result.and(self.mirror.save(true)).and(changes::prune(&self.mirror.store)).and(self.mirror.commit())
+    }
+
+    /// Ends all writing to the copy that the mirror was lent to; false when somebody does not let go of it.
+    fn end_writing(&mut self) -> bool {
+        let is_closed = self.writable.as_ref().is_none_or(|writable| writable.close().is_ok());
+        self.writable = None;
+        self.target = None;
+        is_closed && matches!(reading::is_alone(&self.mirror.image), Ok(true))
     }
 
     /// One more mount of the copy while it may be mended.

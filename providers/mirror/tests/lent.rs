@@ -5,11 +5,12 @@ mod common;
 use common::{FileSystem, Instance, Seen, needs, stored};
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
+    path::Path,
 };
-use vss_lab::providers::{begin_with, create, finish, held, shown};
+use vss_lab::providers::{begin_with, create, cut, finish, held, shown};
 use vss_linux::mount;
-use vss_model::CreationOptions;
+use vss_model::{CreationOptions, SetId};
 use vss_provider::{Deletion, Provider, StoredCopy, progress::Work};
 
 const FILE: usize = 20 << 20;
@@ -86,4 +87,72 @@ fn who_reads_a_copy_that_is_deleted_reads_it_to_its_end() {
     assert_eq!(work, Work::Catching);
     assert_is(&provider, &copy, &storage, 4);
     provider.delete(&copy).unwrap();
+}
+
+/// Begins a set and lets a writer mend its copy; with the file of the copy that the writer has open.
+fn mended(provider: &dyn Provider, volume: &FileSystem, place: &FileSystem) -> (SetId, StoredCopy, File) {
+    let volumes = [volume.volume()];
+    let (set_id, mut copies) = begin_with(provider, &volumes, &CreationOptions::default());
+    cut(provider, set_id, &volumes);
+    provider.post_commit(set_id).unwrap();
+    provider.pre_final_commit(set_id).unwrap();
+    let trees = provider.mount(&copies[0], true).unwrap();
+    let open = |top: &Path| File::options().read(true).write(true).open(top.join("file")).unwrap();
+    let file = shown(&trees, &place.beside("mended"), open);
+    (set_id, copies.remove(0), file)
+}
+
+#[test]
+fn a_writer_that_keeps_the_copy_of_a_set_that_failed_writes_into_no_other() {
+    needs!("a_writer_that_keeps_the_copy_of_a_set_that_failed_writes_into_no_other", "ext4");
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("ext4", 500, &[]));
+    let instance = Instance::with_storage(&storage);
+    for is_killed in [false, true] {
+        let provider = instance.provider();
+        write(&volume, 1);
+        provider.delete(&create(&provider, &[volume.volume()])[0]).unwrap();
+        let (set_id, copy, file) = mended(&provider, &volume, &storage);
+        if is_killed {
+            drop(provider);
+            instance.provider().delete(&copy).unwrap();
+        } else {
+            provider.abort(set_id).unwrap();
+        }
+        assert_eq!(stored(storage.path()), Vec::<String>::new());
+        let provider = instance.provider();
+        let volumes = [volume.volume()];
+        let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
+        provider.end_prepare(set_id, &Seen::default()).unwrap();
+        // Only now he goes on.
+        file.write_all_at(&[0xee; 8192], 8192).unwrap();
+        file.sync_all().unwrap();
+        provider.pre_commit(set_id).unwrap();
+        held(&volumes, || provider.commit(set_id)).unwrap();
+        finish(&provider, set_id);
+        assert_is(&provider, &copies[0], &storage, 1);
+        drop(file);
+        provider.delete(&copies[0]).unwrap();
+    }
+}
+
+#[test]
+fn a_set_that_failed_costs_the_mirror_only_when_somebody_keeps_its_copy() {
+    needs!("a_set_that_failed_costs_the_mirror_only_when_somebody_keeps_its_copy", "ext4");
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("ext4", 500, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    write(&volume, 1);
+    for (keeps, wanted) in [(false, Work::Comparing), (true, Work::Copying)] {
+        provider.delete(&create(&provider, &[volume.volume()])[0]).unwrap();
+        let (set_id, _, file) = mended(&provider, &volume, &storage);
+        // He reads alone, and nothing is written to it any more.
+        let reader = keeps.then(|| File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap());
+        drop(file);
+        provider.abort(set_id).unwrap();
+        let (copy, work) = next(&provider, &volume);
+        assert_eq!(work, wanted);
+        assert_is(&provider, &copy, &storage, 1);
+        drop(reader);
+        provider.delete(&copy).unwrap();
+    }
 }
