@@ -164,6 +164,8 @@ fn write_back(
         teller.tell(shadow_id, Work::Reverting, 1, done, total, began.elapsed());
         Ok(())
     };
+    // From now on an error leaves the volume half written.
+    step(0)?;
     let pace = Pace::new(None);
     let round = Round {
         from: image,

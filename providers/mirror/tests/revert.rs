@@ -7,12 +7,17 @@ use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Mutex,
 };
 use vss_lab::providers::{assert_clean, create, make, request, shown};
 use vss_linux::loop_device::{AttachOptions, LoopDevice};
 use vss_model::{CreationOptions, VssCode};
-use vss_provider::{Provider, StoredCopy, blocks::Changes, progress::Work};
+use vss_provider::{
+    Provider, StoredCopy,
+    blocks::Changes,
+    progress::{Progress, Watcher, Work},
+};
 use vss_provider_mirror::MirrorProvider;
 
 fn write(volume: &FileSystem, name: &str, byte: u8, mib: usize) {
@@ -232,4 +237,35 @@ fn a_device_whose_superblock_is_lost_is_only_taken_when_nothing_else_can_be_ther
     begin(&provider, &copy);
     make("xfs", volume.device(), &[]);
     not_found();
+}
+
+/// What a device has when its revert is told of for the first time.
+struct AtFirst {
+    device: PathBuf,
+    content: Mutex<Option<Vec<u8>>>,
+}
+
+impl Watcher for AtFirst {
+    fn progress(&self, _progress: Progress) {
+        self.content.lock().unwrap().get_or_insert_with(|| fs::read(&self.device).unwrap());
+    }
+}
+
+#[test]
+fn who_watches_a_revert_hears_of_it_before_anything_is_written() {
+    needs!("who_watches_a_revert_hears_of_it_before_anything_is_written", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    write(&volume, "file", 1, 40);
+    let copy = create(&provider, &[volume.volume()]).remove(0);
+    // Where it lies.
+    let file = File::options().write(true).open(volume.path().join("file")).unwrap();
+    file.write_all_at(&vec![3; 40 << 20], 0).unwrap();
+    drop(file);
+    volume.unmount();
+    let before = fs::read(volume.device()).unwrap();
+    let watcher = AtFirst { device: volume.device().to_owned(), content: Mutex::default() };
+    assert!(provider.revert().unwrap().revert(&copy, &watcher).unwrap().written_bytes >= 40 << 20);
+    assert!(watcher.content.lock().unwrap().as_ref().unwrap() == &before, "it was written to before");
 }
