@@ -25,4 +25,11 @@ pub trait Revert: Send + Sync {
     /// `VSS_E_OBJECT_NOT_FOUND` when the copy or the volume's device is gone; `VSS_E_PROVIDER_VETO` when the volume is mounted
     /// or in use, or has another size than the copy; `VSS_E_REVERT_IN_PROGRESS` when one is running.
     fn revert(&self, copy: &StoredCopy, watcher: &dyn Watcher) -> Result<Reverted, VssError>;
+
+    /// Forgets a revert to this copy that was broken off, if there is one: the volume stays as it is, and this provider refuses it
+    /// no longer.
+    ///
+    /// # Errors
+    /// `VSS_E_REVERT_IN_PROGRESS` while it is running; `VSS_E_PROVIDER_VETO` when what is remembered of it cannot be removed.
+    fn give_up(&self, copy: &StoredCopy) -> Result<(), VssError>;
 }

@@ -140,7 +140,8 @@ impl Reverts {
     /// Forgets an unfinished revert to this copy. May block.
     ///
     /// # Errors
-    /// `VSS_E_OBJECT_NOT_FOUND` when there is none; `VSS_E_REVERT_IN_PROGRESS` while it is running; `E_ACCESSDENIED`.
+    /// `VSS_E_OBJECT_NOT_FOUND` when there is none; `VSS_E_REVERT_IN_PROGRESS` while it is running; `E_ACCESSDENIED`; what the
+    /// provider says.
     pub fn give_up(
         &self,
         environment: &Environment,
@@ -157,6 +158,9 @@ impl Reverts {
         let known = self.latest().iter().find(|revert| revert.copy.stored.volume.id == volume.id).cloned();
         if known.as_ref().is_some_and(|revert| revert.is_running()) {
             return Err(in_progress(volume, shadow_id));
+        }
+        if let Some(revert) = environment.providers.named(&copy.provider)?.revert() {
+            revert.give_up(&copy.stored).map_err(|error| by_contract(&copy.provider, error))?;
         }
         environment.catalogue.end_revert(&volume.id)?;
         self.forget(&volume.id);

@@ -95,27 +95,33 @@ impl MirrorProvider {
                     note.shadow_id
                 ),
             )
-            .with_hint(format!("Unmount it and end the revert: vss revert {}", note.shadow_id))),
+            .with_hint(format!(
+                "Unmount it and end the revert: vss revert {0}; or leave it as it is: vss revert {0} --give-up",
+                note.shadow_id
+            ))),
             None => Ok(()),
         }
     }
+}
+
+fn in_progress(volume: &Volume, shadow_id: ShadowId) -> VssError {
+    VssError::new(
+        VssCode::RevertInProgress,
+        format!("{} is being put back to shadow copy {shadow_id}", volume.mount_point.display()),
+    )
+    .with_hint("Wait until it is finished")
 }
 
 impl Revert for MirrorProvider {
     fn revert(&self, copy: &StoredCopy, watcher: &dyn Watcher) -> Result<Reverted, VssError> {
         let (volume, shadow_id) = (&copy.volume, copy.shadow_id);
         let key = kept::key(&volume.id);
-        let in_progress = |shadow_id: ShadowId| {
-            VssError::new(
-                VssCode::RevertInProgress,
-                format!("{} is being put back to shadow copy {shadow_id}", volume.mount_point.display()),
-            )
-        };
-        let _run =
-            self.reverting.begin(&key).ok_or_else(|| in_progress(shadow_id).with_hint("Wait until it is finished"))?;
+        let _run = self.reverting.begin(&key).ok_or_else(|| in_progress(volume, shadow_id))?;
         let note = self.registry.note(&key)?;
         if let Some(note) = note.as_ref().filter(|note| note.shadow_id != shadow_id) {
-            return Err(in_progress(note.shadow_id).with_hint(format!("End that first: vss revert {}", note.shadow_id)));
+            let hint =
+                format!("End that first: vss revert {0}; or give it up: vss revert {0} --give-up", note.shadow_id);
+            return Err(in_progress(volume, note.shadow_id).with_hint(hint));
         }
         let (_place, store) = Self::reach(copy)?;
         let store = store.ok_or_else(|| image_copy::gone(shadow_id))?;
@@ -148,6 +154,17 @@ impl Revert for MirrorProvider {
         device.sync_all().map_err(|error| cannot("written back", &error))?;
         self.registry.remove_note(&key)?;
         Ok(reverted)
+    }
+
+    fn give_up(&self, copy: &StoredCopy) -> Result<(), VssError> {
+        let key = kept::key(&copy.volume.id);
+        let _run = self.reverting.begin(&key).ok_or_else(|| in_progress(&copy.volume, copy.shadow_id))?;
+        match self.registry.note(&key) {
+            Ok(None) => Ok(()),
+            Ok(Some(note)) if note.shadow_id != copy.shadow_id => Ok(()),
+            // One that is damaged goes too: which copy it is of, the service knows.
+            Ok(Some(_)) | Err(_) => self.registry.remove_note(&key),
+        }
     }
 }
 

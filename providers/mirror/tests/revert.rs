@@ -269,3 +269,46 @@ fn who_watches_a_revert_hears_of_it_before_anything_is_written() {
     assert!(provider.revert().unwrap().revert(&copy, &watcher).unwrap().written_bytes >= 40 << 20);
     assert!(watcher.content.lock().unwrap().as_ref().unwrap() == &before, "it was written to before");
 }
+
+#[test]
+fn a_revert_that_is_given_up_is_in_the_way_of_nothing() {
+    needs!("a_revert_that_is_given_up_is_in_the_way_of_nothing", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 100, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 20);
+    let first = create(&provider, &volumes).remove(0);
+    write(&volume, "file", 2, 20);
+    let second = create(&provider, &volumes).remove(0);
+    write(&volume, "file", 3, 20);
+    let revert = provider.revert().unwrap();
+    volume.unmount();
+    let note = || {
+        let mut entries = fs::read_dir(instance.options.state_directory.join("mirror")).unwrap();
+        entries.find_map(|entry| entry.ok().filter(|entry| entry.path().extension().is_some_and(|is| is == "revert")))
+    };
+    for is_damaged in [false, true] {
+        begin(&provider, &first);
+        let refused = [
+            provider.is_volume_supported(&volumes[0]).unwrap_err(),
+            revert.revert(&second, &Seen::default()).unwrap_err(),
+        ];
+        for refused in refused {
+            assert!(refused.code == VssCode::RevertInProgress && refused.hint.contains("--give-up"), "{refused}");
+        }
+        // Of another one.
+        revert.give_up(&second).unwrap();
+        assert!(note().is_some());
+        if is_damaged {
+            fs::write(note().unwrap().path(), "").unwrap();
+        }
+        revert.give_up(&first).unwrap();
+        assert!(note().is_none());
+        revert.give_up(&first).unwrap();
+    }
+    revert.revert(&second, &Seen::default()).unwrap();
+    volume.mount();
+    assert!(fs::read(volume.path().join("file")).unwrap() == vec![2; 20 << 20]);
+    create(&provider, &[volume.volume()]);
+}

@@ -69,6 +69,11 @@ impl Revert for BlockCopyProvider {
         write_back(&image, &device, size, tell)
             .map_err(|error| failed(format!("{} cannot be written", volume.source), &error))
     }
+
+    fn give_up(&self, copy: &StoredCopy) -> Result<(), VssError> {
+        // Nothing is remembered of one that is over.
+        Turn::take(&self.reverting, &copy.volume).map(|_| ())
+    }
 }
 
 /// The device of the volume, for ourselves alone: the kernel lets nobody mount it meanwhile.
