@@ -49,6 +49,8 @@ const LAST: u32 = 1;
 const NOWHERE: u32 = 2 | 4 | 8;
 /// `FIEMAP_EXTENT_UNWRITTEN`.
 const UNWRITTEN: u32 = 0x800;
+/// `FIEMAP_EXTENT_SHARED`.
+const SHARED: u32 = 0x2000;
 
 /// One piece of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct Piece {
     pub physical: Option<Range<u64>>,
     /// Nothing was written there since it was allocated: whatever is on the device, it is read as zeroes.
     pub is_unwritten: bool,
+    /// Other files have these blocks, too, or this one has them twice.
+    pub is_shared: bool,
 }
 
 /// In how many pieces the file lies on its device. What is only in memory yet does not count.
@@ -98,6 +102,7 @@ pub fn pieces(file: impl AsFd) -> io::Result<Vec<Piece>> {
             physical:
                 (extent.flags & NOWHERE == 0).then(|| extent.physical..extent.physical.saturating_add(extent.length)),
             is_unwritten: extent.flags & UNWRITTEN != 0,
+            is_shared: extent.flags & SHARED != 0,
         }));
         match found.last() {
             Some(last) if last.flags & LAST == 0 => start = last.logical.saturating_add(last.length),

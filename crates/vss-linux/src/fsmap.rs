@@ -1,7 +1,7 @@
-//! Which blocks of a mounted file system are free (FS_IOC_GETFSMAP, ioctl_getfsmap(2)).
+//! Whose the blocks of a mounted file system are, and which are free (FS_IOC_GETFSMAP, ioctl_getfsmap(2)).
 //!
-//! Only the free records are told. What is in use is the device without them: ext4 has no record at all for a block group
-//! that is wholly in use, so the records of what is used leave gaps.
+//! What is in use is the device without what is told to be free: ext4 has no record at all for a block group that is wholly in
+//! use, so the records of what is used leave gaps.
 
 use std::{
     io,
@@ -47,11 +47,23 @@ const LAST: u32 = 0x20;
 /// `FMR_OWN_FREE`, `FMR_OWNER(0, 1)`.
 const FREE: u64 = 1;
 
+/// Whose a run of blocks is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// It is free.
+    Nobody,
+    /// The file's with this inode number. What several files share is told once for each. Only XFS with a reverse mapping
+    /// tells it ([`crate::reflink::xfs_tells_owners`]), and only who has CAP_SYS_ADMIN.
+    File(u64),
+    /// The file system's own, or not known.
+    Other,
+}
+
 /// Room for the kernel's answers: made beforehand, so that asking allocates nothing.
 #[derive(Debug, Clone)]
-pub struct FreeSpace(Box<Head>);
+pub struct SpaceMap(Box<Head>);
 
-impl Default for FreeSpace {
+impl Default for SpaceMap {
     fn default() -> Self {
         Self(Box::new(Head {
             flags: 0,
@@ -65,14 +77,13 @@ impl Default for FreeSpace {
     }
 }
 
-impl FreeSpace {
-    /// Calls `each` with every run of free bytes of the file system that `file` lies on, ascending, in bytes from the
-    /// beginning of its device. Works while it is frozen. What is in memory only (delayed allocation) counts as free: flush
-    /// it before.
+impl SpaceMap {
+    /// Calls `each` with every run that the file system that `file` lies on tells of, ascending, in bytes from the beginning of
+    /// its device. Works while it is frozen. What is in memory only (delayed allocation) counts as free: flush it before.
     ///
     /// # Errors
     /// `EOPNOTSUPP` or `ENOTTY` from a file system that does not tell (ext4 and XFS do since Linux 4.12).
-    pub fn each(&mut self, file: impl AsFd, mut each: impl FnMut(Range<u64>)) -> io::Result<()> {
+    pub fn each(&mut self, file: impl AsFd, mut each: impl FnMut(Owner, Range<u64>)) -> io::Result<()> {
         let all = u64::MAX;
         self.0.keys = [
             Record::default(),
@@ -103,9 +114,13 @@ impl FreeSpace {
             }
             let found = &self.0.records[..(self.0.entries as usize).min(RECORDS)];
             for record in found {
-                let is_free = record.flags & SPECIAL_OWNER != 0 && record.owner == FREE;
-                if is_free && record.device == device {
-                    each(record.physical..record.physical.saturating_add(record.length));
+                let owner = match record.flags & SPECIAL_OWNER {
+                    0 => Owner::File(record.owner),
+                    _ if record.owner == FREE => Owner::Nobody,
+                    _ => Owner::Other,
+                };
+                if record.device == device {
+                    each(owner, record.physical..record.physical.saturating_add(record.length));
                 }
             }
             match found.last() {
@@ -116,19 +131,54 @@ impl FreeSpace {
     }
 }
 
+/// `struct xfs_fs_eofblocks` of fs/xfs/libxfs/xfs_fs.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct BeyondEnds {
+    version: u32,
+    flags: u32,
+    owners: [u32; 4],
+    least_size: u64,
+    reserved: [u64; 12],
+}
+
+/// `XFS_IOC_FREE_EOFBLOCKS`, `_IOR('X', 58, struct xfs_fs_eofblocks)`: the kernel reads what it is said to write.
+const XFS_IOC_FREE_EOFBLOCKS: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<BeyondEnds>(b'X', 58);
+/// Only of files that are at least so large (`XFS_EOF_FLAGS_MINFILESIZE`).
+const OF_SIZE: u32 = 1 << 4;
+
+/// Waits until files that were deleted before have no blocks any more: XFS ends them in the background, and they are owners
+/// until then. Blocks while the file system is frozen.
+///
+/// # Errors
+/// No permission. On other file systems nothing is done.
+pub fn end_deletions(file: impl AsFd) -> io::Result<()> {
+    // What files have beyond their ends is theirs: none is as large as this. What is waited for afterwards is wanted.
+    let none = BeyondEnds { version: 1, flags: OF_SIZE, owners: [0; 4], least_size: u64::MAX, reserved: [0; 12] };
+    // SAFETY: XFS_IOC_FREE_EOFBLOCKS reads one struct xfs_fs_eofblocks, which BeyondEnds mirrors and which lives through the
+    // call, and writes nothing.
+    let result = unsafe {
+        libc::ioctl(file.as_fd().as_raw_fd(), XFS_IOC_FREE_EOFBLOCKS as libc::Ioctl, std::ptr::from_ref(&none))
+    };
+    match io::Error::last_os_error() {
+        error if result != 0 && error.raw_os_error() != Some(libc::ENOTTY) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_call_has_the_kernels_number() {
-        assert_eq!(FS_IOC_GETFSMAP, 0xc0c0_583b);
+    fn the_calls_have_the_kernels_numbers() {
+        assert_eq!((FS_IOC_GETFSMAP, XFS_IOC_FREE_EOFBLOCKS), (0xc0c0_583b, 0x8080_583a));
         assert_eq!(std::mem::offset_of!(Head, records), 192);
     }
 
     #[test]
     fn proc_tells_nothing() {
         let file = std::fs::File::open("/proc/version").unwrap();
-        assert!(FreeSpace::default().each(&file, |_| ()).is_err());
+        assert!(SpaceMap::default().each(&file, |_, _| ()).is_err());
     }
 }

@@ -51,6 +51,8 @@ struct XfsGeometry {
 
 /// `XFS_IOC_FSGEOMETRY_V1`, `_IOR('X', 100, struct xfs_fsop_geom_v1)`.
 const XFS_IOC_FSGEOMETRY_V1: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<XfsGeometry>(b'X', 100);
+/// `XFS_FSOP_GEOM_FLAGS_RMAPBT`.
+const XFS_RMAPBT: u32 = 1 << 19;
 /// `XFS_FSOP_GEOM_FLAGS_REFLINK`.
 const XFS_REFLINK: u32 = 1 << 20;
 
@@ -60,10 +62,23 @@ const XFS_REFLINK: u32 = 1 << 20;
 /// # Errors
 /// `ENOTTY` when it is not XFS.
 pub fn xfs_shares_blocks(file: impl AsFd) -> io::Result<bool> {
+    Ok(xfs_flags(file)? & XFS_REFLINK != 0)
+}
+
+/// True when the XFS that `file` lies on knows of each block whose it is, also of one that several files share
+/// (`mkfs.xfs -m rmapbt=1`, the default since xfsprogs 6.5).
+///
+/// # Errors
+/// `ENOTTY` when it is not XFS.
+pub fn xfs_tells_owners(file: impl AsFd) -> io::Result<bool> {
+    Ok(xfs_flags(file)? & XFS_RMAPBT != 0)
+}
+
+fn xfs_flags(file: impl AsFd) -> io::Result<u32> {
     // SAFETY: XFS_IOC_FSGEOMETRY_V1 writes one struct xfs_fsop_geom_v1, which XfsGeometry mirrors, and reads nothing.
     let geometry =
         unsafe { rustix::ioctl::ioctl(file, rustix::ioctl::Getter::<XFS_IOC_FSGEOMETRY_V1, XfsGeometry>::new()) }?;
-    Ok(geometry.flags & XFS_REFLINK != 0)
+    Ok(geometry.flags)
 }
 
 #[cfg(test)]
@@ -79,7 +94,7 @@ mod tests {
     #[test]
     fn proc_shares_nothing() {
         let file = File::open("/proc/version").unwrap();
-        assert!(xfs_shares_blocks(&file).is_err());
+        assert!(xfs_shares_blocks(&file).is_err() && xfs_tells_owners(&file).is_err());
         assert!(clone_beginning(&file, &file, 4096).is_err());
     }
 }

@@ -3,14 +3,15 @@
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     process::Command,
 };
 use vss_linux::{
     block_device, fiemap, freeze,
-    fsmap::FreeSpace,
+    fsmap::{self, Owner, SpaceMap},
     loop_device::{AttachOptions, LoopDevice},
+    reflink,
 };
 
 /// A mounted file system; undone when it is dropped.
@@ -45,8 +46,11 @@ impl Mounted {
     fn free(&self) -> u64 {
         let mut free = 0;
         let mut end = 0;
-        FreeSpace::default()
-            .each(self.top(), |run| {
+        SpaceMap::default()
+            .each(self.top(), |owner, run| {
+                if owner != Owner::Nobody {
+                    return;
+                }
                 assert!(run.start >= end && run.start < run.end, "{run:?} after {end}");
                 end = run.end;
                 free += run.end - run.start;
@@ -114,6 +118,38 @@ fn xfs_tells_what_is_free_while_it_is_frozen() {
     let filled = mounted.free();
     freeze::thaw(mounted.top()).unwrap();
     assert!((99 << 20..140 << 20).contains(&(empty - filled)), "{empty} - {filled}");
+}
+
+#[test]
+fn xfs_with_a_reverse_mapping_names_each_owner_and_none_that_was_deleted() {
+    for (option, tells) in [("rmapbt=1", true), ("rmapbt=0", false)] {
+        let Some(mounted) = Mounted::new("xfs", 400, &["-m", option]) else { return };
+        assert_eq!(reflink::xfs_tells_owners(mounted.top()).unwrap(), tells);
+        let path = |name: &str| mounted.place.join("on").join(name);
+        let file = File::options().read(true).write(true).create_new(true).open(path("file")).unwrap();
+        // Every other page, so that it takes a while to free them.
+        (0..4_000).for_each(|number| file.write_all_at(&[7; 4096], number * 8192).unwrap());
+        let copy = File::options().read(true).write(true).create_new(true).open(path("copy")).unwrap();
+        reflink::clone(&file, &copy).unwrap();
+        freeze::sync(mounted.top()).unwrap();
+        assert!(fiemap::pieces(&copy).unwrap().iter().all(|piece| piece.is_shared));
+        let owned = |inode: u64| {
+            let mut bytes = 0;
+            let add = |owner, run: std::ops::Range<u64>| {
+                bytes += if owner == Owner::File(inode) { run.end - run.start } else { 0 }
+            };
+            SpaceMap::default().each(mounted.top(), add).unwrap();
+            bytes
+        };
+        let inodes = [&file, &copy].map(|file| file.metadata().unwrap().ino());
+        let least = if tells { 4_000 * 4096 } else { 0 };
+        assert!(inodes.map(owned).iter().all(|bytes| (least..=least * 3).contains(bytes)), "{:?}", inodes.map(owned));
+        drop(copy);
+        fs::remove_file(path("copy")).unwrap();
+        fsmap::end_deletions(mounted.top()).unwrap();
+        assert_eq!(owned(inodes[1]), 0);
+        assert!(fiemap::pieces(&file).unwrap().iter().all(|piece| !piece.is_shared));
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ use std::{
     thread,
     time::{Duration, Instant as Clock},
 };
-use vss_linux::{block_device, fsmap::FreeSpace, mount};
+use vss_linux::{block_device, fsmap::SpaceMap, mount};
 use vss_model::{CreationOptions, Instant, ShadowId, Volume, VssCode, VssError};
 use vss_provider::{
     failure::failed,
@@ -124,7 +124,7 @@ pub(crate) struct Making {
     pub(crate) unsettled: Bitmap,
     /// What was queued since then.
     pub(crate) recent: Bitmap,
-    pub(crate) map: FreeSpace,
+    pub(crate) map: SpaceMap,
     pub(crate) pace: Pace,
     /// Bytes a second of single blocks.
     pub(crate) rate: Option<u64>,
@@ -147,7 +147,7 @@ impl Making {
     pub(crate) fn open(member: &Member, house: &House) -> Result<Self, VssError> {
         let volume = &member.volume;
         let source = Arc::new(Source::open(volume)?);
-        let place = Place::open(&member.place)?.ok_or_else(|| unreachable(&member.place))?;
+        let place = Place::open_for(&member.place, volume)?.ok_or_else(|| unreachable(&member.place))?;
         let kept = house.registry.get(&member.key)?;
         let mut mirror = Mirror::open_or_make(place, &member.key, volume, source.size, &house.registry)?;
         let begun = tracer::begin(&mut mirror, member, house, &source, kept.as_ref());
@@ -195,7 +195,7 @@ impl Making {
             fresh: empty(),
             unsettled: empty(),
             recent: empty(),
-            map: FreeSpace::default(),
+            map: SpaceMap::default(),
             pace: Pace::new(member.options.max_rate),
             rate: mirror.state.later_rate,
             images,
@@ -300,13 +300,45 @@ impl Making {
 
     fn look(&mut self) -> Result<(), VssError> {
         used::free_now(&self.source, &mut self.map, self.chunk, &mut self.free)?;
-        let is_on = self.member.place.is_on(&self.member.volume);
-        let images = self.images.iter().chain(is_on.then_some(&self.mirror.image));
-        used::excluded(&self.source, images, self.chunk, &mut self.excluded)?;
+        self.exclude()?;
         self.todo.clone_from(&self.owed);
         self.todo.subtract(&self.free);
         self.todo.subtract(&self.excluded);
         Ok(())
+    }
+
+    fn exclude(&mut self) -> Result<(), VssError> {
+        let is_on = self.member.place.is_on(&self.member.volume);
+        let images = self.images.iter().chain(is_on.then_some(&self.mirror.image));
+        used::excluded(&self.source, images, &mut self.map, self.chunk, &mut self.excluded)
+    }
+
+    /// Asks again, after the hold, what was left out of it: a file may have had some of that before the hold already, when a
+    /// swap file was ended after the last look, or a file began to share blocks with an image.
+    ///
+    /// # Errors
+    /// Some of what was not read is no block of a swap file or an image any more.
+    pub(crate) fn check_left_out(&mut self) -> Result<(), VssError> {
+        let mut left_out = self.owed.clone();
+        left_out.subtract(&self.todo);
+        left_out.intersect(&self.excluded);
+        let of_hold = self.excluded.clone();
+        self.exclude()?;
+        left_out.subtract(&self.excluded);
+        self.excluded = of_hold;
+        if left_out.is_empty() {
+            return Ok(());
+        }
+        let count = left_out.count();
+        Err(VssError::new(
+            VssCode::ProviderVeto,
+            format!(
+                "{count} blocks of {} were left out of the hold as those of a swap file or an image, and may be another \
+                 file's now",
+                self.member.volume.mount_point.display()
+            ),
+        )
+        .with_hint("Make the set again, and end no swap file and deduplicate nothing on the volume meanwhile"))
     }
 
     /// Bytes that a round would read now.

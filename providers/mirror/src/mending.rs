@@ -27,6 +27,7 @@ use vss_trace::{Bitmap, Counters, Target, Tracer};
 impl Making {
     /// Writes the last part out and makes the copy.
     pub(crate) fn finish_cut(&mut self) -> Result<CommittedCopy, VssError> {
+        self.check_left_out()?;
         let hold = self.hold.take().ok_or_else(not_ready)?;
         #[cfg(feature = "fault-injection")]
         if let (Some(reference), Some(directory)) = (self.reference.take(), &self.house.reference) {
@@ -38,8 +39,10 @@ impl Making {
         self.owed.subtract(&self.todo);
         if let Some(tracer) = &self.tracer {
             tracer.forget_older();
-            // What was written, and is free or excluded, and so was not read.
-            self.owed.intersect(&self.taken);
+            // What was not read: what was written and is free, and what was left out, which a file may need without a write.
+            let mut lacked = self.taken.clone();
+            lacked.union(&self.excluded);
+            self.owed.intersect(&lacked);
             tracer.mark(&self.owed);
         }
         let Member { shadow_id, lasting, .. } = self.member;

@@ -176,6 +176,17 @@ impl Place {
         Ok(Some(Self { name: name.clone(), directory, shares, _outer: outer }))
     }
 
+    /// As [`Place::open`], for the image of this volume. On the volume itself images share blocks only where the file system
+    /// tells whose its blocks are: otherwise nobody knew which of them a file needs that shares them, too (`used.rs`).
+    pub(crate) fn open_for(name: &PlaceName, volume: &Volume) -> Result<Option<Self>, VssError> {
+        let Some(mut place) = Self::open(name)? else { return Ok(None) };
+        if place.shares && name.is_on(volume) {
+            place.shares = reflink::xfs_tells_owners(&place)
+                .map_err(|error| failed(format!("{} cannot be examined", name.shown.display()), &error))?;
+        }
+        Ok(Some(place))
+    }
+
     /// Bytes available above the floor.
     pub(crate) fn room(&self, min_free: Option<u64>) -> Result<u64, VssError> {
         let space = statfs::of_fd(self).map_err(|error| {

@@ -161,13 +161,17 @@ impl MirrorProvider {
         if let Some(store) = Store::open(&place)?
             && let Some(shadow_id) = mirror::lent(&store, &kept::key(&volume.id))?
         {
+            let why = if place.shares {
+                "files on a volume that is copied share blocks only when its XFS was made with rmapbt".to_owned()
+            } else {
+                format!("files on {} cannot share blocks", place.name.outer.fs_type)
+            };
             return Err(VssError::new(
                 VssCode::MaximumNumberOfSnapshotsReached,
                 format!(
-                    "{} has its one shadow copy {shadow_id} on {}: files on {} cannot share blocks",
+                    "{} has its one shadow copy {shadow_id} on {}: {why}",
                     volume.mount_point.display(),
                     place.name.shown.display(),
-                    place.name.outer.fs_type
                 ),
             )
             .with_hint("Delete that one first, or let images lie on XFS or btrfs (--storage DIR)"));

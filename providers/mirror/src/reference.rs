@@ -5,7 +5,7 @@
 
 use crate::{copier::Origin, member::bytes, source::Source, used};
 use std::{fs::File, os::unix::fs::FileExt, path::Path};
-use vss_linux::{fsmap::FreeSpace, pages::Pages};
+use vss_linux::{fsmap::SpaceMap, pages::Pages};
 use vss_model::{ShadowId, VssError};
 use vss_provider::failure::failed;
 use vss_trace::Bitmap;
@@ -19,7 +19,7 @@ pub(crate) struct Reference(Vec<(u64, Pages)>);
 
 impl Reference {
     /// Reads it. In the hold.
-    pub(crate) fn read(source: &Source, map: &mut FreeSpace, chunk: u64, chunks: u64) -> Result<Self, VssError> {
+    pub(crate) fn read(source: &Source, map: &mut SpaceMap, chunk: u64, chunks: u64) -> Result<Self, VssError> {
         let (mut in_use, mut free) = (Bitmap::new(chunks), Bitmap::new(chunks));
         in_use.set(0..chunks);
         used::free_now(source, map, chunk, &mut free)?;

@@ -10,7 +10,7 @@ use std::{
 use vss_linux::{
     aio::{self, Queue},
     block_device,
-    fsmap::FreeSpace,
+    fsmap::{Owner, SpaceMap},
     loop_device, mountinfo, statfs,
 };
 use vss_model::{Volume, VssCode, VssError};
@@ -96,8 +96,12 @@ impl Source {
             .map_err(|error| failed(format!("{} cannot be written back", self.mount_point.display()), &error.into()))
     }
 
-    /// Calls `each` with every run of free bytes.
-    pub(crate) fn free(&self, map: &mut FreeSpace, each: impl FnMut(std::ops::Range<u64>)) -> Result<(), VssError> {
+    /// Calls `each` with every run of bytes that the file system tells of, and whose it is.
+    pub(crate) fn owners(
+        &self,
+        map: &mut SpaceMap,
+        each: impl FnMut(Owner, std::ops::Range<u64>),
+    ) -> Result<(), VssError> {
         map.each(&self.directory, each)
             .map_err(|error| failed(format!("{} does not tell what is free", self.mount_point.display()), &error))
     }

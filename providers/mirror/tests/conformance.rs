@@ -64,7 +64,9 @@ fn xfs_with_images_on_ext4_conforms() {
 #[test]
 fn xfs_with_images_on_itself_conforms() {
     needs!("xfs_with_images_on_itself_conforms", "xfs");
-    let volumes = vec![FileSystem::new("xfs", 500, &[]), FileSystem::new("xfs", 500, &[])];
+    // Images share their blocks on one of them.
+    let volumes =
+        ["rmapbt=0", "rmapbt=1"].map(|option| FileSystem::new("xfs", 500, &["-m", option])).into_iter().collect();
     let mut subject = MirrorSubject::new(volumes, None);
     // On tmpfs, where no image can lie.
     subject.instance = Instance::in_memory();

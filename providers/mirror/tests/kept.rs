@@ -17,11 +17,6 @@ use vss_model::CreationOptions;
 use vss_provider::{Deletion, Provider, blocks::Changes, progress::Work};
 use vss_trace::{Pins, Tracer};
 
-fn pins(instance: &Instance, volume: &FileSystem) -> Pins {
-    let key = volume.volume().id.as_str().replace(':', "-");
-    Pins::new(&instance.options.state_directory.to_string_lossy(), &key)
-}
-
 fn write(volume: &FileSystem, name: &str, byte: u8, mib: usize) {
     fs::write(volume.path().join(name), vec![byte; mib << 20]).unwrap();
 }
@@ -35,7 +30,7 @@ fn what_was_written_untraced_is_found_by_comparing() {
     write(&volume, "file", 1, 30);
     let provider = instance.provider();
     let first = create(&provider, &volumes).remove(0);
-    assert!(Tracer::remove(&pins(&instance, &volume)).unwrap());
+    assert!(Tracer::remove(&instance.pins(&volume)).unwrap());
     write(&volume, "file", 2, 30);
     let forecast = provider.forecast(&volumes[0], &CreationOptions::default()).unwrap().copying.unwrap();
     assert!(forecast.full_compare.is_some_and(|why| why.contains("tracer was removed")));
@@ -295,7 +290,7 @@ fn mirrors_end_when_they_are_removed_unused_or_in_the_way() {
         }
         assert_eq!(kept.list().unwrap(), []);
         assert_eq!(kept.remove(&volumes[0].id).unwrap(), Deletion::WasGone);
-        assert!(!pins(&instance, &volume).directory().exists(), "the tracer is still there");
+        assert!(!instance.pins(&volume).directory().exists(), "the tracer is still there");
         // The copy stands by itself.
         let trees = provider.mount(&copy, false).unwrap();
         shown(&trees, &storage.beside("shown"), |top| assert!(top.join("file").exists()));

@@ -197,6 +197,12 @@ impl Instance {
         MirrorProvider::new(self.options.clone())
     }
 
+    /// Where the tracer of this volume is pinned.
+    pub(crate) fn pins(&self, volume: &FileSystem) -> vss_trace::Pins {
+        let key = volume.volume().id.as_str().replace(':', "-");
+        vss_trace::Pins::new(&self.options.state_directory.to_string_lossy(), &key)
+    }
+
     /// Where images lie.
     pub(crate) fn place(&self) -> &Path {
         self.options.storage.as_deref().unwrap_or(&self.options.state_directory)
