@@ -28,8 +28,8 @@ impl Target {
     ///
     /// # Errors
     /// It is no block device (btrfs, overlay, NFS and the like have a number of their own), or its writes cannot all be seen:
-    /// a zoned device, or a device without requests whose driver hands bios on as they are, so that their completion is
-    /// another device's.
+    /// a zoned device, one with DAX, or a device without requests whose driver hands bios on as they are, so that their
+    /// completion is another device's.
     pub fn of(device_number: u64) -> Result<Self, TraceError> {
         let number = (rustix::fs::major(device_number), rustix::fs::minor(device_number));
         let node = PathBuf::from(format!("/sys/dev/block/{}:{}", number.0, number.1));
@@ -45,15 +45,11 @@ impl Target {
             return Err(refused(&name, "it has no sectors"));
         }
         let start_sector = if is_partition { read_u64(&node.join("start"), &name)? } else { 0 };
-        let zoned = read_text(&whole.join("queue/zoned"));
-        if zoned.as_ref().is_some_and(|model| model != "none") {
-            return Err(refused(&name, "it is a zoned device"));
-        }
         let bio_based = !whole.join("mq").exists();
-        if bio_based && let Some(reason) = hands_on(whole) {
-            return Err(refused(&name, reason));
+        match unseen(whole, bio_based) {
+            Some(reason) => Err(refused(&name, reason)),
+            None => Ok(Self { disk, start_sector, sectors, bio_based }),
         }
-        Ok(Self { disk, start_sector, sectors, bio_based })
     }
 
     /// Bytes of the range.
@@ -61,6 +57,20 @@ impl Target {
     pub fn bytes(&self) -> u64 {
         self.sectors << 9
     }
+}
+
+/// Why writes to the disk with this directory in sysfs cannot all be seen, if so.
+fn unseen(disk: &Path, bio_based: bool) -> Option<&'static str> {
+    let is = |attribute: &str, value: &str| read_text(&disk.join(attribute)).is_some_and(|text| text == value);
+    if disk.join("queue/zoned").exists() && !is("queue/zoned", "none") {
+        return Some("it is a zoned device");
+    }
+    // A file system may be mounted with dax, and any owner of a file may wish it for that file (FS_XFLAG_DAX). Without this
+    // attribute the kernel grants neither, whatever lies below the disk.
+    if is("queue/dax", "1") {
+        return Some("it has DAX, by which files are written past the block layer");
+    }
+    if bio_based { hands_on(disk) } else { None }
 }
 
 /// Why completions of the disk without requests cannot be seen at its own bios, if so. Only drivers that are known to end the
@@ -110,6 +120,31 @@ mod tests {
     fn what_is_no_block_device_is_refused() {
         let error = Target::of(makedev(0, 1)).unwrap_err();
         assert!(error.to_string().contains("no block device"), "{error}");
+    }
+
+    #[test]
+    fn what_sysfs_says_of_a_disk_decides() {
+        let directory = std::env::temp_dir().join(format!("vss-trace-target-{}", std::process::id()));
+        let reason = |name: &str, attributes: &[(&str, &str)], bio_based: bool| {
+            let disk = directory.join(name);
+            for (attribute, value) in attributes {
+                let file = disk.join(attribute);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, format!("{value}\n")).unwrap();
+            }
+            let reason = unseen(&disk, bio_based);
+            fs::remove_dir_all(&directory).unwrap();
+            reason.unwrap_or_default()
+        };
+        let plain = [("queue/zoned", "none"), ("queue/dax", "0")];
+        assert_eq!((reason("sda", &plain, false), reason("dm-0", &[("dm/name", "x")], true)), ("", ""));
+        assert_eq!((reason("zram0", &plain, true), reason("md0", &[("md/level", "raid1")], true)), ("", ""));
+        assert!(reason("pmem0", &[("queue/dax", "1")], true).contains("DAX"));
+        assert!(reason("dm-0", &[("queue/dax", "1"), ("dm/name", "x")], true).contains("DAX"));
+        assert!(reason("nvme0n1", &[("queue/dax", "1")], false).contains("DAX"));
+        assert!(reason("sda", &[("queue/zoned", "host-managed")], false).contains("zoned"));
+        assert!(reason("md0", &[("md/level", "raid0")], true).contains("members"));
+        assert!(reason("drbd0", &plain, true).contains("no requests"));
     }
 
     #[test]
