@@ -75,14 +75,15 @@ impl Context {
         usize::try_from(begun).unwrap_or(0)
     }
 
-    /// Waits until some of those that are under way have ended, and puts them to the beginning of `events`; returns how many.
+    /// Waits until as many of those that are under way have ended as `events` has room for, so that the thread is woken once,
+    /// and puts them to the beginning of `events`; returns how many.
     fn wait(&self, events: &mut [Event]) -> io::Result<usize> {
         loop {
-            // SAFETY: io_getevents writes at most so many events, for which there is room.
+            // SAFETY: io_getevents writes at most so many events, for which there is room. Fewer come when a signal does.
             let ended = unsafe {
-                let (least, most) = (1, events.len());
+                let all = events.len();
                 let forever = ptr::null_mut::<libc::timespec>();
-                libc::syscall(libc::SYS_io_getevents, self.0, least, most, events.as_mut_ptr(), forever)
+                libc::syscall(libc::SYS_io_getevents, self.0, all, all, events.as_mut_ptr(), forever)
             };
             match usize::try_from(ended) {
                 Ok(ended) => return Ok(ended),
