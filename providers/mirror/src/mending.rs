@@ -15,7 +15,10 @@ use std::{
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
 };
-use vss_linux::{fsmap::FreeSpace, mount, reflink};
+use vss_linux::{
+    fsmap::{Owner, SpaceMap},
+    mount, reflink,
+};
 use vss_model::VssError;
 use vss_provider::{
     CommittedCopy,
@@ -191,7 +194,13 @@ impl Making {
             let mounted = image_copy::mount_sealed(target, *shadow_id, &volume.fs_type, Part::default()).ok()?;
             let top = mount::open_beneath(&mounted, Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY).ok()?;
             let mut free = empty();
-            FreeSpace::default().each(top, |run| free.set(used::inner(&run, self.chunk))).ok()?;
+            SpaceMap::default()
+                .each(top, |owner, run| {
+                    if owner == Owner::Nobody {
+                        free.set(used::inner(&run, self.chunk));
+                    }
+                })
+                .ok()?;
             Some(free)
         };
         let mut used = empty();
@@ -201,7 +210,7 @@ impl Making {
         }
         // What swap files hold was not copied.
         let mut swapped = empty();
-        used::excluded(&self.source, iter::empty(), self.chunk, &mut swapped)?;
+        used::excluded(&self.source, iter::empty(), &mut SpaceMap::default(), self.chunk, &mut swapped)?;
         used.subtract(&swapped);
         Ok(used)
     }
