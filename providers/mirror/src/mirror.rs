@@ -28,7 +28,9 @@ use std::{
     io,
     ops::Range,
     os::unix::fs::MetadataExt,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
 };
 use uuid::Uuid;
 use vss_linux::mount;
@@ -212,25 +214,31 @@ impl Mirror {
         }))
     }
 
-    /// Writes the state down with a new stamp, and the stamp into the registry; `lasting`: down to the disk. What is written
-    /// to the image after this was written by somebody else.
+    /// Writes the state down with a new stamp, and the stamp into the registry; `lasting`: down to the disk. Both at the same
+    /// time, mostly on two disks: when only one of them comes about, their stamps differ, and the mirror is not trusted. What
+    /// is written to the image after this was written by somebody else.
     pub(crate) fn save(&mut self, lasting: bool) -> Result<(), VssError> {
         self.state.image = Some(Identity::of(&self.image)?);
         self.state.stamp = Uuid::new_v4();
-        record::write(&self.store, &state_name(&self.key), &self.state, lasting)?;
-        fault::at("state_saved");
-        self.registry.put(
-            &self.key,
-            &Kept {
-                format: 1,
-                volume_id: self.state.volume_id.clone(),
-                mount_point: self.mount_point.clone(),
-                place: self.place.name.clone(),
-                stamp: self.state.stamp,
-                last_used: Instant::now(),
-            },
-            lasting,
-        )
+        let kept = Kept {
+            format: 1,
+            volume_id: self.state.volume_id.clone(),
+            mount_point: self.mount_point.clone(),
+            place: self.place.name.clone(),
+            stamp: self.state.stamp,
+            last_used: Instant::now(),
+        };
+        let put = || self.registry.put(&self.key, &kept, lasting);
+        thread::scope(|scope| {
+            let putting = thread::Builder::new().name("vss-registry".to_owned()).spawn_scoped(scope, put);
+            let saved = record::write(&self.store, &state_name(&self.key), &self.state, lasting);
+            fault::at("state_saved");
+            let put = match putting {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(_) => put(),
+            };
+            saved.and(put)
+        })
     }
 
     /// Has blocks found for these runs of bytes of the image before they are written. Several writers then write at once also

@@ -139,7 +139,7 @@ fn a_comparison_that_was_broken_off_is_gone_on_with() {
     let quick = CreationOptions::default();
     for (way, most) in [("after it", 30), ("in its midst", 120), ("before it", 120)] {
         // What is written now nobody sees.
-        assert!(Tracer::remove(&pins(&instance, &volumes[0])).unwrap());
+        assert!(Tracer::remove(&instance.pins(&volumes[0])).unwrap());
         let at = if way == "after it" { 5 << 20 } else { 6 << 20 };
         let file = File::options().write(true).open(volumes[0].path().join("file")).unwrap();
         file.write_all_at(&vec![way.len() as u8; 1 << 20], at).unwrap();
