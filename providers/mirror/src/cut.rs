@@ -15,6 +15,9 @@ use vss_model::{Instant, VssCode, VssError};
 use vss_provider::{failure::failed, store};
 use vss_trace::{Counters, Distrust, Tracer};
 
+/// Memory for what a program may begin to write between the last look and the hold, where so much can be read in time: 10 ms
+/// of several GB/s. No more, as every page takes time to be made.
+const BURST: u64 = 64 << 20;
 /// Least memory for the last part: four times what is held for in any case.
 const LEAST_PART: u64 = 4 * rounds::LITTLE;
 /// Most memory for the last part of one volume.
@@ -28,14 +31,15 @@ impl Making {
         // None appears between PreCommit and the cut: no other set is made meanwhile.
         let Member { volume, place, .. } = &self.member;
         self.may_show_store = place.is_on(volume) || store::may_be_on(volume);
+        // Four times what is left, and where no moment of rest was found what is unsettled: if a completion was not traced, it
+        // is read again.
+        let foreseen = 4 * self.dirty().max(rounds::LITTLE) + self.unsettled.count() * self.chunk;
         let (compared, capacity, pieces) = if self.tracer.is_some() {
-            let promised = self.dirty().max(rounds::LITTLE);
-            let in_time = self.rate.map_or(u64::MAX, |rate| {
-                u64::try_from(u128::from(rate) * longest.as_millis() / 1000).unwrap_or(u64::MAX)
-            });
-            // Four times what is foreseen: where a completion was not traced, what is unsettled is read again.
+            let in_time = self
+                .rate
+                .map_or(BURST, |rate| u64::try_from(u128::from(rate) * longest.as_millis() / 1000).unwrap_or(u64::MAX));
             let in_use = (self.free.chunks() - self.free.count()) * self.chunk;
-            let capacity = (4 * promised).max(in_time).min(in_use).clamp(LEAST_PART, MOST_PART);
+            let capacity = foreseen.max(in_time.min(BURST)).min(in_use).clamp(LEAST_PART, MOST_PART);
             let pieces = usize::try_from(capacity / self.chunk).unwrap_or(MOST_PIECES).clamp(1024, MOST_PIECES);
             (None, capacity, pieces)
         } else {
@@ -44,9 +48,9 @@ impl Making {
                 self.todo.runs().count() * 2 + usize::try_from(self.dirty() >> 18).unwrap_or(MOST_PIECES) + 1024;
             (Some(image), LEAST_PART * 4, pieces)
         };
-        let least = pieces.min(4 * self.todo.runs().count() + 512);
+        let least = pieces.min(4 * self.todo.runs().count() + self.unsettled.runs().count() + 512);
         // Making it takes a while, which EndPrepare has and PreCommit has not.
-        if self.hold.as_ref().is_none_or(|hold| !hold.fits(capacity.min(4 * self.dirty()), least)) {
+        if self.hold.as_ref().is_none_or(|hold| !hold.fits(capacity.min(foreseen), least)) {
             self.hold = None;
             self.hold = Some(Hold::new(&self.source, compared, capacity, pieces)?);
         }

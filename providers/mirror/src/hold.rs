@@ -9,7 +9,7 @@ use std::{
     io,
     ops::Range,
     os::unix::fs::FileExt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
 };
 use vss_linux::{
@@ -60,18 +60,34 @@ impl Shared {
     }
 }
 
-/// What one thread read.
+/// What one thread reads into, and what it read.
 struct Part {
     memory: Pages,
+    /// For a piece and the image's, where they are compared.
+    buffer: Pages,
     /// Where a run of the memory belongs in the image.
     runs: Vec<(u64, Range<usize>)>,
+}
+
+impl Part {
+    fn new(length: usize, pieces: usize, compares: bool) -> io::Result<Self> {
+        let buffer = Pages::new(if compares { 2 * PIECE as usize } else { 0 }, true)?;
+        Ok(Self { memory: Pages::new(length, true)?, buffer, runs: filled_once(pieces, (0, 0..0)) })
+    }
+}
+
+/// An empty list with room for so many, which is touched, so that no page of it is made while writes are held.
+fn filled_once<T: Clone>(room: usize, value: T) -> Vec<T> {
+    let mut list = vec![value; room];
+    list.clear();
+    list
 }
 
 /// Threads that wait for the hold. Dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct Hold {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Part>>,
+    threads: Vec<JoinHandle<io::Result<Part>>>,
     capacity: u64,
 }
 
@@ -104,7 +120,7 @@ impl Hold {
             compared,
             plan: Mutex::new(Plan {
                 order: Order::Wait,
-                pieces: Vec::with_capacity(pieces),
+                pieces: filled_once(pieces, 0..0),
                 next: 0,
                 running: 0,
                 failure: None,
@@ -113,17 +129,28 @@ impl Hold {
             changed: Condvar::new(),
         });
         let mut hold = Self { shared, threads: Vec::new(), capacity };
-        let memory = |error: io::Error| failed("There is no memory that can be locked for the hold", &error);
+        // Each could end with a piece that the next does not fit behind.
+        let length = usize::try_from(capacity / THREADS + 2 * PIECE).unwrap_or(usize::MAX);
+        let (made, is_made) = mpsc::channel();
         for _ in 0..THREADS {
-            // Each could end with a piece that the next does not fit behind.
-            let length = usize::try_from(capacity / THREADS + 2 * PIECE).unwrap_or(usize::MAX);
-            let kept = Pages::new(length, true).map_err(memory)?;
-            let buffer = Pages::new(2 * PIECE as usize, true).map_err(memory)?;
-            let part = Part { memory: kept, runs: Vec::with_capacity(pieces) };
-            let (shared, queue) = (Arc::clone(&hold.shared), Queue::default());
-            let started =
-                thread::Builder::new().name("vss-hold".to_owned()).spawn(move || run(&shared, part, buffer, queue));
+            let (shared, made) = (Arc::clone(&hold.shared), made.clone());
+            let live = move || {
+                let (part, queue) = (Part::new(length, pieces, shared.compared.is_some())?, Queue::default());
+                // Sent in vain when another thread could not be started.
+                let _ = made.send(());
+                drop(made);
+                Ok(run(&shared, part, queue))
+            };
+            let started = thread::Builder::new().name("vss-hold".to_owned()).spawn(live);
             hold.threads.push(started.map_err(|error| failed("A thread for the hold cannot be started", &error))?);
+        }
+        drop(made);
+        // They make it at the same time: nothing else here takes as long.
+        if is_made.iter().count() < hold.threads.len() {
+            hold.end();
+            for thread in hold.threads.drain(..) {
+                joined(thread)?;
+            }
         }
         Ok(hold)
     }
@@ -180,8 +207,7 @@ impl Hold {
         let mut queue = Queue::default();
         let mut written = 0;
         for thread in self.threads.drain(..) {
-            let part =
-                thread.join().map_err(|_| failed("A thread of the hold failed", &io::Error::other("it panicked")))?;
+            let part = joined(thread)?;
             let pieces: Vec<_> = part.runs.iter().map(|(offset, run)| (&part.memory[run.clone()], *offset)).collect();
             written += copier::write_all(&mut queue, image, &pieces)?;
         }
@@ -203,8 +229,14 @@ impl Drop for Hold {
     }
 }
 
+/// What a thread that ends has read, or why it had no memory.
+fn joined(thread: JoinHandle<io::Result<Part>>) -> Result<Part, VssError> {
+    let part = thread.join().map_err(|_| failed("A thread of the hold failed", &io::Error::other("it panicked")))?;
+    part.map_err(|error| failed("There is no memory that can be locked for the hold", &error))
+}
+
 /// The life of one thread: it waits, reads pieces until none is left, and gives what it kept.
-fn run(shared: &Shared, mut part: Part, mut buffer: Pages, mut queue: Queue) -> Part {
+fn run(shared: &Shared, mut part: Part, mut queue: Queue) -> Part {
     let mut filled = 0;
     let mut batch: [Range<u64>; aio::DEPTH] = std::array::from_fn(|_| 0..0);
     let most = if shared.compared.is_some() { 1 } else { aio::DEPTH };
@@ -237,7 +269,7 @@ fn run(shared: &Shared, mut part: Part, mut buffer: Pages, mut queue: Queue) -> 
         drop(plan);
         let kept = match &shared.compared {
             None => read(shared, batch, &mut queue, &mut part, &mut filled).map(|()| true),
-            Some(image) => compare(shared, image, &batch[0], &mut buffer, &mut part, &mut filled)
+            Some(image) => compare(shared, image, &batch[0], &mut part, &mut filled)
                 .map_err(|error| aio::Failed { piece: 0, error }),
         };
         plan = shared.plan();
@@ -280,16 +312,9 @@ fn read(
 }
 
 /// Reads a piece and the image's, and keeps what differs; false when that does not fit.
-fn compare(
-    shared: &Shared,
-    image: &File,
-    piece: &Range<u64>,
-    buffer: &mut Pages,
-    part: &mut Part,
-    filled: &mut usize,
-) -> io::Result<bool> {
+fn compare(shared: &Shared, image: &File, piece: &Range<u64>, part: &mut Part, filled: &mut usize) -> io::Result<bool> {
     let length = copier::padded(piece.end - piece.start);
-    let (now, then) = buffer.split_at_mut(PIECE as usize);
+    let (now, then) = part.buffer.split_at_mut(PIECE as usize);
     let (now, then) = (&mut now[..length], &mut then[..length]);
     shared.source.read(now, piece.start)?;
     image.read_exact_at(then, piece.start)?;
