@@ -73,6 +73,10 @@ impl Creation {
             }
         }
         for making in &mut self.making {
+            if making.is_short() {
+                // While it copies: afterwards little is left.
+                making.make_ready(self.longest)?;
+            }
             making.first_round(teller, stop)?;
         }
         self.round = 1;
@@ -93,7 +97,8 @@ impl Creation {
     }
 
     fn make_ready(&mut self) -> Result<(), VssError> {
-        self.making.iter_mut().try_for_each(|making| making.make_ready(self.longest))
+        self.making.iter_mut().try_for_each(|making| making.make_ready(self.longest))?;
+        self.making.iter_mut().try_for_each(Making::wait_until_ready)
     }
 
     /// Rounds until a hold may begin. With a deadline, what is left then decides.

@@ -26,7 +26,7 @@ const MOST_PART: u64 = 256 << 20;
 const MOST_PIECES: usize = 1 << 17;
 
 impl Making {
-    /// Makes everything that the hold needs.
+    /// Begins to make everything that the hold needs, unless it is there.
     pub(crate) fn make_ready(&mut self, longest: Duration) -> Result<(), VssError> {
         // None appears between PreCommit and the cut: no other set is made meanwhile.
         let Member { volume, place, .. } = &self.member;
@@ -55,6 +55,11 @@ impl Making {
             self.hold = Some(Hold::new(&self.source, compared, capacity, pieces)?);
         }
         Ok(())
+    }
+
+    /// Waits until all of it is made.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<(), VssError> {
+        self.hold.as_mut().map_or(Ok(()), Hold::wait_until_made)
     }
 
     /// Begins to read the last part. In the hold: allocates nothing unless it fails.

@@ -88,6 +88,8 @@ fn filled_once<T: Clone>(room: usize, value: T) -> Vec<T> {
 pub(crate) struct Hold {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<io::Result<Part>>>,
+    /// Each says here that it has its memory.
+    made: Option<mpsc::Receiver<()>>,
     capacity: u64,
 }
 
@@ -107,8 +109,8 @@ pub(crate) enum Unread {
 }
 
 impl Hold {
-    /// Threads with memory for `capacity` bytes in `pieces` runs at most. With `compared`, an image, what they read is compared
-    /// with it, and what differs is kept.
+    /// Threads with memory for `capacity` bytes in `pieces` runs at most, which they make at the same time, while this returns.
+    /// With `compared`, an image, what they read is compared with it, and what differs is kept.
     pub(crate) fn new(
         source: &Arc<Source>,
         compared: Option<File>,
@@ -128,15 +130,15 @@ impl Hold {
             }),
             changed: Condvar::new(),
         });
-        let mut hold = Self { shared, threads: Vec::new(), capacity };
+        let (made, is_made) = mpsc::channel();
+        let mut hold = Self { shared, threads: Vec::new(), made: Some(is_made), capacity };
         // Each could end with a piece that the next does not fit behind.
         let length = usize::try_from(capacity / THREADS + 2 * PIECE).unwrap_or(usize::MAX);
-        let (made, is_made) = mpsc::channel();
         for _ in 0..THREADS {
             let (shared, made) = (Arc::clone(&hold.shared), made.clone());
             let live = move || {
                 let (part, queue) = (Part::new(length, pieces, shared.compared.is_some())?, Queue::default());
-                // Sent in vain when another thread could not be started.
+                // Sent in vain when nobody waits for it any more.
                 let _ = made.send(());
                 drop(made);
                 Ok(run(&shared, part, queue))
@@ -144,15 +146,20 @@ impl Hold {
             let started = thread::Builder::new().name("vss-hold".to_owned()).spawn(live);
             hold.threads.push(started.map_err(|error| failed("A thread for the hold cannot be started", &error))?);
         }
-        drop(made);
-        // They make it at the same time: nothing else here takes as long.
-        if is_made.iter().count() < hold.threads.len() {
-            hold.end();
-            for thread in hold.threads.drain(..) {
-                joined(thread)?;
-            }
-        }
         Ok(hold)
+    }
+
+    /// Waits until the threads have their memory.
+    ///
+    /// # Errors
+    /// One has none. Then it can only be dropped.
+    pub(crate) fn wait_until_made(&mut self) -> Result<(), VssError> {
+        let Some(made) = self.made.take() else { return Ok(()) };
+        if made.iter().count() == self.threads.len() {
+            return Ok(());
+        }
+        self.end();
+        self.threads.drain(..).try_for_each(|thread| joined(thread).map(drop))
     }
 
     /// True when so many bytes in so many runs fit.

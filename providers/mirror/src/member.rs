@@ -351,6 +351,12 @@ impl Making {
         rounds::duration(self.dirty(), self.rate)
     }
 
+    /// True when the first round reads little.
+    pub(crate) fn is_short(&self) -> bool {
+        let marked = self.tracer.as_ref().map(Tracer::dirty);
+        self.trust == Trust::Whole && marked.is_some_and(|chunks| chunks * self.chunk <= SHORT)
+    }
+
     /// The first round: everything in use, or what is marked when that is all that the mirror lacks.
     pub(crate) fn first_round(
         &mut self,
