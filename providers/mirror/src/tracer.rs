@@ -50,6 +50,13 @@ pub(crate) fn begin(
     mirror.save(true)?;
     if tracer.is_none() && !member.options.full_compare {
         let target = Target::of(volume.device_number).map_err(|error| refused(volume, &error))?;
+        if target.bytes() != source.size {
+            return Err(VssError::new(
+                VssCode::ProviderVeto,
+                format!("The device of {} changed its size while it was opened", volume.mount_point.display()),
+            )
+            .with_hint("Make the set again"));
+        }
         tracer = Some(attach(&pins, &target).map_err(|error| refused(volume, &error))?);
         fault::at("traced");
         mirror.state.epoch = Some(Uuid::new_v4());

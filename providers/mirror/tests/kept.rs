@@ -8,6 +8,7 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -386,6 +387,39 @@ fn what_was_mended_untraced_is_put_back_too() {
         assert!(fs::read(volume.path().join("mended")).unwrap() == vec![5; 3 << 20], "{kind}");
         assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 10 << 20], "{kind}");
     }
+}
+
+#[test]
+fn a_device_that_grows_while_it_is_opened_fails_the_set() {
+    needs!("a_device_that_grows_while_it_is_opened_fails_the_set", "ext4", "xfs");
+    /// Lets a device grow, a block at a time, until it is dropped.
+    struct Grows(Child);
+    impl Drop for Grows {
+        fn drop(&mut self) {
+            // What it began it ends.
+            drop(self.0.stdin.take());
+            let _ = self.0.wait();
+        }
+    }
+    let (volume, storage) = (FileSystem::new("ext4", 64, &[]), FileSystem::new("xfs", 400, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    let volumes = [volume.volume()];
+    let script = "until read -t 0.001; [ $? -le 1 ]; do truncate -s +4096 \"$0\"; losetup -c \"$1\"; done";
+    let mut grows = Command::new("bash");
+    grows.args(["-c", script]).arg(volume.image()).arg(volume.device()).stdin(Stdio::piped());
+    let grows = Grows(grows.spawn().unwrap());
+    // It may also grow before or afterwards.
+    let refused = (0..60).find_map(|_| {
+        let (set_id, _) = begin_with(&provider, &volumes, &CreationOptions::default());
+        let prepared = provider.end_prepare(set_id, &Seen::default());
+        provider.abort(set_id).unwrap();
+        prepared.err()
+    });
+    drop(grows);
+    let refused = refused.expect("none of 60 sets was refused");
+    assert!(refused.message.contains("changed its size") && !refused.hint.is_empty(), "{refused}");
+    create(&provider, &volumes);
 }
 
 #[test]
