@@ -15,8 +15,10 @@ const TRY_AGAIN: i32 = 75;
 /// How long a killed program may take to be gone before it is left to itself: one with a thread in an uninterruptible
 /// wait stays until the volume is thawed (experiments/freezing.md 10).
 const DEATH: Duration = Duration::from_millis(500);
-/// How long the last words of a program that has ended are waited for.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long the last words of a program that has ended are waited for, on both outputs together: they are there at once, unless
+/// the machine is busy, or somebody else has the output still. With [`DEATH`] it is less than the time that is left when a late
+/// program is killed.
+const LAST_WORDS: Duration = Duration::from_millis(400);
 
 /// How a program ended, or did not.
 #[derive(Debug)]
@@ -109,8 +111,10 @@ impl Program {
 
     /// What it said last: on its error output, else on its standard output.
     pub(crate) fn last_line(&self) -> Option<String> {
-        let stdout = || self.stdout.as_ref().and_then(|stdout| stdout.last_line(LAST_WORDS));
-        self.stderr.last_line(LAST_WORDS).or_else(stdout)
+        let until = Instant::now() + LAST_WORDS;
+        let left = || until.saturating_duration_since(Instant::now());
+        let stdout = || self.stdout.as_ref().and_then(|stdout| stdout.last_line(left()));
+        self.stderr.last_line(left()).or_else(stdout)
     }
 
     /// The error of a program that ended like this; none for exit code 0. `what` begins the sentence: `Hook 10-mysql`.
