@@ -6,15 +6,20 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use rustix::mount::{MountFlags, mount};
 use vss_lab::providers::after_power_cut;
 use vss_linux::loop_device::{AttachOptions, LoopDevice};
+use vss_linux::process::Signal;
 use vss_tests::blocks::{Copied, are_equal, name};
+use vss_tests::instance::wait_until;
 use vss_tests::loopfs::{Kind, LoopFs, unmount_idle};
 use vss_tests::scale::rounds;
+
+/// What must happen happens within this time.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Does something with the file system of an image, mounted like this.
 fn with_mounted(
@@ -84,6 +89,32 @@ fn a_stream_that_was_exported_outlasts_a_power_cut() -> anyhow::Result<()> {
     let there = after_power_cut("xfs", shelf.image(), &copied.place("cut"), |top| fs::read(top.join("stream")));
     ensure!(there? == fs::read(shelf.path().join("stream"))?, "another stream");
     Ok(())
+}
+
+#[test]
+fn an_export_to_a_file_that_is_stopped_leaves_nothing() -> anyhow::Result<()> {
+    if LoopFs::skips("an_export_to_a_file_that_is_stopped_leaves_nothing", &[Kind::Ext4]) {
+        return Ok(());
+    }
+    let copied = Copied::new()?;
+    copied.fill("old", 12)?;
+    let id = copied.copy()?;
+    let (stream, part) = (copied.place("stream"), copied.place("stream.part"));
+    for _ in 0..50 {
+        let export = copied.instance.start_vss(["export", &id, "-o", name(&stream)?])?;
+        ensure!(wait_until(LIMIT, || part.exists() || stream.exists()), "nothing is exported");
+        // It may be over.
+        let _ = export.signal(Signal::INT);
+        let outcome = export.finish()?;
+        ensure!(!part.exists(), "a part is left: {outcome:?}");
+        if !outcome.is_success() {
+            ensure!(outcome.code == Some(1) && outcome.stderr.contains("E_ABORT"), "{outcome:?}");
+            ensure!(!stream.exists(), "a torn stream has the name of a whole one");
+            return Ok(());
+        }
+        fs::remove_file(&stream)?;
+    }
+    bail!("every export was over before it could be stopped")
 }
 
 #[test]

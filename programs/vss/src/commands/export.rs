@@ -2,9 +2,10 @@
 
 use super::Failure;
 use crate::args::ExportArguments;
-use crate::exit::system_error;
+use crate::exit::{FAILED, system_error};
 use crate::meter::Meter;
 use crate::output::say;
+use crate::signals::Signals;
 use crate::transfer::{Image, Plan, in_words, put_in_place, send};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use vss_api::blocks::ImageOpened;
 use vss_model::Bytes;
 use vss_model::{Extent, ShadowId, VssCode, VssError};
+use vss_requester::requester::interrupted;
 use vss_requester::{Instance, Management, unexpected_answer};
 use vss_stream::{Header, Summary};
 
@@ -100,8 +102,8 @@ fn resized(then: u64, now: u64) -> VssError {
 /// Where the stream goes.
 enum Destination {
     Stdout,
-    /// A file that appears under this name when it is whole.
-    File(PathBuf),
+    /// A file that appears under this name when it is whole; a wish to stop leaves nothing of it.
+    File(PathBuf, Signals),
 }
 
 impl Destination {
@@ -118,24 +120,24 @@ impl Destination {
                 Err(VssError::new(VssCode::ObjectAlreadyExists, format!("{} is there already", path.display()))
                     .with_hint("Name a new file"))
             }
-            Some(path) => Ok(Self::File(path.to_owned())),
+            Some(path) => Ok(Self::File(path.to_owned(), Signals::catch(FAILED)?)),
         }
     }
 
     /// Lets `write` write all of it.
     fn fill(self, write: impl FnOnce(&mut dyn Write) -> Result<Summary, VssError>) -> Result<Summary, VssError> {
-        let path = match self {
+        let (path, signals) = match self {
             // Not locked by lines, as `io::stdout` is.
             Self::Stdout => return write(&mut own_stdout()?),
-            Self::File(path) => path,
+            Self::File(path, signals) => (path, signals),
         };
         let mut part = OsString::from(&path);
         part.push(".part");
         let failed = |error: io::Error| system_error(format_args!("{} cannot be written", path.display()), &error);
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-        let mut file =
+        let file =
             file.map_err(|error| failed(error).with_hint("Name a file in a directory that can be written to"))?;
-        let filled = write(&mut file).and_then(|summary| {
+        let filled = write(&mut Stoppable { file: &file, signals: &signals }).and_then(|summary| {
             put_in_place(&file, Path::new(&part), &path).map_err(failed)?;
             Ok(summary)
         });
@@ -143,7 +145,26 @@ impl Destination {
             // What is left of it is no use to anybody.
             let _ = fs::remove_file(&part);
         }
-        filled
+        if filled.is_err() && signals.wishes() > 0 { Err(interrupted()) } else { filled }
+    }
+}
+
+/// A file that takes no more once the user wishes to stop.
+struct Stoppable<'a> {
+    file: &'a File,
+    signals: &'a Signals,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.signals.wishes() > 0 {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
