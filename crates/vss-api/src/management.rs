@@ -399,7 +399,7 @@ pub struct CheckedComponent {
     pub name: ComponentName,
     /// How good its data in the set would be.
     pub consistency: Consistency,
-    /// Volumes that a part of it lies on and that are not in the set.
+    /// Volumes that a part of it, or a component that comes with it, lies on and that are not in the set.
     pub missing: Vec<MissingVolume>,
 }
 

@@ -1,10 +1,11 @@
 //! The judgement of a check: from what was found on the machine to what a set would be. Pure; asks nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use vss_api::management::{CheckedComponent, CheckedPath, CheckedVolume, CheckedWriter, MissingVolume, SetForecast};
 use vss_model::involvement::{self, MountTable};
 use vss_model::level::{self, ComponentCut, Cut};
+use vss_model::selection::{Kind, kind};
 use vss_model::{
     Component, Consistency, FreezePolicy, Volume, VolumeId, VssError, WriterClassId, WriterInstanceId, WriterMetadata,
 };
@@ -111,7 +112,7 @@ pub fn judge(found: &Found) -> SetForecast {
             .map(|(one, consistency)| CheckedComponent {
                 name: one.component.name.clone(),
                 consistency,
-                missing: missing(one, &chosen, found, &mounts),
+                missing: missing(&writer.set_of(one.component), &chosen, found, &mounts),
             })
             .collect();
         left -= components.len();
@@ -189,15 +190,27 @@ impl FoundWriter {
             .filter(|one| involvement::concerns(&one.volumes, chosen))
             .collect()
     }
+
+    /// The component and those that are of no use apart from it: all below it, and what it is a part of.
+    fn set_of<'a>(&'a self, component: &'a Component) -> Vec<&'a Component> {
+        let components = self.metadata.as_ref().map(|metadata| metadata.components.as_slice()).unwrap_or_default();
+        let is_part = kind(components, component) == Kind::Part;
+        let belongs = |other: &&Component| {
+            component.name.contains(&other.name)
+                || (is_part && other.selectable && other.name.contains(&component.name))
+        };
+        std::iter::once(component).chain(components.iter().filter(belongs)).collect()
+    }
 }
 
-/// The volumes that a component lies on and that were not chosen: those that its files are on by name, and those that could
+/// The volumes that components lie on and that were not chosen: those that their files are on by name, and those that could
 /// be copied of what is mounted below. A /proc below `/` is nothing that anybody misses.
-fn missing(one: &Involved<'_>, chosen: &[VolumeId], found: &Found, mounts: MountTable<'_>) -> Vec<MissingVolume> {
-    let paths = one.component.all_files().map(vss_model::FileSpec::source);
+fn missing(set: &[&Component], chosen: &[VolumeId], found: &Found, mounts: MountTable<'_>) -> Vec<MissingVolume> {
+    let paths = set.iter().flat_map(|one| one.all_files()).map(vss_model::FileSpec::source);
     let named: BTreeMap<&VolumeId, &Path> =
         paths.filter_map(|path| Some((involvement::volume_of(path, mounts)?, path))).collect();
-    let outside = one.volumes.iter().filter(|volume| !chosen.contains(volume));
+    let volumes: BTreeSet<&VolumeId> = set.iter().flat_map(|one| involvement::volumes_of(one, mounts)).collect();
+    let outside = volumes.iter().filter(|volume| !chosen.contains(volume));
     outside
         .filter_map(|volume| {
             let local = found.local.iter().find(|local| local.volume_id == **volume);
@@ -224,7 +237,7 @@ fn not_local(volume: &VolumeId, path: &Path, mounts: MountTable<'_>) -> MissingV
 mod tests {
     use super::*;
     use serde_json::json;
-    use vss_model::VssCode;
+    use vss_model::{ComponentName, VssCode};
 
     fn id(name: &str) -> VolumeId {
         VolumeId::file_system("btrfs", name)
@@ -361,6 +374,20 @@ mod tests {
         assert_eq!(forecast.writers[0].components[0].missing[0].provider.as_deref(), Some("btrfs"));
         let whole = judge(&machine().choosing(&[("/data", &[]), ("/data/wal", &[])]).writer("db", &[&["/data"]]));
         assert_eq!(components(&whole), [(level, vec![])]);
+    }
+
+    #[test]
+    fn a_component_misses_also_the_volumes_of_those_that_come_with_it() {
+        let mut found =
+            machine().choosing(&[("/data", &[])]).writer("db", &[&["/data/db"], &["/srv/fast"], &["/srv/y"]]);
+        let Ok(metadata) = &mut found.writers[0].metadata else { panic!("no metadata") };
+        // The second is a part of the first; the third is a thing of its own.
+        metadata.components[1].name = ComponentName::new("0", "fast");
+        metadata.components[1].selectable = false;
+        let level = Consistency::Application;
+        assert_eq!(components(&judge(&found)), [(level, vec!["/srv"])]);
+        found.volumes.clear();
+        assert_eq!(components(&judge(&found.choosing(&[("/srv", &[])])))[0], (level, vec!["/data"]), "a part alone");
     }
 
     #[test]
