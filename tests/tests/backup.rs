@@ -209,6 +209,23 @@ fn a_component_is_backed_up_and_its_writer_told() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_component_over_a_symbolic_link_is_refused_before_its_writer_hears_of_a_backup() -> anyhow::Result<()> {
+    let name = "a_component_over_a_symbolic_link_is_refused_before_its_writer_hears_of_a_backup";
+    if LoopFs::skips(name, &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let link = scene.volume.path().join("link");
+    std::os::unix::fs::symlink("data/3", &link)?;
+    let writer = ScriptWriter::install(&scene.instance, "shop", &link, None)?;
+    let refused = scene.vss(&["backup", "--component", "shop", "--to", &scene.name("backup")?])?;
+    fails(&refused, "E_INVALIDARG")?;
+    ensure!(refused.stderr.contains("data/3 in the writer's description"), "{refused:?}");
+    ensure!(writer.phases().is_empty() && !scene.at("backup").exists(), "{:?}", writer.phases());
+    ensure_no_copies(&scene.volume)
+}
+
+#[test]
 fn a_backup_builds_on_the_one_before() -> anyhow::Result<()> {
     if LoopFs::skips("a_backup_builds_on_the_one_before", &[Kind::Btrfs]) {
         return Ok(());

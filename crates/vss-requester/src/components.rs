@@ -2,6 +2,7 @@
 
 use crate::volumes::{Mount, Selected};
 use std::collections::BTreeSet;
+use std::iter;
 use std::path::PathBuf;
 use std::str::FromStr;
 use vss_api::requester::ComponentReference;
@@ -60,10 +61,13 @@ impl WriterComponents {
 
     /// The directories of their files, each with true when what is below belongs to them too.
     fn directories(&self) -> Vec<(PathBuf, bool)> {
-        let explicit: Vec<&ComponentName> = self.explicit.iter().collect();
-        let all = included(&self.metadata.components, &explicit);
-        let files = all.into_iter().flat_map(|(component, _)| component.all_files());
+        let files = self.included().into_iter().flat_map(Component::all_files);
         files.map(|files| (files.source().to_owned(), files.recursive)).collect()
+    }
+
+    fn included(&self) -> Vec<&Component> {
+        let explicit: Vec<&ComponentName> = self.explicit.iter().collect();
+        included(&self.metadata.components, &explicit).into_iter().map(|(component, _)| component).collect()
     }
 }
 
@@ -123,6 +127,30 @@ fn find<'a>(writer: &'a WriterMetadata, path: &str) -> Result<&'a ComponentName,
         VssError::new(VssCode::ObjectNotFound, format!("Writer {} has no component {path}", writer.name))
             .with_hint(format!("It has {}", few.join(", ")))
     })
+}
+
+/// Refuses components whose files are named over a symbolic link: another volume may be behind it, and nothing that is read
+/// follows it. What is not there yet is no reason.
+///
+/// # Errors
+/// `E_INVALIDARG` for the first one.
+pub(crate) fn refuse_links(chosen: &[WriterComponents]) -> Result<(), VssError> {
+    for writer in chosen {
+        for component in writer.included() {
+            let paths = component.all_files().flat_map(|files| iter::once(&files.path).chain(&files.alternate_path));
+            for path in paths {
+                let Some(real) = path.canonicalize().ok().filter(|real| real != path) else { continue };
+                let (of, name, real) = (&writer.metadata.name, &component.name, real.display());
+                let message = format!(
+                    "Component {name} of writer {of} has files at {}, a way over a symbolic link to {real}",
+                    path.display()
+                );
+                let hint = format!("Name {real} in the writer's description: no backup follows a link");
+                return Err(VssError::new(VssCode::InvalidArgument, message).with_hint(hint));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What is to be copied for these components: one path on each volume that holds files of theirs, and the mounts below their
@@ -198,6 +226,29 @@ mod tests {
         assert_eq!(explicit(&["stall"]).unwrap_err().code, VssCode::ObjectNotFound);
         assert_eq!(explicit(&["shop/data", "shop/data/months/jan"]).unwrap_err().code, VssCode::InvalidArgument);
         assert!("".parse::<ComponentChoice>().is_err() && "shop/".parse::<ComponentChoice>().is_err());
+    }
+
+    #[test]
+    fn files_over_a_symbolic_link_are_refused_and_those_to_come_are_not() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("real/db")).unwrap();
+        std::os::unix::fs::symlink("real", root.join("link")).unwrap();
+        let refused = |path: &str, alternate: Option<&str>| {
+            let mut metadata = writer();
+            let files = &mut metadata.components[1].files[0];
+            files.path = root.join(path);
+            files.alternate_path = alternate.map(|path| root.join(path));
+            refuse_links(&resolve(&[choice("shop/data")], &[metadata]).unwrap()).err()
+        };
+        assert_eq!(refused("real/db", None), None);
+        assert_eq!(refused("not/yet", Some("real/../link/not/yet")), None);
+        for error in [refused("link", None), refused("link/db/", None), refused("real", Some("link/db"))] {
+            let error = error.unwrap();
+            assert_eq!(error.code, VssCode::InvalidArgument);
+            assert!(error.message.contains("Component data of writer shop"), "{error}");
+            assert!(error.hint.contains(root.join("real").to_str().unwrap()), "{error}");
+        }
     }
 
     #[test]

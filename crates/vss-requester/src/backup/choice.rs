@@ -37,6 +37,7 @@ pub(super) fn choose_components(requester: &mut Requester, request: &BackupReque
         return Ok((Vec::new(), volumes, Vec::new()));
     }
     let chosen = components::resolve(&request.components, &requester.writer_metadata()?)?;
+    components::refuse_links(&chosen)?;
     for writer in &chosen {
         for reference in writer.references() {
             let name = ComponentName::new(reference.logical_path.clone(), reference.name.clone());
