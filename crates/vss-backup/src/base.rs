@@ -1,6 +1,6 @@
 //! The backup that another one builds on: what it holds at a path, and what of that counts on.
 
-use crate::directory::{BackupDirectory, Completion};
+use crate::directory::{BackupDirectory, Beginning, Completion};
 use crate::entry::{Entry, Kind, Time};
 use crate::failure::reading;
 use crate::manifest::Reader;
@@ -16,13 +16,17 @@ use vss_model::VssError;
 /// the cut and one after it, the inode does not tell. The rest is for a clock that was set back a little.
 const TICK: i64 = 2;
 
+/// What was changed before this was not changed again unseen after the backup had begun.
+pub(crate) fn settled(beginning: &Beginning) -> Time {
+    Time(beginning.began_at.unix_seconds() - TICK, 0)
+}
+
 /// A whole backup that another one builds on.
 #[derive(Debug)]
 pub struct BaseBackup {
     id: Uuid,
     manifest: Reader<BufReader<File>>,
     path: PathBuf,
-    /// What was changed before this was not changed again unseen.
     settled: Time,
 }
 
@@ -34,8 +38,7 @@ impl BaseBackup {
     pub fn open(directory: &BackupDirectory, completion: &Completion) -> Result<Self, VssError> {
         let path = directory.manifest();
         let manifest = Reader::open(&path).map_err(|error| reading(&path, &error))?;
-        let began_at = completion.beginning.began_at.unix_seconds();
-        Ok(Self { id: completion.beginning.id, manifest, path, settled: Time(began_at - TICK, 0) })
+        Ok(Self { id: completion.beginning.id, manifest, path, settled: settled(&completion.beginning) })
     }
 
     /// The next entry before `path`, which is asked for next.

@@ -172,7 +172,7 @@ impl BackupDirectory {
             return taken("A whole backup is here".to_owned(), "Name another directory for the next one");
         }
         if this.has(UNFINISHED) {
-            let beginning: Beginning = this.record(UNFINISHED)?;
+            let beginning = this.beginning()?;
             if beginning.request != request {
                 return taken(
                     format!("A half-made backup of something else is here: {}", words(&beginning.request)),
@@ -196,6 +196,11 @@ impl BackupDirectory {
         let beginning = Beginning { format: FORMAT, id: Uuid::new_v4(), began_at, request };
         this.write_record(UNFINISHED, &beginning)?;
         Ok((this, beginning))
+    }
+
+    /// What the half-made backup here began with.
+    pub(crate) fn beginning(&self) -> Result<Beginning, VssError> {
+        self.record(UNFINISHED)
     }
 
     /// Opens a whole backup.

@@ -129,6 +129,37 @@ fn what_an_earlier_run_left_damaged_is_not_kept() {
 }
 
 #[test]
+fn what_looks_the_same_in_one_tick_of_the_clock_is_compared_before_it_is_kept() {
+    if skips("what_looks_the_same_in_one_tick_of_the_clock_is_compared_before_it_is_kept") {
+        return;
+    }
+    let place = sample();
+    let (tree, directory) = (place.path().join("tree"), place.path().join("backup"));
+    assert!(back_up(&tree, &directory, &mut StopAfter(20)).is_err());
+    let (changed, journal) = (tree.join("a/f0"), directory.join("journal"));
+    let times = || {
+        let found = changed.metadata().unwrap();
+        (found.modified().unwrap(), format!("[{},{}]", found.ctime(), found.ctime_nsec()))
+    };
+    let (modified, before) = times();
+    fs::write(&changed, "A".repeat(usize::try_from(changed.metadata().unwrap().len()).unwrap())).unwrap();
+    File::options().write(true).open(&changed).unwrap().set_modified(modified).unwrap();
+    // As if the clock of the source had not gone on between the two.
+    let after = times().1;
+    let lines = fs::read_to_string(&journal).unwrap();
+    let turned_back = |line: &str| match line.contains("/a/f0\"") {
+        true => line.replace(&format!("\"changed\":{before}"), &format!("\"changed\":{after}")) + "\n",
+        false => line.to_owned() + "\n",
+    };
+    let forged: String = lines.lines().map(turned_back).collect();
+    assert_ne!(forged, lines);
+    fs::write(&journal, forged).unwrap();
+    let completion = back_up(&tree, &directory, &mut Quiet).unwrap();
+    assert!(completion.totals.kept > 0, "{:?}", completion.totals);
+    assert_eq!(differences(&tree, &directory.join("data/tree")), "");
+}
+
+#[test]
 fn a_directory_that_is_not_its_own_is_refused() {
     let place = sample();
     let (tree, directory) = (place.path().join("tree"), place.path().join("backup"));

@@ -75,7 +75,7 @@ impl Making<'_> {
         if let (Some(same), Some(base)) = (same, &self.base) {
             base.hold(&mut entry, &same);
             self.totals.unchanged += 1;
-        } else if let Some(digest) = old.and_then(|old| self.kept(&old, &entry)) {
+        } else if let Some(digest) = old.and_then(|old| self.kept(&old, &entry, &source)) {
             entry.digest = Some(digest);
             self.totals.kept += 1;
             self.totals.bytes += stat.size;
@@ -114,7 +114,7 @@ impl Making<'_> {
     }
 
     /// The checksum of what a run before has copied, when that is the same version and undamaged.
-    fn kept(&mut self, old: &Entry, entry: &Entry) -> Option<Digest> {
+    fn kept(&mut self, old: &Entry, entry: &Entry, source: &File) -> Option<Digest> {
         if !old.is_same_version(entry) || old.parts.is_some() || !old.is_here() || old.link.is_some() {
             return None;
         }
@@ -128,6 +128,12 @@ impl Making<'_> {
         }
         let digest = self.copier.digest(&file, stat.size, self.progress).ok()?;
         if Some(digest) != old.digest {
+            return None;
+        }
+        // Changed in the same tick as before the run that copied it, it would look the same: then only its contents tell.
+        if old.version.changed >= self.settled
+            && self.copier.digest(source, stat.size, self.progress).ok() != Some(digest)
+        {
             return None;
         }
         // A power cut may have taken what does not belong to the contents.

@@ -9,11 +9,11 @@ use self::directory::private_directory;
 use self::file::Done;
 use self::link::FirstLink;
 use crate::attributes::{Inode, Losses, Stat};
-use crate::base::BaseBackup;
+use crate::base::{BaseBackup, settled};
 use crate::data::Copier;
 use crate::dir_chain::DirChain;
 use crate::directory::{BackupDirectory, Beginning, Completion, Failure, Totals};
-use crate::entry::{Entry, Kind, Version};
+use crate::entry::{Entry, Kind, Time, Version};
 use crate::failure::{Failures, is_of_all, reading, stopped, writing};
 use crate::manifest::{Reader, Writer};
 use crate::progress::Progress;
@@ -71,6 +71,7 @@ pub fn copy(
         journal: Writer::create(&directory.journal()).map_err(failed)?,
         resumed: old.is_some(),
         old,
+        settled: settled(&directory.beginning()?),
         base,
         links: HashMap::new(),
         kept_names: Vec::new(),
@@ -133,6 +134,8 @@ struct Making<'a> {
     /// A run before has left something.
     resumed: bool,
     old: Option<Reader<BufReader<File>>>,
+    /// Of what was changed before this, the same version has the same contents.
+    settled: Time,
     base: Option<BaseBackup>,
     /// Inodes with several names, as long as some were not met: no more than there are such inodes.
     links: HashMap<(u32, u32, u64), FirstLink>,
