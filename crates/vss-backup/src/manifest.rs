@@ -8,9 +8,11 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use vss_model::limits;
 
-/// A longer line is no entry: the names of a path and 4 MiB of attributes in base64 fit.
-const LINE: u64 = 16 << 20;
+/// A longer line is no entry: the names of a path and 4 MiB of attributes in base64 fit, and as many ranges as a file may have,
+/// each with two numbers of 20 digits.
+const LINE: u64 = (16 << 20) + 64 * limits::RANGES as u64;
 /// So long may a finished entry be in memory alone.
 const FLUSH: Duration = Duration::from_millis(200);
 
@@ -159,7 +161,7 @@ fn not_whole(error: io::Error) -> io::Result<Option<Entry>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::entry::{Attributes, Kind, Time, Version};
+    use crate::entry::{Attributes, Kind, Parts, Range, Time, Version};
     use std::collections::BTreeMap;
 
     /// A directory at this path.
@@ -188,6 +190,20 @@ pub(crate) mod tests {
             paths.push(entry.path.display().to_string());
         }
         paths
+    }
+
+    #[test]
+    fn as_many_ranges_as_a_file_may_have_are_read_again() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("manifest");
+        let far = |at: usize| Range { offset: u64::MAX - at as u64, length: u64::MAX };
+        let ranges = (0..limits::RANGES).map(far).collect();
+        let parts = Some(Parts { ranges, metadata: "x".repeat(1 << 20) });
+        let many = Entry { parts, ..entry("/a") };
+        let mut writer = Writer::create(&path).unwrap();
+        writer.write(&many).unwrap();
+        writer.flush().unwrap();
+        assert!(Reader::open(&path).unwrap().next().unwrap() == Some(many));
     }
 
     #[test]
