@@ -5,6 +5,7 @@ use crate::entry::Entry;
 use crate::failure::{DAMAGED, reading};
 use crate::manifest::Reader;
 use crate::order::compare;
+use crate::target::allow_open_files;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::BufReader;
@@ -36,6 +37,7 @@ impl Chain {
     /// As [`BackupDirectory::open`]; `E_INVALIDARG` when the directories are no chain; `VSS_E_OBJECT_NOT_FOUND` when an
     /// earlier backup is not there; `VSS_E_CORRUPT_XML_DOCUMENT` when a manifest is damaged.
     pub fn open(directories: &[PathBuf]) -> Result<Self, VssError> {
+        allow_open_files();
         let mut given = directories.iter().map(|path| generation(path)).collect::<Result<Vec<_>, _>>()?;
         let is_base = |one: &Generation, all: &[Generation]| {
             all.iter().any(|other| other.base() == Some(one.completion.beginning.id))

@@ -46,6 +46,16 @@ impl DirChain {
         Ok(self.last())
     }
 
+    /// Closes the directories below the root.
+    pub(crate) fn close(&mut self) {
+        self.open.clear();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     fn last(&self) -> BorrowedFd<'_> {
         self.open.last().map_or(self.root.as_fd(), |(_, last)| last.as_fd())
     }

@@ -1,7 +1,6 @@
 //! What making a backup and restoring one do alike to the tree that they write.
 
 use crate::entry::{Entry, Kind};
-use crate::walk::DEPTH;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -10,15 +9,13 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-/// Each directory on the way to a file holds one descriptor open on either side; what is usually allowed is for a path of
-/// 500 names.
+/// Lets this process open as many files as it may. Each directory on the way to a file holds one descriptor open on either
+/// side, and each backup of a chain a few: what is usually allowed at first (1024) is for a path of 500 names, or 300 backups.
 pub(crate) fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = 2 * DEPTH as u64 + 256;
-    if limit.current.is_some_and(|current| current < wanted) {
-        let current = Some(limit.maximum.map_or(wanted, |maximum| wanted.min(maximum)));
-        // Where it fails, a path that is too deep is told.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum });
+    if limit.current != limit.maximum {
+        // Where it fails, a path that is too deep and a chain that is too long are told.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
 }
 

@@ -3,6 +3,7 @@
 //! A file appears at its place whole, with its checksum compared, or not at all. What is there already and right is left
 //! alone, so that an interrupted run goes on where it was. Until everything is there the directory has a mark.
 
+mod data_trees;
 mod directory;
 mod file;
 mod file_systems;
@@ -10,16 +11,15 @@ mod link;
 mod place;
 mod special;
 
+use self::data_trees::DataTrees;
 use self::place::Place;
 use crate::attributes::{self, Losses};
-use crate::chain::{Chain, Generation};
+use crate::chain::Chain;
 use crate::data::Copier;
-use crate::dir_chain::DirChain;
 use crate::directory::{Failure, Totals};
 use crate::entry::{Attributes, Entry, Kind};
 use crate::failure::{Failures, reading, stopped};
 use crate::progress::Progress;
-use crate::target::allow_open_files;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
@@ -53,14 +53,9 @@ pub fn restore(
     overwrite: bool,
     progress: &mut dyn Progress,
 ) -> Result<Restored, VssError> {
-    allow_open_files();
     let other = resolved(other)?;
     refuse_backups(chain, &other)?;
-    let open = |one: &Generation| {
-        let data = one.directory.data().map_err(|error| reading(one.directory.path(), &error))?;
-        Ok(DirChain::new(data, false))
-    };
-    let data = chain.generations().iter().map(open).collect::<Result<_, VssError>>()?;
+    let data = DataTrees::open(chain)?;
     let mut entries = chain.entries()?;
     let mut restoring = Restoring {
         chain,
@@ -125,7 +120,7 @@ impl Failed {
 
 struct Restoring<'a> {
     chain: &'a Chain,
-    data: Vec<DirChain>,
+    data: DataTrees,
     place: Place,
     copier: Copier,
     losses: Losses,
