@@ -46,6 +46,29 @@ fn a_volume_is_backed_up_verified_and_put_back() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_was_added_to_a_file_of_a_backup_is_not_put_back() -> anyhow::Result<()> {
+    if LoopFs::skips("what_was_added_to_a_file_of_a_backup_is_not_put_back", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    // Backup and restoration share blocks.
+    let volume = scene.volume.path();
+    let (backup, other) = (volume.join("backup"), volume.join("other"));
+    let name = |path: &Path| path.to_string_lossy().into_owned();
+    let turn = creation_turn();
+    let made = scene.vss(&["backup", "--volume", &name(&scene.data()), "--to", &name(&backup)])?;
+    ensure!(made.is_success(), "{made:?}");
+    drop(turn);
+    let file = backup.join("data").join(scene.data().strip_prefix("/")?).join("3/f3");
+    let right = fs::read(&file)?;
+    fs::write(&file, [right.as_slice(), b"and garbage"].concat())?;
+    let restored = scene.vss(&["restore", "--from", &name(&backup), "--files-only", "--to", &name(&other)])?;
+    let there = other.join(scene.data().strip_prefix("/")?).join("3/f3");
+    ensure!(restored.is_success() && fs::read(&there)? == right, "{restored:?}");
+    Ok(())
+}
+
 fn ensure_no_copies(volume: &Volume) -> anyhow::Result<()> {
     ensure!(volume.copies()?.is_empty(), "copies are left");
     Ok(())

@@ -114,7 +114,11 @@ impl Copier {
     ) -> Result<Digest, CopyError> {
         if self.shares && size > 0 {
             match rustix::fs::ioctl_ficlone(target, source) {
-                Ok(()) => return self.digest(source, size, progress),
+                Ok(()) => {
+                    // All of it is shared, also what lies behind the bytes that are asked for.
+                    target.set_len(size).map_err(CopyError::Target)?;
+                    return self.digest(source, size, progress);
+                }
                 Err(Errno::NOSPC | Errno::DQUOT) => return Err(CopyError::Target(Errno::NOSPC.into())),
                 Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => self.shares = false,
                 // This file alone: no checksums, a swap file.
