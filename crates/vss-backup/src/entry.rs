@@ -61,6 +61,14 @@ pub struct Parts {
     pub metadata: String,
 }
 
+impl Parts {
+    /// How many bytes all ranges have; none when no file could be so large.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        self.ranges.iter().try_fold(0u64, |bytes, range| bytes.checked_add(range.length))
+    }
+}
+
 /// Owner, mode, times and what else belongs to an inode beside its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {

@@ -3,7 +3,7 @@
 use crate::data::{Copier, CopyError};
 use crate::digest::Digest;
 use crate::directory::{BackupDirectory, Completion, LEFT, Totals, file_digest};
-use crate::entry::{Entry, Kind};
+use crate::entry::{Entry, Kind, Parts};
 use crate::failure::{reading, stopped};
 use crate::manifest::Reader;
 use crate::order::compare;
@@ -253,8 +253,7 @@ impl Checking<'_> {
 
     /// Has the contents of a file read.
     fn read(&mut self, found: &Found<'_>, entry: &Entry) {
-        let size =
-            entry.parts.as_ref().map_or(entry.size, |parts| Some(parts.ranges.iter().map(|one| one.length).sum()));
+        let size = entry.parts.as_ref().map_or(entry.size, Parts::bytes);
         let (Some(size), Some(digest)) = (size, entry.digest) else {
             return self.report.add(found.path, Wrong::Damaged, "its entry has no checksum");
         };

@@ -4,7 +4,7 @@ use super::place::TEMPORARY;
 use super::{Failed, Restoring};
 use crate::attributes::{self, Inode, Stat};
 use crate::data::CopyError;
-use crate::entry::{Entry, Kind};
+use crate::entry::{Entry, Kind, Parts};
 use crate::failure::stopped;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -141,7 +141,9 @@ impl Restoring<'_> {
         for (at, entry) in parts {
             let Some(of) = &entry.parts else { continue };
             let source = self.source(*at, entry)?;
-            let size = of.ranges.iter().map(|range| range.length).sum();
+            let Some(size) = of.bytes() else {
+                return Err(Failed::One("the list of its parts is damaged in the backup".to_owned()));
+            };
             let digest = self.copier.digest(&source, size, self.progress);
             if Some(digest.map_err(|error| self.place.copy_failed(&entry.path, error))?) != entry.digest {
                 return Err(Failed::One("its parts are damaged in the backup: their checksum does not fit".to_owned()));
@@ -171,8 +173,8 @@ impl Restoring<'_> {
             copied.map_err(|error| self.place.copy_failed(&first.path, error))?;
             return Ok(());
         }
-        let covered: u64 = first.parts.iter().flat_map(|parts| &parts.ranges).map(|range| range.length).sum();
-        if first.size.is_some_and(|size| covered < size) {
+        let covered = first.parts.as_ref().map_or(Some(0), Parts::bytes);
+        if first.size.is_some_and(|size| covered.is_some_and(|covered| covered < size)) {
             let message = "only parts of it are in the backup, and there is no file to put them into";
             return Err(Failed::One(message.to_owned()));
         }
@@ -186,8 +188,9 @@ impl Restoring<'_> {
         };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let (parent, name) = (entry.path.parent().unwrap_or(&entry.path), entry.path.file_name().unwrap_or_default());
-        let opened = self.data[holder]
-            .directory(parent)
+        let opened = self
+            .data
+            .directory(holder, parent)
             .and_then(|directory| Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?));
         let file = File::from(opened.map_err(|error| Failed::unreadable(&error))?);
         match Stat::of(Inode::Open(file.as_fd())) {
