@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use serde_json::Value;
 use vss_linux::process::Signal;
 use vss_tests::backups::{Scene, fails, is_marked};
 use vss_tests::instance::{Instance, Outcome, Running, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::trees::differences;
 use vss_tests::turn::creation_turn;
-use vss_tests::volume::Volume;
+use vss_tests::volume::{Mounted, Volume};
 use vss_tests::writers::ScriptWriter;
 
 #[test]
@@ -246,6 +247,25 @@ fn a_component_over_a_symbolic_link_is_refused_before_its_writer_hears_of_a_back
     ensure!(refused.stderr.contains("data/3 in the writer's description"), "{refused:?}");
     ensure!(writer.phases().is_empty() && !scene.at("backup").exists(), "{:?}", writer.phases());
     ensure_no_copies(&scene.volume)
+}
+
+#[test]
+fn a_component_with_a_mount_that_cannot_be_copied_has_failed() -> anyhow::Result<()> {
+    if LoopFs::skips("a_component_with_a_mount_that_cannot_be_copied_has_failed", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let owned = scene.volume.path().join("data/3");
+    let _hot = Mounted::memory(&owned.join("hot"))?;
+    fs::write(owned.join("hot/wal"), "in memory")?;
+    let _writer = ScriptWriter::install(&scene.instance, "shop", &owned, None)?;
+    let made = scene.vss(&["backup", "--component", "shop", "--to", &scene.name("backup")?, "--json"])?;
+    fails(&made, "data/3/hot: it is in no copy")?;
+    let document: Value = serde_json::from_str(&made.stdout)?;
+    assert_eq!(document["components"][0]["succeeded"], false, "{document}");
+    let said = fs::read_to_string(scene.at("backup/documents/backup-components.xml"))?;
+    ensure!(said.contains("backupSucceeded=\"no\""), "{said}");
+    scene.verified("backup")
 }
 
 #[test]

@@ -99,6 +99,15 @@ pub struct Place {
     pub inner: PathBuf,
 }
 
+/// A mount that is in no copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotCopied {
+    /// Where it is.
+    pub at: PathBuf,
+    /// Why, for a person.
+    pub why: String,
+}
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
@@ -112,6 +121,8 @@ pub struct Selection {
     pub carried: Vec<Carried>,
     /// Where to read; the deepest place above a path counts.
     pub places: Vec<Place>,
+    /// Mounts that cannot be read. A set that holds one is not whole.
+    pub not_copied: Vec<NotCopied>,
     /// Paths that are left out with all that is below them.
     pub left_out: BTreeSet<PathBuf>,
 }
@@ -127,6 +138,19 @@ impl Selection {
         let named = self.carried.iter().filter(|one| one.names(entry));
         let carrying = named.filter(|one| !one.only_what_is_there || is_there()).map(|one| one.component);
         carrying.collect::<BTreeSet<u32>>().into_iter().collect()
+    }
+
+    /// The sets that hold this mount with all that is in it, as far as that is not excluded by the path that it belongs to.
+    pub(crate) fn sets_over(&self, mount: &Path) -> Vec<usize> {
+        let is_excluded = |path: &Path| {
+            let mut everything = self.exclusions.iter().filter(|one| one.recursive && one.pattern.is_everything());
+            everything.any(|one| path.starts_with(&one.path))
+        };
+        let holds = |set: &FileSet| {
+            let below = mount.strip_prefix(set.alternate.as_ref().unwrap_or(&set.path));
+            set.recursive && below.is_ok_and(|below| !is_excluded(&set.path.join(below)))
+        };
+        (0..self.sets.len()).filter(|&set| holds(&self.sets[set])).collect()
     }
 
     /// Where `path` can be read: the tree and the directory in it.
@@ -209,6 +233,35 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_belongs_to_the_sets_that_are_read_there_and_not_where_it_is_excluded() {
+        let set = |path: &str, recursive, alternate: Option<&str>| FileSet {
+            path: path.into(),
+            pattern: Pattern::new("*"),
+            recursive,
+            alternate: alternate.map(PathBuf::from),
+            take: Take::Whole,
+            component: None,
+        };
+        let exclusion =
+            |path: &str, pattern| Exclusion { path: path.into(), pattern: Pattern::new(pattern), recursive: true };
+        let selection = Selection {
+            sets: vec![
+                set("/srv", true, None),
+                set("/srv", false, None),
+                set("/srv/data", true, Some("/srv/spit")),
+                set("/srv/other", true, Some("/srv/spit")),
+            ],
+            exclusions: vec![exclusion("/srv/tmp", "*"), exclusion("/srv/some", "*.tmp"), exclusion("/srv/other", "*")],
+            ..Selection::default()
+        };
+        let over = |mount: &str| selection.sets_over(Path::new(mount));
+        assert_eq!(over("/srv/hot"), [0]);
+        assert_eq!(over("/srv/some"), [0]);
+        assert_eq!(over("/srv/spit/hot"), [0, 2]);
+        assert!(over("/srv/tmp").is_empty() && over("/srv/tmp/below").is_empty() && over("/srv2").is_empty());
+    }
 
     #[test]
     fn the_deepest_place_counts() {

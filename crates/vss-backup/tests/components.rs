@@ -11,7 +11,7 @@ use vss_backup::directory::{BackupDirectory, ComponentOf, Request};
 use vss_backup::make::{self, Outcome};
 use vss_backup::pattern::Pattern;
 use vss_backup::progress::Quiet;
-use vss_backup::selection::{FileSet, Selection, Take};
+use vss_backup::selection::{FileSet, NotCopied, Selection, Take};
 use vss_model::{BackupType, ComponentName, Instant};
 
 /// All files below this directory, of this component.
@@ -21,11 +21,14 @@ fn below(directory: &str, component: u32) -> FileSet {
 
 /// Backs up these sets of the components of one writer; `tree` is known as `/tree`.
 fn back_up(tree: &Path, to: &Path, sets: Vec<FileSet>) -> Outcome {
+    back_up_of(tree, to, Selection { sets, ..whole(Take::Whole) })
+}
+
+fn back_up_of(tree: &Path, to: &Path, selection: Selection) -> Outcome {
     let component = |name: &str| ComponentOf { writer: "test".to_owned(), name: ComponentName::new("", name) };
     let components = vec![component("first"), component("second")];
     let request = Request { paths: Vec::new(), components, ..request(BackupType::Full, None) };
     let (directory, _) = BackupDirectory::begin(to, request, Instant::now()).unwrap();
-    let selection = Selection { sets, ..whole(Take::Whole) };
     make::copy(&directory, &selection, &[Tree::open(tree).unwrap()], None, &mut Quiet).unwrap()
 }
 
@@ -69,6 +72,21 @@ fn a_component_whose_directory_cannot_be_entered_fails_with_all_that_is_below() 
     assert_eq!(outcome.failed_components, [0, 1].into());
     assert_eq!(outcome.failures.len(), 1, "told once: {:?}", outcome.failures);
     assert_eq!(outcome.failures[0].components, [0, 1]);
+}
+
+#[test]
+fn a_mount_that_is_in_no_copy_fails_the_components_that_hold_it() {
+    let place = tempfile::tempdir().unwrap();
+    let tree = place.path().join("tree");
+    fs::create_dir_all(tree.join("db/hot")).unwrap();
+    fs::create_dir(tree.join("other")).unwrap();
+    let hot = NotCopied { at: "/tree/db/hot".into(), why: "it is tmpfs".to_owned() };
+    let sets = vec![below("/tree/db", 0), below("/tree/other", 1)];
+    let selection = Selection { sets, not_copied: vec![hot], ..whole(Take::Whole) };
+    let outcome = back_up_of(&tree, &place.path().join("backup"), selection);
+    assert_eq!(outcome.failed_components, [0].into());
+    assert_eq!(outcome.failures[0].path, Path::new("/tree/db/hot"));
+    assert!(outcome.failures[0].message.contains("it is tmpfs"), "{:?}", outcome.failures);
 }
 
 #[test]

@@ -98,7 +98,8 @@ impl Backup {
         &self.chosen
     }
 
-    /// Mounts below the trees of components that no provider can copy, and why: what is there is in no copy.
+    /// Mounts below the trees of components that no provider can copy, and why: what is there is in no copy, and a component
+    /// that does not exclude it is not whole (spec R 1.9).
     #[must_use]
     pub fn not_copied(&self) -> &[(PathBuf, String)] {
         &self.not_copied
@@ -244,7 +245,12 @@ mod tests {
     fn a_path_is_found_in_the_copy_of_its_volume() {
         let volume = |device| VolumeKey { device, subvolume: 0 };
         let mounts: Vec<Mount> = [("/", 1, ""), ("/srv", 2, ""), ("/mnt/bound", 2, "shop/data"), ("/srv/wal", 3, "")]
-            .map(|(place, device, root)| Mount { mount_point: place.into(), volume: volume(device), root: root.into() })
+            .map(|(place, device, root)| Mount {
+                mount_point: place.into(),
+                volume: volume(device),
+                root: root.into(),
+                is_interface: false,
+            })
             .into();
         let member = |place: &str| VolumeAdded {
             shadow_id: ShadowId::random(),

@@ -1,7 +1,7 @@
 //! Which components a backup takes, from the words of a user to what is added to the session (spec R 3.4 and 1.9).
 
-use crate::volumes::{Mount, Selected};
-use std::collections::BTreeSet;
+use crate::volumes::{Mount, Selected, VolumeKey};
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -154,13 +154,14 @@ pub(crate) fn refuse_links(chosen: &[WriterComponents]) -> Result<(), VssError> 
 }
 
 /// What is to be copied for these components: one path on each volume that holds files of theirs, and the mounts below their
-/// trees that may be volumes too.
-pub(crate) fn places(chosen: &[WriterComponents], mounts: &[Mount]) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let (mut needed, mut below) = (Vec::new(), BTreeSet::new());
+/// trees that may be volumes too, those of one volume together.
+pub(crate) fn places(chosen: &[WriterComponents], mounts: &[Mount]) -> (Vec<PathBuf>, Vec<Vec<PathBuf>>) {
+    let (mut needed, mut below) = (Vec::new(), BTreeMap::new());
     for (directory, recursive) in chosen.iter().flat_map(WriterComponents::directories) {
         if recursive {
             let inside = |mount: &&Mount| mount.mount_point.starts_with(&directory) && mount.mount_point != directory;
-            below.extend(mounts.iter().filter(inside).map(|mount| mount.mount_point.clone()));
+            let inside = mounts.iter().filter(inside).filter(|mount| !mount.is_interface);
+            below.extend(inside.map(|mount| (mount.mount_point.clone(), mount.volume)));
         }
         // One path on a volume is enough, and the root of a mount is there in any case.
         needed.extend(
@@ -171,25 +172,18 @@ pub(crate) fn places(chosen: &[WriterComponents], mounts: &[Mount]) -> (Vec<Path
                 .map(|mount| mount.mount_point.clone()),
         );
     }
-    let volumes = one_path_each(needed, mounts, &mut BTreeSet::new());
-    let mut known = volumes.iter().filter_map(|path| Some(Selected::among(mounts, path.clone())?.volume)).collect();
-    let below = one_path_each(below, mounts, &mut known);
-    (volumes, below)
-}
-
-fn one_path_each(
-    paths: impl IntoIterator<Item = PathBuf>,
-    mounts: &[Mount],
-    known: &mut BTreeSet<crate::volumes::VolumeKey>,
-) -> Vec<PathBuf> {
-    let is_new = |path: &PathBuf| Selected::among(mounts, path.clone()).is_some_and(|one| known.insert(one.volume));
-    paths.into_iter().filter(is_new).collect()
+    let mut known = BTreeSet::new();
+    needed.retain(|path| Selected::among(mounts, path.clone()).is_some_and(|one| known.insert(one.volume)));
+    let mut of_volumes: BTreeMap<VolumeKey, Vec<PathBuf>> = BTreeMap::new();
+    for (mount_point, volume) in below.into_iter().filter(|(_, volume)| !known.contains(volume)) {
+        of_volumes.entry(volume).or_default().push(mount_point);
+    }
+    (needed, of_volumes.into_values().collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volumes::VolumeKey;
 
     fn writer() -> WriterMetadata {
         serde_json::from_str(
@@ -253,18 +247,27 @@ mod tests {
 
     #[test]
     fn the_volumes_are_those_of_the_files_and_of_mounts_below_trees() {
-        let mounts: Vec<Mount> = [("/", 1), ("/srv", 2), ("/srv/data/wal", 3), ("/srv/data/again", 2), ("/srv/jan", 4)]
-            .map(|(at, device)| Mount {
-                mount_point: at.into(),
-                volume: VolumeKey { device, subvolume: 0 },
-                root: PathBuf::new(),
-            })
-            .into();
+        let mounts: Vec<Mount> = [
+            ("/", 1),
+            ("/srv", 2),
+            ("/srv/data/wal", 3),
+            ("/srv/data/again", 2),
+            ("/srv/jan", 4),
+            ("/srv/data/old/wal", 3),
+            ("/srv/data/proc", 5),
+        ]
+        .map(|(at, device)| Mount {
+            mount_point: at.into(),
+            volume: VolumeKey { device, subvolume: 0 },
+            root: PathBuf::new(),
+            is_interface: at.ends_with("proc"),
+        })
+        .into();
         let resolved = resolve(&[choice("shop/data")], &[writer()]).unwrap();
         let (needed, below) = places(&resolved, &mounts);
         // What /srv/data/months/jan brings in is on another one.
         let needed: BTreeSet<PathBuf> = needed.into_iter().collect();
         assert_eq!(needed, ["/", "/srv", "/srv/jan"].map(PathBuf::from).into());
-        assert_eq!(below, [PathBuf::from("/srv/data/wal")]);
+        assert_eq!(below, [["/srv/data/old/wal", "/srv/data/wal"].map(PathBuf::from)]);
     }
 }

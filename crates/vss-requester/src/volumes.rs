@@ -28,7 +28,33 @@ pub struct Mount {
     pub volume: VolumeKey,
     /// The directory of the volume that it shows as its root; empty for the volume's own root.
     pub root: PathBuf,
+    /// True for an interface of the kernel, such as proc: nobody's files are in it.
+    pub is_interface: bool,
 }
+
+/// File systems of the kernel that show its own state.
+const INTERFACES: [&str; 20] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tracefs",
+];
 
 impl From<&MountEntry> for Mount {
     fn from(entry: &MountEntry) -> Self {
@@ -40,6 +66,7 @@ impl From<&MountEntry> for Mount {
             mount_point: entry.mount_point.clone(),
             volume: VolumeKey { device: entry.device_number(), subvolume },
             root: root.strip_prefix("/").unwrap_or(root).to_owned(),
+            is_interface: INTERFACES.contains(&entry.fs_type.as_str()),
         }
     }
 }
@@ -196,6 +223,14 @@ mod tests {
         assert_eq!(home.volume, srv.volume);
         assert_eq!(srv.inner, Path::new("me/data/file"));
         assert_eq!(one_each(&[home.clone(), srv]), [&home]);
+    }
+
+    #[test]
+    fn nobody_keeps_files_in_an_interface_of_the_kernel() {
+        let mounts = table(
+            "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:4 / /proc rw - proc proc rw\n3 1 0:30 / /run rw - tmpfs tmpfs rw\n",
+        );
+        assert_eq!(mounts.iter().map(|mount| mount.is_interface).collect::<Vec<_>>(), [false, true, false]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) fn mounts(table: &[(&str, u64)]) -> Vec<Mount> {
         mount_point: mount_point.into(),
         volume: VolumeKey { device, subvolume: 0 },
         root: PathBuf::new(),
+        is_interface: false,
     };
     table.iter().map(mount).collect()
 }

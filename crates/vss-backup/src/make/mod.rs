@@ -17,7 +17,7 @@ use crate::entry::{Entry, Kind, Time, Version};
 use crate::failure::{Failures, is_of_all, reading, stopped, writing};
 use crate::manifest::{Reader, Writer};
 use crate::progress::Progress;
-use crate::selection::Selection;
+use crate::selection::{NotCopied, Selection};
 use crate::target::{allow_open_files, remove};
 use crate::tree::Tree;
 use crate::walk::{Found, Left, Visitor, Walk};
@@ -83,6 +83,9 @@ pub fn copy(
         absent: Vec::new(),
         progress,
     };
+    for mount in &selection.not_copied {
+        making.lack(mount);
+    }
     let walked = Walk::new(selection, trees).run(&mut making).and_then(|()| making.in_base(Path::new("/")).map(|_| ()));
     // What is done is done, whatever came after it.
     let flushed = making.journal.flush();
@@ -182,6 +185,15 @@ impl Making<'_> {
     fn fail(&mut self, path: &Path, components: Vec<u32>, error: &io::Error) {
         self.failed_components.extend(&components);
         self.failures.add(Failure { path: path.to_owned(), message: error.to_string(), components });
+    }
+
+    /// Every component that owns files at a mount of which there is no copy has failed.
+    fn lack(&mut self, mount: &NotCopied) {
+        let sets = self.selection.sets_over(&mount.at);
+        if !sets.is_empty() {
+            let why = io::Error::other(format!("it is in no copy: {}", mount.why));
+            self.fail(&mount.at, self.components(&sets, None), &why);
+        }
     }
 
     fn write_down(&mut self, entry: &Entry) -> Result<(), VssError> {

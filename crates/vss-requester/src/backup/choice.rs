@@ -55,13 +55,14 @@ pub(super) fn choose_components(requester: &mut Requester, request: &BackupReque
     let (needed, below) = components::places(&chosen, &mounts);
     volumes.extend(needed);
     let mut not_copied = Vec::new();
-    for volume in below {
+    for mounts_of_volume in below {
+        let Some(volume) = mounts_of_volume.first().cloned() else { continue };
         let question = VolumeQuestion { volume: volume.clone(), provider: request.provider.clone() };
         let answer = requester.is_volume_supported(question)?;
         if answer.supported {
             volumes.push(volume);
         } else {
-            not_copied.push((volume, answer.reason));
+            not_copied.extend(mounts_of_volume.into_iter().map(|mount| (mount, answer.reason.clone())));
         }
     }
     let mut seen = BTreeSet::new();

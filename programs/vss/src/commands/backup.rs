@@ -20,7 +20,7 @@ use vss_backup::directory::{BackupDirectory, Base, Beginning, Completion, Compon
 use vss_backup::documents;
 use vss_backup::make::{self, Outcome};
 use vss_backup::pattern::Pattern;
-use vss_backup::selection::{FileSet, Place, Selection, Take};
+use vss_backup::selection::{FileSet, NotCopied, Place, Selection, Take};
 use vss_model::{
     BackupComponents, BackupType, Bytes, ComponentName, Consistency, Instant, SessionComponent, SetId, VssCode,
     VssError,
@@ -262,6 +262,8 @@ impl Job {
             trees.push(opened.map_err(|error| system_error(format!("Cannot read {}", shown.display()), &error))?);
             selection.places.extend(self.places(tree, &volume, &mounts));
         }
+        let not_copied = backup.not_copied().iter();
+        selection.not_copied = not_copied.map(|(at, why)| NotCopied { at: at.clone(), why: why.clone() }).collect();
         components::select(&writers, self.wanted.backup_type, &mut selection, &trees)?;
         Ok((selection, trees))
     }
