@@ -269,6 +269,32 @@ fn a_component_with_a_mount_that_cannot_be_copied_has_failed() -> anyhow::Result
 }
 
 #[test]
+fn a_component_that_its_writer_gave_up_has_failed_with_all_its_files_there() -> anyhow::Result<()> {
+    if LoopFs::skips("a_component_that_its_writer_gave_up_has_failed_with_all_its_files_there", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let owned = scene.volume.path().join("data/3");
+    let given_up = "printf 'component-failed retryable data\\tcannot hold still\\n'; echo ok";
+    let install = |name, deed| ScriptWriter::install(&scene.instance, name, &owned, Some(("freeze", deed)));
+    let writers = [install("shop", given_up)?, install("stall", "echo failed retryable cannot hold still")?];
+    for (name, writer) in ["shop", "stall"].into_iter().zip(writers) {
+        let made =
+            scene.vss(&["backup", "--allow-degraded", "--component", name, "--to", &scene.name(name)?, "--json"])?;
+        fails(&made, "cannot hold still")?;
+        ensure!(writer.phases().iter().any(|phase| phase == "freeze"), "{:?}", writer.phases());
+        let document: Value = serde_json::from_str(&made.stdout)?;
+        assert_eq!(document["components"][0]["succeeded"], false, "{document}");
+        assert_eq!(document["failures"], serde_json::json!([]));
+        let said = fs::read_to_string(scene.at(name).join("documents/backup-components.xml"))?;
+        ensure!(said.contains("backupSucceeded=\"no\""), "{said}");
+        scene.verified(name)?;
+        assert_eq!(differences(&owned, &scene.restored(name, &format!("{name}, restored"))?.join("3"))?, "");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_backup_builds_on_the_one_before() -> anyhow::Result<()> {
     if LoopFs::skips("a_backup_builds_on_the_one_before", &[Kind::Btrfs]) {
         return Ok(());

@@ -113,15 +113,24 @@ impl Backup {
         if self.set.context.has_writers() { self.requester.writer_metadata() } else { Ok(Vec::new()) }
     }
 
+    /// The explicit components that their writers gave up while the set was made, and those of writers that failed: their
+    /// files are in the copies, and not as the writer would restore them. By number: those of all writers are counted in
+    /// their order.
+    #[must_use]
+    pub fn given_up(&self) -> BTreeSet<usize> {
+        quality::given_up(&self.set, &self.chosen)
+    }
+
     /// Tells the service of each explicit component whether all its files are in the backup. `succeeded` gets the number of
-    /// the component: those of all writers are counted in their order.
+    /// the component. One that was given up has failed, whatever is said of it.
     ///
     /// # Errors
     /// What the service answers.
     pub fn report(&mut self, succeeded: impl Fn(usize) -> bool) -> Result<(), VssError> {
+        let given_up = self.given_up();
         let references: Vec<_> = self.chosen.iter().flat_map(WriterComponents::references).collect();
         for (number, reference) in references.into_iter().enumerate() {
-            self.requester.set_backup_succeeded(reference, succeeded(number))?;
+            self.requester.set_backup_succeeded(reference, succeeded(number) && !given_up.contains(&number))?;
         }
         Ok(())
     }

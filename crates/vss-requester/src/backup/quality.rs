@@ -1,6 +1,8 @@
 //! How good a set became: what is less than it could be, and whether that is enough.
 
-use vss_model::{Consistency, ShadowCopySet, VssCode, VssError, WriterState, WriterStatus};
+use crate::WriterComponents;
+use std::collections::BTreeSet;
+use vss_model::{ComponentName, Consistency, ShadowCopySet, VssCode, VssError, WriterState, WriterStatus};
 
 /// What is less than it could be because a writer failed: a sentence each.
 pub(super) fn degraded(set: &ShadowCopySet, statuses: &[WriterStatus]) -> Vec<String> {
@@ -14,6 +16,18 @@ pub(super) fn degraded(set: &ShadowCopySet, statuses: &[WriterStatus]) -> Vec<St
             .map(move |one| format!("{} of writer {} is only {}-consistent", one.name, writer.name, one.consistency))
     });
     failed.chain(worse).collect()
+}
+
+/// The numbers of the chosen components that failed for their writers. One that the record does not have counts too: nothing
+/// is known of it.
+pub(super) fn given_up(set: &ShadowCopySet, chosen: &[WriterComponents]) -> BTreeSet<usize> {
+    let succeeded = |writer: &WriterComponents, name: &ComponentName| {
+        let record = set.writers.iter().find(|one| one.instance_id == writer.metadata.instance_id);
+        let record = record.and_then(|record| record.components.iter().find(|one| one.name == *name));
+        record.is_some_and(|record| record.failure.is_none())
+    };
+    let all = chosen.iter().flat_map(|writer| writer.explicit.iter().map(move |name| succeeded(writer, name)));
+    all.enumerate().filter(|(_, succeeded)| !succeeded).map(|(number, _)| number).collect()
 }
 
 /// Fails with the first writer that failed in BackupComplete; earlier failures were told when the set was made.
@@ -94,6 +108,27 @@ mod tests {
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].contains("redis failed: The lock is taken"));
         assert!(warnings[1].contains("data of writer redis is only crash-consistent"));
+    }
+
+    #[test]
+    fn what_a_writer_gave_up_is_counted_over_all_writers() {
+        let id = WriterInstanceId::random();
+        let failure = VssError::new(VssCode::WriterErrorRetryable, "cannot hold still");
+        let component =
+            |name: &str, failure| serde_json::json!({"name": name, "consistency": "crash", "failure": failure});
+        let record = serde_json::json!({"name": "redis", "class_id": id, "instance_id": id,
+            "state": "WAITING_FOR_BACKUP_COMPLETE", "failure": failure, "frozen_ms": 0,
+            "components": [component("kept", None), component("lost", Some(failure))]});
+        let set = ShadowCopySet { writers: vec![serde_json::from_value(record).unwrap()], ..set(Consistency::Crash) };
+        let writer = |instance: WriterInstanceId, components: [&str; 2]| WriterComponents {
+            metadata: serde_json::from_value(serde_json::json!({"class_id": id, "name": "redis",
+                "instance_id": instance, "components": []}))
+            .unwrap(),
+            explicit: components.map(|name| ComponentName::new("", name)).into(),
+        };
+        let chosen = [writer(id, ["kept", "lost"]), writer(WriterInstanceId::random(), ["kept", "unheard of"])];
+        assert_eq!(given_up(&set, &chosen), [1, 2, 3].into());
+        assert_eq!(given_up(&set, &[writer(id, ["kept", "unheard of"])]), [1].into());
     }
 
     #[test]

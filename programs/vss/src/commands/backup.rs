@@ -98,7 +98,8 @@ pub(super) fn backup(instance: &Instance, arguments: &DirectoryBackupArguments) 
     tell_what_stays(instance, backup.set());
     tell(&completion.failures, completion.more_failures);
     print(arguments, &directory, &completion)?;
-    if completion.failures.is_empty() { Ok(()) } else { Err(Failure::No) }
+    let is_whole = completion.failures.is_empty() && completion.failed_components.is_empty();
+    if is_whole { Ok(()) } else { Err(Failure::No) }
 }
 
 /// The trees that were asked for.
@@ -302,8 +303,10 @@ impl Job {
         backup: &mut Backup,
         directory: BackupDirectory,
         beginning: Beginning,
-        outcome: Outcome,
+        mut outcome: Outcome,
     ) -> Result<(BackupDirectory, Completion), VssError> {
+        let given_up = backup.given_up();
+        outcome.failed_components.extend(given_up.into_iter().filter_map(|number| u32::try_from(number).ok()));
         let failed = outcome.failed_components.clone();
         backup.report(|number| u32::try_from(number).is_ok_and(|number| !failed.contains(&number)))?;
         if !backup.components().is_empty() {
@@ -345,7 +348,7 @@ fn print(
         });
     }
     for (_, component) in request.components.iter().enumerate().filter(|(number, _)| !is_whole(*number)) {
-        warn(&format!("Component {} of writer {} is not whole", component.name, component.writer));
+        warn(&format!("Component {} of writer {} has failed", component.name, component.writer));
     }
     let Totals { files, bytes, kept, unchanged, .. } = completion.totals;
     let kept = if kept > 0 { format!(", {kept} of an earlier run") } else { String::new() };
