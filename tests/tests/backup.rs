@@ -11,10 +11,13 @@ use vss_linux::process::Signal;
 use vss_tests::backups::{Scene, fails, is_marked};
 use vss_tests::instance::{Instance, Outcome, Running, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
+use vss_tests::simulated::Simulated;
 use vss_tests::trees::differences;
 use vss_tests::turn::creation_turn;
 use vss_tests::volume::{Mounted, Volume};
 use vss_tests::writers::ScriptWriter;
+use vss_writer::messages::EventKind;
+use vss_writer::simulated;
 
 #[test]
 fn a_volume_is_backed_up_verified_and_put_back() -> anyhow::Result<()> {
@@ -319,6 +322,45 @@ fn a_backup_builds_on_the_one_before() -> anyhow::Result<()> {
     scene.verified("difference")?;
     assert_eq!(differences(&scene.data(), &scene.restored("difference", "other")?)?, "");
     Ok(())
+}
+
+#[test]
+fn a_component_that_failed_is_nothing_to_build_on() -> anyhow::Result<()> {
+    if LoopFs::skips("a_component_that_failed_is_nothing_to_build_on", &[Kind::Btrfs]) {
+        return Ok(());
+    }
+    let mut scene = Scene::new()?;
+    scene.instance.start()?;
+    let data = scene.data();
+    let text = format!(
+        "name = \"shop\"\nbackup_schema = [\"incremental\"]\n\
+         [[components]]\nname = \"orders\"\nfiles = [\
+         {{ path = {data:?}, pattern = \"base.db\", backup_type_mask = 0x0101 }}, {{ path = {data:?}, pattern = \"*.log\" }}]\n\
+         [[components]]\nname = \"users\"\nfiles = [{{ path = \"{}/3\" }}]\n",
+        data.display()
+    );
+    let writer = Simulated::join(&scene.instance, simulated::read(&text).map_err(anyhow::Error::msg)?)?;
+    fs::write(data.join("a.log"), "a row")?;
+    let backup = |component: &str, to: &str, more: &[&str]| {
+        scene.vss(&[&["backup", "--component", component, "--to", &scene.name(to)?], more].concat())
+    };
+    // The file that only full backups hold is not there.
+    fails(&backup("shop", "full", &[])?, "base.db")?;
+    fs::write(data.join("base.db"), "too late")?;
+    let told = writer.handle().events().len();
+    let full = scene.name("full")?;
+    let more = ["--backup-type", "incremental", "--base", &full];
+    let refused = backup("shop", "more", &more)?;
+    fails(&refused, "Component orders of writer shop failed in the backup that this one builds on")?;
+    ensure!(refused.stderr.contains("Make a full backup of it") && !scene.at("more").exists(), "{refused:?}");
+    let heard = writer.handle().events().split_off(told);
+    ensure!(!heard.iter().any(|event| *event == EventKind::PrepareBackup), "{heard:?}");
+    let users = backup("shop/users", "users", &more)?;
+    ensure!(users.is_success(), "{users:?}");
+    // And in that one the other is missing.
+    let users = scene.name("users")?;
+    let refused = backup("shop/orders", "more", &["--backup-type", "incremental", "--base", &users])?;
+    fails(&refused, "Component orders of writer shop is not in the backup that this one builds on")
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub fn select(
                 }
             }
         }
-        if builds_on_another(of_writer) {
+        if counts_changes(of_writer) {
             for (at, component) in writer.components.iter().enumerate() {
                 add_new(writer, component, number + at, selection, trees)?;
             }
@@ -91,13 +91,13 @@ pub fn select(
 }
 
 /// Changed files and parts count in these backups alone.
-fn builds_on_another(backup_type: BackupType) -> bool {
+fn counts_changes(backup_type: BackupType) -> bool {
     matches!(backup_type, BackupType::Incremental | BackupType::Differential)
 }
 
 /// The changed files that count in a backup of this type.
 fn differenced(component: &SessionComponent, backup_type: BackupType) -> &[DifferencedFiles] {
-    if builds_on_another(backup_type) { &component.differenced_files } else { &[] }
+    if counts_changes(backup_type) { &component.differenced_files } else { &[] }
 }
 
 /// What the writer named in this session and no file set of its components has.

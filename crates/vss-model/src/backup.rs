@@ -21,6 +21,14 @@ pub enum BackupType {
     Other,
 }
 
+impl BackupType {
+    /// True for a backup that is of no use without an earlier one.
+    #[must_use]
+    pub const fn builds_on_another(self) -> bool {
+        matches!(self, Self::Incremental | Self::Differential | Self::Log)
+    }
+}
+
 /// What `SetBackupState` says; writers read it from `PrepareBackup` on.
 ///
 /// What is left out on the wire is false, or [`BackupType::Full`].

@@ -4,7 +4,7 @@
 
 use crate::component::is_default;
 use crate::{
-    AlternateLocation, BackupSchema, BackupState, BackupType, ComponentKind, ComponentName, FileRestoreStatus, FileSet,
+    AlternateLocation, BackupSchema, BackupState, ComponentKind, ComponentName, FileRestoreStatus, FileSet,
     RestoreTarget, RestoreType, RollForward, SetId, VssCode, VssError, WriterClassId, WriterInstanceId, WriterMetadata,
     differenced_file::DifferencedFiles,
     partial_file::{DirectedTarget, PartialFile},
@@ -215,7 +215,7 @@ impl BackupComponents {
     ///
     /// Returns how many components got one.
     pub fn carry_stamps(&mut self, base: &Self) -> usize {
-        if !matches!(self.state.backup_type, BackupType::Incremental | BackupType::Differential | BackupType::Log) {
+        if !self.state.backup_type.builds_on_another() {
             return 0;
         }
         let mut carried = 0;
@@ -236,7 +236,7 @@ impl BackupComponents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AppLevel, Component, Usage};
+    use crate::{AppLevel, BackupType, Component, Usage};
 
     fn writer() -> WriterMetadata {
         WriterMetadata {

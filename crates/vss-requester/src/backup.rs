@@ -1,5 +1,6 @@
 //! One backup: the order of calls from the opening of the session to its release (spec R 1.3).
 
+mod base;
 mod choice;
 mod making;
 mod quality;

@@ -61,7 +61,8 @@ pub struct BackupRequest {
     pub options: CreationOptions,
     /// One path on each volume to copy, absolute and without symbolic links ([`one_each`]).
     pub volumes: Vec<PathBuf>,
-    /// What the backup that this one builds on said of its components: their stamps go to the writers as the previous ones.
+    /// What the backup that this one builds on said of its components: their stamps go to the writers as the previous ones. A
+    /// component that failed there, or is not in it, is refused where its writer would build on it.
     pub previous: Option<BackupComponents>,
     /// The components to back up. Their volumes are added to those above; none: whole volumes.
     pub components: Vec<ComponentChoice>,

@@ -80,10 +80,10 @@ pub fn evaluate<'a>(
     backup_type: BackupType,
     file: &Path,
 ) -> (Evaluation<'a>, bool) {
-    let builds_on_another = matches!(backup_type, BackupType::Incremental | BackupType::Differential);
-    let differenced = session.differenced_files.iter().filter(|_| builds_on_another);
+    let counts_changes = matches!(backup_type, BackupType::Incremental | BackupType::Differential);
+    let differenced = session.differenced_files.iter().filter(|_| counts_changes);
     let differenced = differenced.filter(|one| one.files.covers(file)).map(|one| one.last_modified).next();
-    let parts = session.partial_files.iter().find(|one| builds_on_another && one.file() == file);
+    let parts = session.partial_files.iter().find(|one| counts_changes && one.file() == file);
     match (differenced, parts) {
         (Some(time), parts) => (Evaluation::WhenModifiedAfter(time), parts.is_some()),
         (None, Some(parts)) => (Evaluation::Parts(parts), false),

@@ -1,12 +1,13 @@
 //! What takes part in a backup: its writers, its components, and the volumes that these lie on.
 
+use super::base;
 use crate::components::{self, WriterComponents};
 use crate::volumes::{self, Selected};
 use crate::{BackupRequest, Management, Monitor, Requester, WriterChoice};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use vss_api::requester::VolumeQuestion;
-use vss_model::{ComponentName, SessionComponent, VssError, named_writers};
+use vss_model::{VssError, named_writers};
 
 /// Narrows the session to the chosen writers and gathers what they own.
 pub(super) fn choose_writers(
@@ -38,17 +39,14 @@ pub(super) fn choose_components(requester: &mut Requester, request: &BackupReque
     }
     let chosen = components::resolve(&request.components, &requester.writer_metadata()?)?;
     components::refuse_links(&chosen)?;
-    for writer in &chosen {
-        for reference in writer.references() {
-            let name = ComponentName::new(reference.logical_path.clone(), reference.name.clone());
-            let stamp = request.previous.as_ref().and_then(|before| {
-                let same = |one: &&SessionComponent| one.name == name && one.kind == reference.kind;
-                before.of_class(writer.metadata.class_id).find(same).map(|one| one.backup_stamp.clone())
-            });
-            requester.add_component(reference.clone())?;
-            if let Some(stamp) = stamp.filter(|stamp| !stamp.is_empty()) {
-                requester.set_previous_backup_stamp(reference, stamp)?;
-            }
+    let stamps = match &request.previous {
+        Some(base) => base::stamps(&chosen, request.state.backup_type, base)?,
+        None => BTreeMap::new(),
+    };
+    for (number, reference) in chosen.iter().flat_map(WriterComponents::references).enumerate() {
+        requester.add_component(reference.clone())?;
+        if let Some(stamp) = stamps.get(&number) {
+            requester.set_previous_backup_stamp(reference, stamp.clone())?;
         }
     }
     let mounts = volumes::mounts()?;

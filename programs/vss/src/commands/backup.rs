@@ -122,7 +122,7 @@ impl Earlier {
     fn open(arguments: &DirectoryBackupArguments) -> Result<Option<Self>, VssError> {
         let backup_type = arguments.backup.backup_type.map_or(BackupType::Full, Into::into);
         let refuse = |message: &str, hint: &str| Err(VssError::new(VssCode::InvalidArgument, message).with_hint(hint));
-        let builds = matches!(backup_type, BackupType::Incremental | BackupType::Differential | BackupType::Log);
+        let builds = backup_type.builds_on_another();
         let Some(base) = &arguments.base else {
             return if builds {
                 refuse("This kind of backup builds on another one", "Name it: --base DIR")
