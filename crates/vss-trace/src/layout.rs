@@ -66,8 +66,8 @@ pub(crate) fn programs(bio_based: bool) -> &'static [Program] {
 
 /// struct counts: eight words, a cache line.
 pub(crate) const COUNT_WORDS: usize = 8;
-/// struct control: the epoch, whether the base is one, and the eight counters of the base.
-pub(crate) const CONTROL_WORDS: usize = 10;
+/// struct control: the epoch, whether the base is one, the eight counters of the base, and the two halves of the stamp.
+pub(crate) const CONTROL_WORDS: usize = 12;
 /// struct about.
 pub(crate) const ABOUT_WORDS: usize = 16;
 /// Bytes of struct about.
@@ -76,7 +76,7 @@ pub(crate) const ABOUT_BYTES: usize = ABOUT_WORDS * 8;
 /// "VSStrace".
 const MAGIC: u64 = u64::from_be_bytes(*b"VSStrace");
 /// Goes up with every change of the programs or of the maps' layout: a tracer of another version is not used.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Up to 2^31 chunks of 4 KiB, 8 TiB, the bits are 32 MiB a TiB; beyond, chunks grow so that there are no more.
 const MAX_CHUNKS: u64 = 1 << 31;

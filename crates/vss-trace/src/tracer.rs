@@ -222,7 +222,7 @@ impl Tracer {
     /// marked: `at` becomes the base of the next balance, and a new epoch of [`Tracer::queued_since_balance`] begins. No
     /// allocation, no system call. Call [`Tracer::forget_older`] after the hold.
     pub fn set_balanced(&self, at: &Counters) {
-        let [epoch, is_balanced, base @ ..] = self.control.words() else { return };
+        let [epoch, is_balanced, base @ .., _, _] = self.control.words() else { return };
         // A process that is killed in the middle leaves no base rather than a mixed one.
         is_balanced.store(0, SeqCst);
         let Counters { queued, issued, completed, unknown, hash_full, passthrough, missed_starts, missed_ends } = *at;
@@ -238,7 +238,7 @@ impl Tracer {
     /// was under way when the tracer was attached.
     #[must_use]
     pub fn balanced_at(&self) -> Option<Counters> {
-        let [_, is_balanced, base @ ..] = self.control.words() else { return None };
+        let [_, is_balanced, base @ .., _, _] = self.control.words() else { return None };
         if is_balanced.load(Acquire) == 0 {
             return None;
         }
@@ -248,6 +248,22 @@ impl Tracer {
         }
         let [queued, issued, completed, unknown, hash_full, passthrough, missed_starts, missed_ends] = counts;
         Some(Counters { queued, issued, completed, unknown, hash_full, passthrough, missed_starts, missed_ends })
+    }
+
+    /// Keeps a stamp beside the marks, in the kernel's memory: whoever takes marks writes the same one down with what he made
+    /// of them, and sees by it whether what he reads later is the last that he wrote.
+    pub fn set_stamp(&self, stamp: u128) {
+        let [.., low, high] = self.control.words() else { return };
+        // A process that is killed in the middle leaves one that nobody wrote down.
+        low.store(stamp as u64, SeqCst);
+        high.store((stamp >> 64) as u64, SeqCst);
+    }
+
+    /// The last stamp; 0 before the first.
+    #[must_use]
+    pub fn stamp(&self) -> u128 {
+        let [.., low, high] = self.control.words() else { return 0 };
+        u128::from(low.load(SeqCst)) | u128::from(high.load(SeqCst)) << 64
     }
 
     /// Drops what was queued before the last [`Tracer::set_balanced`]. Until this is called it is part of

@@ -62,10 +62,10 @@ impl Making {
                 })?;
                 fault::at("shared");
                 self.mirror.state.is_clean = self.tracer.is_some();
-                self.mirror.save(lasting)?;
+                self.mirror.save(self.tracer.as_ref(), lasting)?;
             }
             None => {
-                self.mirror.lend(shadow_id)?;
+                self.mirror.lend(self.tracer.as_ref(), shadow_id)?;
                 fault::at("lent");
                 let name = image_copy::file_name(shadow_id);
                 let file = mount::open_beneath(&self.mirror.store, Path::new(&name), OFlags::RDWR | OFlags::NOFOLLOW);
@@ -179,7 +179,7 @@ impl Making {
         changes.save(&self.mirror.store, shadow_id, lasting)?;
         if is_lent {
             self.mirror.state.is_clean = self.tracer.is_some() && !self.is_mended;
-            self.mirror.save(lasting)?;
+            self.mirror.save(self.tracer.as_ref(), lasting)?;
         }
         changes::prune(&self.mirror.store)?;
         if lasting { self.mirror.commit() } else { Ok(()) }
@@ -270,7 +270,10 @@ impl Making {
         }
         // What was written to the mirror while it was lent is not marked.
         self.mirror.state.is_clean = self.tracer.is_some() && (self.mirror.place.shares || !self.is_mended);
-        result.and(self.mirror.save(true)).and(changes::prune(&self.mirror.store)).and(self.mirror.commit())
+        result
+            .and(self.mirror.save(self.tracer.as_ref(), true))
+            .and(changes::prune(&self.mirror.store))
+            .and(self.mirror.commit())
     }
 
     /// Ends all writing to the copy that the mirror was lent to; false when somebody does not let go of it.

@@ -40,6 +40,7 @@ use vss_provider::{
     image_copy,
     store::{self, Store},
 };
+use vss_trace::Tracer;
 
 /// What is known about a mirror; it changes by whole files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,8 +217,9 @@ impl Mirror {
 
     /// Writes the state down with a new stamp, and the stamp into the registry; `lasting`: down to the disk. Both at the same
     /// time, mostly on two disks: when only one of them comes about, their stamps differ, and the mirror is not trusted. What
-    /// is written to the image after this was written by somebody else.
-    pub(crate) fn save(&mut self, lasting: bool) -> Result<(), VssError> {
+    /// is written to the image after this was written by somebody else. The tracer whose marks are what it lacks is told of the
+    /// stamp at last: no disk that is put back to an older state has that with it.
+    pub(crate) fn save(&mut self, tracer: Option<&Tracer>, lasting: bool) -> Result<(), VssError> {
         self.state.image = Some(Identity::of(&self.image)?);
         self.state.stamp = Uuid::new_v4();
         let kept = Kept {
@@ -238,7 +240,11 @@ impl Mirror {
                 Err(_) => put(),
             };
             saved.and(put)
-        })
+        })?;
+        if let Some(tracer) = tracer {
+            tracer.set_stamp(self.state.stamp.as_u128());
+        }
+        Ok(())
     }
 
     /// Has blocks found for these runs of bytes of the image before they are written. Several writers then write at once also
@@ -274,9 +280,9 @@ impl Mirror {
     }
 
     /// Gives the image the name of a copy: it is lent, and others may read it.
-    pub(crate) fn lend(&mut self, shadow_id: ShadowId) -> Result<(), VssError> {
+    pub(crate) fn lend(&mut self, tracer: Option<&Tracer>, shadow_id: ShadowId) -> Result<(), VssError> {
         self.state.lent = Some(shadow_id);
-        self.save(true)?;
+        self.save(tracer, true)?;
         fault::at("lending");
         rename(&self.store, &image_name(&self.key), &image_copy::file_name(shadow_id))?;
         reading::hold(&self.image).map(|_| ())

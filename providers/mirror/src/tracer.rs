@@ -47,7 +47,7 @@ pub(crate) fn begin(
     }
     // From here on until the end nobody may believe what the state says.
     mirror.state.is_clean = false;
-    mirror.save(true)?;
+    mirror.save(tracer.as_ref(), true)?;
     if tracer.is_none() && !member.options.full_compare {
         let target = Target::of(volume.device_number).map_err(|error| refused(volume, &error))?;
         if target.bytes() != source.size {
@@ -62,7 +62,7 @@ pub(crate) fn begin(
         mirror.state.epoch = Some(Uuid::new_v4());
         mirror.state.disk = trust::sequence_of(&target);
         mirror.state.boot_id = clock::boot_id().map_err(|error| failed("The boot has no id", &error))?;
-        mirror.save(true)?;
+        mirror.save(tracer.as_ref(), true)?;
     }
     if let Some(tracer) = &mut tracer {
         tracer.lock_in_memory().map_err(|error| refused(volume, &error))?;

@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     pub(crate) is_clean: bool,
     /// The state is the one that this instance wrote last.
     pub(crate) is_ours: bool,
+    /// It is the last that the tracer was told of.
+    pub(crate) is_latest: bool,
     /// It was traced, and in this boot.
     pub(crate) was_traced: bool,
     pub(crate) is_this_boot: bool,
@@ -74,6 +76,7 @@ impl Facts {
                 "the mirror was used by another instance of the service, or was put back to an older state"
             }
             Self { is_clean: false, .. } => "the last use of the mirror was broken off",
+            Self { is_latest: false, .. } => "the mirror was put back to an older state",
             Self { is_untouched: false, .. } => "its image was written to by somebody else since the last copy",
             Self { tracer: Some(why), .. } => why,
             Self { is_its_device: false, .. } => {
@@ -118,6 +121,8 @@ impl Facts {
             has_its_image: image.zip(state.image.as_ref()).is_some_and(|(found, left)| found.is_of_same(left)),
             is_untouched: image == state.image.as_ref(),
             is_clean: state.is_clean,
+            // Of a tracer that is not there something else is said.
+            is_latest: !matches!(&opened, Ok(Some(tracer)) if tracer.stamp() != state.stamp.as_u128()),
             is_ours: kept.is_some_and(|kept| kept.stamp == state.stamp),
             was_traced: state.epoch.is_some(),
             is_this_boot: clock::boot_id().is_ok_and(|boot_id| boot_id == state.boot_id),
@@ -155,6 +160,7 @@ mod tests {
             is_untouched: true,
             is_clean: true,
             is_ours: true,
+            is_latest: true,
             was_traced: true,
             is_this_boot: true,
             has_its_size: true,
@@ -172,6 +178,7 @@ mod tests {
             (Facts { is_clean: false, ..good.clone() }, "broken off"),
             (Facts { is_untouched: false, ..good.clone() }, "somebody else"),
             (Facts { is_ours: false, ..good.clone() }, "another instance"),
+            (Facts { is_latest: false, ..good.clone() }, "older state"),
             (Facts { was_traced: false, ..good.clone() }, "nothing was traced"),
             (Facts { is_this_boot: false, tracer: Some("gone".to_owned()), ..good.clone() }, "started anew"),
             (Facts { is_its_device: false, ..good.clone() }, "taken away"),

@@ -104,6 +104,23 @@ fn a_mirror_that_was_put_back_or_broken_off_is_not_trusted() {
     assert!(why().unwrap().contains("put back"));
     fs::write(&state, newer).unwrap();
     assert_eq!(why(), None);
+    // As a file system leaves it on which everything lies, and which was put back as a whole.
+    let files = [state, instance.options.state_directory.join(format!("mirror/{key}.json"))];
+    let older = files.each_ref().map(|file| fs::read(file).unwrap());
+    let image = File::open(storage.path().join(format!(".vss/{key}.mirror"))).unwrap();
+    let written = image.metadata().unwrap().modified().unwrap();
+    write(&volume, "file", 2, 5);
+    provider.delete(&create(&provider, &volumes)[0]).unwrap();
+    let newer = files.each_ref().map(|file| fs::read(file).unwrap());
+    let written_later = image.metadata().unwrap().modified().unwrap();
+    let put_back = |contents: &[Vec<u8>; 2], modified| {
+        files.iter().zip(contents).for_each(|(file, content)| fs::write(file, content).unwrap());
+        image.set_modified(modified).unwrap();
+    };
+    put_back(&older, written);
+    assert!(why().is_some_and(|why| why.contains("put back")), "{:?}", why());
+    put_back(&newer, written_later);
+    assert_eq!(why(), None);
     // As a process that was killed in the middle of a set leaves it.
     let (set_id, _) = begin_with(&provider, &volumes, &CreationOptions::default());
     provider.end_prepare(set_id, &Seen::default()).unwrap();

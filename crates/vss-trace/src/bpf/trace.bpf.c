@@ -80,6 +80,8 @@ struct control {
 	__u64 epoch;
 	__u64 is_balanced;
 	__u64 base[8];
+	// Of whoever takes the marks. The programs don't read it.
+	__u64 stamp[2];
 };
 
 struct about {
