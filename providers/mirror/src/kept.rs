@@ -1,7 +1,8 @@
 //! What this instance of the service remembers of each volume's running mirror: where it lies, and which state of it is the
 //! last. One small file a volume, `mirror/<volume>.json` in the state directory.
 //!
-//! A volume has one running mirror, because there is one tracer whose marks are taken for it.
+//! A volume has one running mirror, because there is one tracer whose marks are taken for it. One that was given up while its
+//! place was not mounted is *left behind*: `mirror/<volume>.<stamp>.left`, until the place is there again.
 
 use crate::{
     place::PlaceName,
@@ -30,6 +31,16 @@ pub(crate) fn key(volume_id: &VolumeId) -> String {
         }
     }
     key
+}
+
+/// Most mirrors that are remembered as left behind: disks that never come back are not remembered for ever.
+const MOST_LEFT: usize = 64;
+
+/// The end of the names of those files.
+const LEFT: &str = ".left";
+
+fn left_name(key: &str, kept: &Kept) -> String {
+    format!("{key}.{}{LEFT}", kept.stamp)
 }
 
 fn note_name(key: &str) -> String {
@@ -78,11 +89,49 @@ impl Registry {
         })
     }
 
-    /// `lasting`: down to the disk.
+    /// `lasting`: down to the disk. A mirror that was left behind at the same place is this one.
     pub(crate) fn put(&self, key: &str, kept: &Kept, lasting: bool) -> Result<(), VssError> {
         self.make()?;
         let directory = self.open().map_err(|error| self.cannot("opened", &error))?;
-        record::write(directory, &format!("{key}.json"), kept, lasting)
+        record::write(directory, &format!("{key}.json"), kept, lasting)?;
+        let is_it = |left: &(String, Kept)| left.0 == key && left.1.place == kept.place;
+        self.left()?.iter().filter(|left| is_it(left)).try_for_each(|(key, left)| self.forget(key, left))
+    }
+
+    /// Remembers the volume's mirror as left behind, and no longer as its mirror.
+    pub(crate) fn leave(&self, key: &str, kept: &Kept) -> Result<(), VssError> {
+        self.make()?;
+        let directory = self.open().map_err(|error| self.cannot("opened", &error))?;
+        record::write(directory, &left_name(key, kept), kept, true)?;
+        self.remove(key)?;
+        let left = self.left()?;
+        let too_many = left.len().saturating_sub(MOST_LEFT);
+        left.iter().take(too_many).try_for_each(|(key, left)| self.forget(key, left))
+    }
+
+    /// The mirrors that were left behind, with the keys of their volumes; those that were used last come last.
+    pub(crate) fn left(&self) -> Result<Vec<(String, Kept)>, VssError> {
+        let directory = match self.open() {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(self.cannot("opened", &error)),
+        };
+        let mut all = Vec::new();
+        for name in self.names()? {
+            let Some((key, _)) = name.strip_suffix(LEFT).and_then(|name| name.split_once('.')) else { continue };
+            match record::read::<Kept>(&directory, &name)? {
+                Found::Whole(kept) if kept.format == 1 => all.push((key.to_owned(), kept)),
+                _ => {}
+            }
+        }
+        all.sort_by_key(|(_, kept)| kept.last_used);
+        Ok(all)
+    }
+
+    /// Forgets a mirror that was left behind.
+    pub(crate) fn forget(&self, key: &str, left: &Kept) -> Result<(), VssError> {
+        let directory = self.open().map_err(|error| self.cannot("opened", &error))?;
+        self.strike_out(&directory, &left_name(key, left))
     }
 
     pub(crate) fn remove(&self, key: &str) -> Result<(), VssError> {
@@ -134,21 +183,29 @@ impl Registry {
 
     /// Every volume that is remembered, with its key.
     pub(crate) fn all(&self) -> Result<Vec<(String, Kept)>, VssError> {
-        let entries = match fs::read_dir(&self.0) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(self.cannot("read", &error)),
-        };
         let mut all = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(|error| self.cannot("read", &error))?.file_name();
-            let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
+        for name in self.names()? {
+            let Some(key) = name.strip_suffix(".json") else { continue };
             if let Some(kept) = self.get(key)? {
                 all.push((key.to_owned(), kept));
             }
         }
         all.sort_by(|one, other| one.0.cmp(&other.0));
         Ok(all)
+    }
+
+    /// The files that lie there.
+    fn names(&self) -> Result<Vec<String>, VssError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(self.cannot("read", &error)),
+        };
+        let name = |entry: io::Result<fs::DirEntry>| {
+            let entry = entry.map_err(|error| self.cannot("read", &error))?;
+            Ok(entry.file_name().into_string().unwrap_or_default())
+        };
+        entries.map(name).collect()
     }
 
     fn cannot(&self, what: &str, error: &io::Error) -> VssError {
@@ -164,5 +221,40 @@ mod tests {
     fn a_key_is_a_file_name() {
         assert_eq!(key(&VolumeId::file_system("ext4", "ab-12")), "ext4-ab-12");
         assert_eq!(key(&VolumeId::file_system("x", "../é")), "x-%2E%2E%2F%C3%A9");
+    }
+
+    fn kept(device: &str, last_used: Instant) -> Kept {
+        let outer = serde_json::json!({"fs_type": "xfs", "uuid": device, "device": device});
+        let place = serde_json::json!({"outer": outer, "below": "", "shown": "/mnt"});
+        Kept {
+            format: 1,
+            volume_id: VolumeId::file_system("ext4", "u"),
+            mount_point: "/srv".into(),
+            place: serde_json::from_value(place).unwrap(),
+            stamp: Uuid::new_v4(),
+            last_used,
+        }
+    }
+
+    #[test]
+    fn so_many_are_remembered_as_left_behind_and_one_that_is_taken_again_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Registry::new(directory.path());
+        assert_eq!(registry.left().unwrap(), []);
+        let began = Instant::now();
+        let all: Vec<Kept> =
+            (0..70).map(|number| kept(&format!("/dev/{number}"), began.after_us(number * 1000))).collect();
+        for one in &all {
+            registry.put("k", one, false).unwrap();
+            registry.leave("k", one).unwrap();
+            assert_eq!(registry.get("k").unwrap(), None);
+        }
+        let left = |registry: &Registry| registry.left().unwrap().into_iter().map(|(_, kept)| kept).collect::<Vec<_>>();
+        assert!(left(&registry) == all[6..], "those that were used last");
+        // Another volume's mirror at the same place is another one.
+        registry.put("other", &all[6], false).unwrap();
+        registry.put("k", &Kept { stamp: Uuid::new_v4(), ..all[6].clone() }, false).unwrap();
+        assert!(left(&registry) == all[7..]);
+        assert_eq!(registry.all().unwrap().len(), 2);
     }
 }

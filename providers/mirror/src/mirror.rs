@@ -299,11 +299,17 @@ impl Mirror {
 
     /// Removes it with everything that is known about it. A copy that it is lent to stays.
     pub(crate) fn remove(self) -> Result<(), VssError> {
-        let Self { key, image, registry, store, place, .. } = self;
+        let (key, registry) = (self.key.clone(), self.registry.clone());
+        self.remove_files()?;
+        registry.remove(&key)
+    }
+
+    /// Removes its files alone.
+    pub(crate) fn remove_files(self) -> Result<(), VssError> {
+        let Self { key, image, store, place, .. } = self;
         // Only then it is let go: who opens it before has to see that it is gone.
         remove(&store, &key)?;
         drop(image);
-        registry.remove(&key)?;
         store.remove_if_empty(&place)?;
         store.commit(&place)
     }

@@ -116,8 +116,9 @@ impl MirrorProvider {
         }
     }
 
-    /// Removes a mirror with its tracer, and forgets it.
+    /// Removes a mirror with its tracer, and forgets it. One whose place is not mounted is left behind.
     fn remove_mirror(&self, key: &str, kept: &Kept) -> Result<(), VssError> {
+        let is_there = kept.place.is_mounted()?;
         let mirror = match Place::open(&kept.place)? {
             Some(place) => Mirror::open(place, key, kept, &self.registry)?,
             None => None,
@@ -125,8 +126,28 @@ impl MirrorProvider {
         Tracer::remove(&self.house().pins(key)).map_err(|error| not_removed(&error))?;
         match mirror {
             Some(mirror) => mirror.remove(),
-            None => self.registry.remove(key),
+            None if is_there => self.registry.remove(key),
+            None => self.registry.leave(key, kept),
         }
+    }
+
+    /// Removes a mirror that was left behind, if its place is there again; what it was then, else none.
+    fn remove_left(&self, key: &str, left: &Kept) -> Result<Option<Storage>, VssError> {
+        if !left.place.is_mounted()? {
+            return Ok(None);
+        }
+        let described = self.describe(key, left)?;
+        let mirror = match Place::open(&left.place)? {
+            Some(place) => Mirror::open(place, key, left, &self.registry)?,
+            None => None,
+        };
+        // Asked only now that nobody else has it: it may have become the volume's mirror again.
+        let is_taken = self.registry.get(key)?.is_some_and(|kept| kept.place == left.place);
+        if let Some(mirror) = mirror.filter(|_| !is_taken) {
+            mirror.remove_files()?;
+        }
+        self.registry.forget(key, left)?;
+        Ok((!is_taken).then_some(described))
     }
 
     /// Why a mirror is not kept any longer, if so.
@@ -167,12 +188,26 @@ impl MirrorProvider {
 
 impl ShadowStorage for MirrorProvider {
     fn list(&self) -> Result<Vec<Storage>, VssError> {
-        self.registry.all()?.iter().map(|(key, kept)| self.describe(key, kept)).collect()
+        let mut all = Vec::new();
+        for (key, kept) in self.registry.all()? {
+            all.push(self.describe(&key, &kept)?);
+        }
+        for (key, left) in self.registry.left()? {
+            let why = "this one was left behind, and is removed when its place is there again";
+            all.push(Storage { full_compare: Some(why.to_owned()), ..self.describe(&key, &left)? });
+        }
+        Ok(all)
     }
 
     fn remove(&self, volume_id: &VolumeId) -> Result<Deletion, VssError> {
         let key = kept::key(volume_id);
-        let Some(kept) = self.registry.get(&key)? else { return Ok(Deletion::WasGone) };
+        let mut deletion = Deletion::WasGone;
+        for (_, left) in self.registry.left()?.iter().filter(|(other, _)| *other == key) {
+            if self.remove_left(&key, left)?.is_some() {
+                deletion = Deletion::Deleted;
+            }
+        }
+        let Some(kept) = self.registry.get(&key)? else { return Ok(deletion) };
         if let Some(Lying { lent: Some(shadow_id), .. }) = Self::lying(&key, &kept)? {
             return Err(VssError::new(
                 VssCode::ProviderVeto,
@@ -197,6 +232,12 @@ impl ShadowStorage for MirrorProvider {
                 Ok(Some(described))
             };
             match end() {
+                Ok(ended) => removed.extend(ended),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        for (key, left) in self.registry.left()? {
+            match self.remove_left(&key, &left) {
                 Ok(ended) => removed.extend(ended),
                 Err(error) => result = result.and(Err(error)),
             }

@@ -15,7 +15,8 @@ use std::{
 use vss_lab::providers::{assert_clean, begin_with, create, cut, finish, held, shown};
 use vss_linux::mount;
 use vss_model::CreationOptions;
-use vss_provider::{Deletion, Provider, blocks::Changes, progress::Work};
+use vss_provider::{Deletion, Provider, blocks::Changes, progress::Work, storage::Storage};
+use vss_provider_mirror::MirrorProvider;
 use vss_trace::{Pins, Tracer};
 
 fn write(volume: &FileSystem, name: &str, byte: u8, mib: usize) {
@@ -344,6 +345,69 @@ fn a_mirror_that_is_wanted_elsewhere_moves() {
         "{:?}",
         fs::read_dir(places[0].path().join(".vss")).map(Iterator::count)
     );
+}
+
+#[test]
+fn a_mirror_whose_place_is_away_goes_when_that_is_there_again() {
+    needs!("a_mirror_whose_place_is_away_goes_when_that_is_there_again", "ext4", "xfs");
+    let volume = FileSystem::new("ext4", 64, &[]);
+    let places = [FileSystem::new("xfs", 400, &[]), FileSystem::new("xfs", 400, &[])];
+    let mut instance = Instance::new();
+    let volumes = [volume.volume()];
+    write(&volume, "file", 1, 5);
+    let pins = instance.pins(&volume);
+    let mut provider_at = |place: usize| {
+        instance.options.storage = Some(places[place].path().to_owned());
+        instance.provider()
+    };
+    let is_at = |place: usize| {
+        let entries = fs::read_dir(places[place].path().join(".vss")).into_iter().flatten();
+        entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|end| end == "mirror")).count()
+    };
+    let listed = |provider: &MirrorProvider| {
+        let is_left = |one: &Storage| one.full_compare.as_ref().is_some_and(|why| why.contains("left behind"));
+        let all = provider.storage().unwrap().list().unwrap();
+        all.into_iter().map(|one| (is_left(&one), one.place)).collect::<Vec<_>>()
+    };
+    let (here, there) = (places[1].path().to_owned(), places[0].path().to_owned());
+    let first = create(&provider_at(0), &volumes).remove(0);
+    places[0].unmount();
+    let provider = provider_at(1);
+    let second = create(&provider, &volumes).remove(0);
+    assert_eq!(listed(&provider), [(false, here.clone()), (true, there.clone())]);
+    let kept = provider.storage().unwrap();
+    assert_eq!(kept.tend().unwrap(), []);
+    places[0].mount();
+    assert_eq!(is_at(0), 1);
+    assert_eq!(kept.tend().unwrap().len(), 1);
+    assert_eq!((is_at(0), listed(&provider)), (0, vec![(false, here.clone())]));
+    // The copies stand by themselves.
+    for copy in [first, second] {
+        let trees = provider.mount(&copy, false).unwrap();
+        shown(&trees, &volume.beside("shown"), |top| assert!(top.join("file").exists()));
+        drop(trees);
+        assert_eq!(provider.delete(&copy).unwrap(), Deletion::Deleted);
+    }
+    // Also when somebody removes it while its place is away.
+    places[1].unmount();
+    assert_eq!(kept.remove(&volumes[0].id).unwrap(), Deletion::Deleted);
+    assert!(!pins.directory().exists(), "the tracer is still there");
+    assert_eq!(kept.remove(&volumes[0].id).unwrap(), Deletion::WasGone);
+    assert_eq!(listed(&provider), [(true, here.clone())]);
+    places[1].mount();
+    assert_eq!(is_at(1), 1);
+    assert_eq!(kept.remove(&volumes[0].id).unwrap(), Deletion::Deleted);
+    assert_eq!((is_at(1), listed(&provider)), (0, Vec::new()));
+    // One that is taken again is not removed.
+    provider.delete(&create(&provider, &volumes)[0]).unwrap();
+    places[1].unmount();
+    let provider = provider_at(0);
+    provider.delete(&create(&provider, &volumes)[0]).unwrap();
+    places[1].mount();
+    let provider = provider_at(1);
+    provider.delete(&create(&provider, &volumes)[0]).unwrap();
+    assert_eq!(provider.storage().unwrap().tend().unwrap(), []);
+    assert_eq!((is_at(0), is_at(1), listed(&provider)), (0, 1, vec![(false, here)]));
 }
 
 #[test]
