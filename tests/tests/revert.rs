@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rustix::fs::OFlags;
 use vss_tests::blocks::{Copied, are_equal, name};
-use vss_tests::instance::wait_until;
+use vss_tests::instance::{Instance, wait_until};
 use vss_tests::loopfs::{Kind, LoopFs};
 use vss_tests::scale::rounds;
+use vss_tests::tracing;
 use vss_tests::turn::creation_turn;
 use vss_tests::volume::Volume;
 
@@ -195,4 +196,92 @@ fn what_cannot_be_reverted_is_refused_with_a_way_out() -> anyhow::Result<()> {
     copied.fails(&["diff", id, &passing, "--blocks"], &["E_INVALIDARG"])?;
     copied.done(&["delete", "--all"])?;
     Ok(())
+}
+
+/// An ext4 of which the mirror has a persistent copy.
+struct Mirrored {
+    instance: Instance,
+    volume: LoopFs,
+    _storage: LoopFs,
+    id: String,
+}
+
+impl Mirrored {
+    fn new() -> anyhow::Result<Self> {
+        let (volume, storage) = (LoopFs::new(Kind::Ext4, 64)?, LoopFs::new(Kind::Xfs, 600)?);
+        let mut instance = Instance::new()?;
+        instance.settings(&format!(
+            "[providers.mirror]\nstorage = {:?}\nmin_free_bytes = 1048576\nmax_hold_ms = 8000\n",
+            storage.path()
+        ))?;
+        fs::write(volume.path().join("file"), "old")?;
+        instance.start()?;
+        let id = Self::copy(&instance, &volume)?;
+        instance.stop()?;
+        Ok(Self { instance, volume, _storage: storage, id })
+    }
+
+    fn copy(instance: &Instance, volume: &LoopFs) -> anyhow::Result<String> {
+        let _turn = creation_turn();
+        let words = ["create", name(volume.path())?, "--provider", "mirror", "--persistent", "--json"];
+        Ok(instance.vss(words)?.json()?["shadows"][0]["id"].as_str().context("an id")?.to_owned())
+    }
+
+    /// Lets a revert be killed when it has begun, and then `act` be done with the mounted volume. Whatever that is, the volume
+    /// is not mounted when the service starts again.
+    fn break_off(&mut self, act: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        fs::write(self.volume.path().join("file"), "new")?;
+        self.volume.unmount()?;
+        self.instance.set("VSS_FAULT", "revert:kill-service");
+        self.instance.start()?;
+        ensure!(!self.instance.vss(["revert", &self.id, "--yes"])?.is_success());
+        self.instance.kill()?;
+        self.instance.unset("VSS_FAULT");
+        self.volume.mount()?;
+        act(self.volume.path())?;
+        self.volume.unmount()?;
+        self.instance.start()
+    }
+
+    fn done(&self, words: &[&str]) -> anyhow::Result<()> {
+        let outcome = self.instance.vss(words)?;
+        ensure!(outcome.is_success(), "vss {words:?}: {outcome:?}");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_volume_that_was_used_since_its_revert_broke_off_is_put_back_only_when_asked() -> anyhow::Result<()> {
+    let test = "a_volume_that_was_used_since_its_revert_broke_off_is_put_back_only_when_asked";
+    if tracing::skips(test, &[Kind::Ext4, Kind::Xfs]) {
+        return Ok(());
+    }
+    let mut mirrored = Mirrored::new()?;
+    for (count, way) in ["revert", "give up"].into_iter().enumerate() {
+        mirrored.break_off(|top| Ok(fs::write(top.join("precious"), "")?))?;
+        let said = || mirrored.instance.log().matches("does not go on by itself").count() > count;
+        ensure!(wait_until(LIMIT, said), "{}", mirrored.instance.log());
+        mirrored.volume.mount()?;
+        ensure!(mirrored.volume.path().join("precious").exists(), "it was put back unasked");
+        let refused = {
+            let _turn = creation_turn();
+            mirrored.instance.vss(["create", name(mirrored.volume.path())?, "--provider", "mirror"])?
+        };
+        ensure!(refused.stderr.contains("VSS_E_REVERT_IN_PROGRESS"), "{refused:?}");
+        mirrored.volume.unmount()?;
+        if way == "revert" {
+            mirrored.done(&["revert", &mirrored.id, "--yes"])?;
+            mirrored.volume.mount()?;
+            ensure!(fs::read_to_string(mirrored.volume.path().join("file"))? == "old");
+            ensure!(!mirrored.volume.path().join("precious").exists());
+        } else {
+            mirrored.done(&["revert", &mirrored.id, "--give-up"])?;
+            mirrored.volume.mount()?;
+            // Nothing is in the way of copies any more.
+            let next = Mirrored::copy(&mirrored.instance, &mirrored.volume)?;
+            mirrored.done(&["delete", &next])?;
+        }
+        mirrored.instance.stop()?;
+    }
+    mirrored.volume.check()
 }

@@ -47,9 +47,11 @@ pub fn recover(environment: &Environment) -> Vec<String> {
     }
     expose_again(environment, &mut report);
     match environment.catalogue.reverts() {
-        Ok(reverts) => report.extend(reverts.iter().map(|revert| {
-            format!("The revert of {} to shadow copy {} broke off and goes on", revert.volume_id, revert.shadow_id)
-        })),
+        Ok(reverts) => {
+            report.extend(reverts.iter().map(|revert| {
+                format!("The revert of {} to shadow copy {} broke off", revert.volume_id, revert.shadow_id)
+            }))
+        }
         Err(error) => report.push(format!("Reverts that broke off are not known: {error}")),
     }
     report

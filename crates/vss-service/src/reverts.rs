@@ -5,7 +5,8 @@
 //!                                          ^               |
 //!                                          |               +--> failed before it wrote anything: the record goes
 //!                                          |               `--> broke off: unfinished, the record stays
-//!                                          `-- the same call again, or the next start of the service
+//!                                          `-- the same call again, or the next start of the service, if nobody
+//!                                              wrote to the volume meanwhile
 //! ```
 //!
 //! While there is a record, the copy is not deleted ([`crate::removal`]) and no copy is made of the volume
@@ -27,6 +28,7 @@ use vss_linux::{device_use, fs_uuid};
 use vss_model::{Instant, ShadowId, Volume, VolumeId, VssCode, VssError};
 use vss_provider::Presence;
 use vss_provider::progress::{Progress, Watcher};
+use vss_provider::revert::Left;
 
 /// Ended reverts that are remembered, for those who ask how they ended.
 const REMEMBERED: usize = 64;
@@ -125,8 +127,16 @@ impl Reverts {
                 }
             };
             let revert = self.take(copy, entry.set.owner, true).ok()?;
-            match check_is_free(&revert.copy.stored.volume) {
-                Ok(()) => Some(revert),
+            match revert.may_go_on(environment) {
+                Ok(true) => Some(revert),
+                Ok(false) => {
+                    self.forget(&pending.volume_id);
+                    if let Err(error) = environment.catalogue.end_revert(&pending.volume_id) {
+                        tracing::error!(%error, "a revert that is over cannot be forgotten");
+                    }
+                    tracing::info!(volume = %pending.volume_id, "a revert had not begun, or had ended");
+                    None
+                }
                 Err(error) => {
                     tracing::error!(volume = %pending.volume_id, %error, "a revert cannot go on");
                     revert.end(RevertState::Unfinished, 0, Some(error));
@@ -207,6 +217,28 @@ impl Revert {
 
     fn is_running(&self) -> bool {
         self.status.borrow().state == RevertState::Running
+    }
+
+    /// May it go on by itself, with nobody who was asked? False when nothing is left to be done. May block.
+    fn may_go_on(&self, environment: &Environment) -> Result<bool, VssError> {
+        let (copy, volume) = (&self.copy.stored, &self.copy.stored.volume);
+        let provider = environment.providers.named(&self.copy.provider)?;
+        let revert = provider.revert().ok_or_else(|| VssError::new(VssCode::NotImplemented, "It cannot revert"))?;
+        let left = revert.left(copy).map_err(|error| by_contract(&self.copy.provider, error))?;
+        if left == Left::Nothing {
+            return Ok(false);
+        }
+        check_is_free(volume)?;
+        let Left::Touched(why) = left else { return Ok(true) };
+        let (place, shadow_id) = (volume.mount_point.display(), copy.shadow_id);
+        Err(VssError::new(
+            VssCode::RevertInProgress,
+            format!("The revert of {place} to shadow copy {shadow_id} broke off, and does not go on by itself: {why}"),
+        )
+        .with_hint(format!(
+            "`vss revert {shadow_id}` ends it, and what was written to the volume since is lost; `vss revert {shadow_id} \
+             --give-up` leaves the volume as it is"
+        )))
     }
 
     /// Lets the provider write, and settles what became of it. Blocks for as long as that takes.

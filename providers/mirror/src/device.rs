@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 use vss_linux::{block_device, clock, fs_uuid, mountinfo};
@@ -34,7 +34,8 @@ impl Attachment {
         Ok(Self { path: path.to_owned(), boot_id: clock::boot_id()?, disk })
     }
 
-    fn is_still_there(&self) -> bool {
+    /// True when it was attached all the time since.
+    pub(crate) fn is_still_there(&self) -> bool {
         self.disk.is_some() && Self::of(&self.path).is_ok_and(|now| now == *self)
     }
 }
@@ -86,6 +87,14 @@ fn with_uuid(volume: &Volume) -> Vec<PathBuf> {
     found.sort_by_key(number);
     found.dedup_by_key(|device| number(device));
     found
+}
+
+/// The block of a device or an image that has the superblock of ext4 or XFS, as a digest. No CRC-32C: the superblocks have
+/// their own in them, with which that of any is the same.
+pub(crate) fn superblock(file: &File) -> io::Result<[u8; 32]> {
+    let mut block = [0; 4096];
+    file.read_exact_at(&mut block, 0)?;
+    Ok(*blake3::hash(&block).as_bytes())
 }
 
 fn has_no_superblock(device: &Path) -> bool {

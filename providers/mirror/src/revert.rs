@@ -32,7 +32,7 @@ use vss_provider::{
     failure::failed,
     image_copy,
     progress::{Watcher, Work},
-    revert::{Revert, Reverted},
+    revert::{Left, Revert, Reverted},
 };
 
 /// A revert that was begun and not ended.
@@ -42,6 +42,8 @@ pub(crate) struct Note {
     pub(crate) shadow_id: ShadowId,
     /// The device that is written.
     device: Attachment,
+    /// Its [`device::superblock`] before that.
+    superblock: [u8; 32],
 }
 
 /// The volumes that are put back now, by key.
@@ -148,12 +150,38 @@ impl Revert for MirrorProvider {
             )
             .with_hint("Give the device the size that it had, or mount the copy and copy its files"));
         }
-        let attachment = Attachment::of(&path).map_err(|error| cannot("examined", &error))?;
-        self.registry.put_note(&key, &Note { shadow_id, device: attachment })?;
+        let noted = || Ok((Attachment::of(&path)?, device::superblock(&File::open(&path)?)?));
+        let (attachment, superblock) = noted().map_err(|error| cannot("examined", &error))?;
+        self.registry.put_note(&key, &Note { shadow_id, device: attachment, superblock })?;
         let reverted = write_back(&changes, &Image(image), &device, shadow_id, watcher)?;
         device.sync_all().map_err(|error| cannot("written back", &error))?;
         self.registry.remove_note(&key)?;
         Ok(reverted)
+    }
+
+    fn left(&self, copy: &StoredCopy) -> Result<Left, VssError> {
+        let (volume, shadow_id) = (&copy.volume, copy.shadow_id);
+        let note = self.registry.note(&kept::key(&volume.id))?;
+        let Some(note) = note.filter(|note| note.shadow_id == shadow_id) else { return Ok(Left::Nothing) };
+        let path = device::find(volume, Some(&note.device))?;
+        // It says when it was mounted; an XFS says so when it is unmounted, and after a power cut perhaps not.
+        if volume.fs_type != "ext4" && !note.device.is_still_there() {
+            return Ok(Left::Touched(format!(
+                "whether the {} on {} was mounted since cannot be told, because the machine was started anew or the disk \
+                 was attached anew",
+                volume.fs_type,
+                path.display()
+            )));
+        }
+        let (_place, store) = Self::reach(copy)?;
+        let image = reading::open(&store.ok_or_else(|| image_copy::gone(shadow_id))?, shadow_id)?;
+        let found = || Ok((device::superblock(&File::open(&path)?)?, device::superblock(&image)?));
+        let (now, wanted) = found().map_err(|error| failed(format!("{} cannot be read", path.display()), &error))?;
+        Ok(if now == note.superblock || now == wanted {
+            Left::Untouched
+        } else {
+            Left::Touched(format!("the {} on {} was mounted or repaired since", volume.fs_type, path.display()))
+        })
     }
 
     fn give_up(&self, copy: &StoredCopy) -> Result<(), VssError> {

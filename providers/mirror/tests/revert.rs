@@ -17,6 +17,7 @@ use vss_provider::{
     Provider, StoredCopy,
     blocks::Changes,
     progress::{Progress, Watcher, Work},
+    revert::Left,
 };
 use vss_provider_mirror::MirrorProvider;
 
@@ -52,10 +53,23 @@ fn put(device: &Path, block: &[u8; 4096]) {
     device.sync_all().unwrap();
 }
 
-/// Begins a revert that is broken off.
+/// Breaks a revert off before anything is written.
+struct BreaksAtOnce;
+
+impl Watcher for BreaksAtOnce {
+    fn progress(&self, _progress: Progress) {
+        panic!("broken off");
+    }
+}
+
+/// Begins a revert that is broken off in the middle.
 fn begin(provider: &MirrorProvider, copy: &StoredCopy) {
+    begin_until(provider, copy, &Breaks);
+}
+
+fn begin_until(provider: &MirrorProvider, copy: &StoredCopy, breaks: &dyn Watcher) {
     let revert = provider.revert().unwrap();
-    catch_unwind(AssertUnwindSafe(|| revert.revert(copy, &Breaks))).unwrap_err();
+    catch_unwind(AssertUnwindSafe(|| revert.revert(copy, breaks))).unwrap_err();
 }
 
 #[test]
@@ -181,13 +195,12 @@ fn a_revert_goes_on_on_its_own_disk_and_on_no_other() {
     make("ext4", &other, &[]);
     let precious = fs::read(&other).unwrap();
     volume.unmount();
-    begin(&instance.provider(), &copy);
+    begin_until(&instance.provider(), &copy, &BreaksAtOnce);
     let revert = || instance.provider().revert().unwrap().revert(&copy, &Seen::default());
     // The other disk has its name from now on.
     let before = volume.device().to_owned();
     let mut others = Vec::new();
-    volume.mount();
-    volume.take_away(|image| {
+    volume.attach_anew(|image| {
         others = attach_as(&before, &other);
         // It is not there at all.
         let first = first_of(image);
@@ -197,7 +210,6 @@ fn a_revert_goes_on_on_its_own_disk_and_on_no_other() {
         put(image, &first);
     });
     assert_ne!(volume.device(), before);
-    volume.unmount();
     assert!(revert().unwrap().written_bytes > 0);
     assert!(fs::read(&other).unwrap() == precious, "the other disk was written to");
     assert_clean("ext4", volume.device());
@@ -227,9 +239,7 @@ fn a_device_whose_superblock_is_lost_is_only_taken_when_nothing_else_can_be_ther
     assert!(revert().unwrap().written_bytes >= 4096);
     // Attached anew, and nothing says that it is the same.
     begin(&provider, &copy);
-    volume.mount();
-    volume.take_away(|_| ());
-    volume.unmount();
+    volume.attach_anew(|_| ());
     put(volume.device(), &[0; 4096]);
     not_found();
     // Somebody has made another file system there.
@@ -311,4 +321,58 @@ fn a_revert_that_is_given_up_is_in_the_way_of_nothing() {
     volume.mount();
     assert!(fs::read(volume.path().join("file")).unwrap() == vec![2; 20 << 20]);
     create(&provider, &[volume.volume()]);
+}
+
+#[test]
+fn what_is_left_of_a_revert_is_told_and_whether_the_volume_was_used_since() {
+    needs!("what_is_left_of_a_revert_is_told_and_whether_the_volume_was_used_since", "ext4", "xfs");
+    for kind in ["ext4", "xfs"] {
+        let (mut volume, storage) = (FileSystem::new(kind, 320, &[]), FileSystem::new("xfs", 900, &[]));
+        let instance = Instance::with_storage(&storage);
+        let provider = instance.provider();
+        write(&volume, "file", 1, 20);
+        let copy = create(&provider, &[volume.volume()]).remove(0);
+        write(&volume, "file", 2, 20);
+        volume.unmount();
+        let revert = provider.revert().unwrap();
+        let left = || revert.left(&copy).unwrap();
+        assert_eq!(left(), Left::Nothing);
+        begin(&provider, &copy);
+        assert_eq!(left(), Left::Untouched);
+        // And when the superblock is the copy's already.
+        let image = storage.path().join(format!(".vss/{}.image", copy.shadow_id));
+        put(volume.device(), &first_of(&image));
+        assert_eq!(left(), Left::Untouched);
+        let attached_anew = |volume: &mut FileSystem| {
+            volume.attach_anew(|_| ());
+            left()
+        };
+        match (kind, attached_anew(&mut volume)) {
+            ("ext4", left) => assert_eq!(left, Left::Untouched),
+            (_, Left::Touched(why)) => assert!(why.contains("cannot be told"), "{why}"),
+            (_, left) => panic!("{left:?}"),
+        }
+        revert.revert(&copy, &Seen::default()).unwrap();
+        assert_eq!(left(), Left::Nothing);
+
+        // Used in between, as nearly nothing as can be.
+        volume.mount();
+        write(&volume, "file", 2, 20);
+        volume.unmount();
+        begin_until(&provider, &copy, &BreaksAtOnce);
+        assert_eq!(left(), Left::Untouched);
+        volume.mount();
+        File::create(volume.path().join("precious")).unwrap();
+        volume.unmount();
+        assert!(matches!(left(), Left::Touched(why) if why.contains("mounted")));
+        // Who says so has it ended, and that may break off too.
+        begin(&provider, &copy);
+        assert_eq!(left(), Left::Untouched);
+        revert.revert(&copy, &Seen::default()).unwrap();
+        assert_eq!(left(), Left::Nothing);
+        assert_clean(kind, volume.device());
+        volume.mount();
+        assert!(fs::read(volume.path().join("file")).unwrap() == vec![1; 20 << 20]);
+        assert!(!volume.path().join("precious").exists());
+    }
 }

@@ -94,6 +94,12 @@ impl FileSystem {
     /// Unmounts it, detaches its image, lets `act` have that, and attaches and mounts it again.
     pub(crate) fn take_away(&mut self, act: impl FnOnce(&Path)) {
         self.unmount();
+        self.attach_anew(act);
+        self.mount();
+    }
+
+    /// Detaches the image of an unmounted one, lets `act` have it, and attaches it again.
+    pub(crate) fn attach_anew(&mut self, act: impl FnOnce(&Path)) {
         let image = self.image();
         // By another name, so that it is told which device is let go of.
         let link = self.directory.path().join("link");
@@ -107,7 +113,6 @@ impl FileSystem {
         let again = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
         self.device = again.path().to_owned();
         std::mem::replace(&mut self.attached, again).detach().unwrap();
-        self.mount();
     }
 
     /// Gives its device so many MiB; the file system stays as it is.
