@@ -4,7 +4,7 @@
 //! In this order: thaw what a dead guard left frozen; undo creations that were under way; delete what does not outlive its
 //! session or its boot; forget what is gone; remove documents without a set; take away stray mounts; show persistent exposures again.
 
-use crate::catalogue::{KeptCopy, SetEntry};
+use crate::catalogue::{KeptCopy, PendingRevert, SetEntry};
 use crate::environment::Environment;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -46,12 +46,11 @@ pub fn recover(environment: &Environment) -> Vec<String> {
         Err(error) => report.push(format!("Stray mounts were left: {error}")),
     }
     expose_again(environment, &mut report);
+    let told = |revert: &PendingRevert| {
+        format!("The revert of {} to shadow copy {} broke off", revert.volume_id, revert.shadow_id)
+    };
     match environment.catalogue.reverts() {
-        Ok(reverts) => {
-            report.extend(reverts.iter().map(|revert| {
-                format!("The revert of {} to shadow copy {} broke off", revert.volume_id, revert.shadow_id)
-            }))
-        }
+        Ok(reverts) => report.extend(reverts.iter().map(told)),
         Err(error) => report.push(format!("Reverts that broke off are not known: {error}")),
     }
     report

@@ -94,8 +94,8 @@ pub(crate) struct DiffArguments {
 Writes back every block that differs. The volume must not be mounted, and the
 copy must be persistent. What was written since the copy was made is lost; all
 shadow copies stay, newer ones too. It cannot be stopped or undone: when it is
-broken off, also by a reboot, the service goes on with it at its next start, and
-so does the same command.
+broken off, also by a reboot, the service goes on with it at its next start,
+unless the volume was used meanwhile, and so does the same command.
 
 Examples:
   umount /srv
