@@ -2,46 +2,17 @@
 
 mod common;
 
-use common::{FileSystem, Instance, Seen, Writer, needs, stored};
+use common::{FileSystem, Instance, Seen, Writer, assert_same, fill, needs, stored, touch};
 use std::{
-    fs::{self, File},
-    os::unix::fs::{FileExt, MetadataExt},
-    path::{Path, PathBuf},
+    fs,
+    os::unix::fs::FileExt,
     time::{Duration, Instant},
 };
 use vss_lab::providers::{
-    after_power_cut, assert_clean, begin_with, create, create_with, cut, finish, held, request, run, shown,
+    after_power_cut, assert_clean, begin_with, create, create_with, cut, finish, held, request, shown,
 };
 use vss_model::{CreationOptions, VssCode};
 use vss_provider::{Deletion, PrepareRequest, Provider, StoredCopy, blocks::Changes, progress::Work};
-use vss_trace::Tracer;
-
-/// Options of mkfs.xfs: whether the file system knows whose each block is.
-const RMAPBT: [&str; 2] = ["-m", "rmapbt=1"];
-const NO_RMAPBT: [&str; 2] = ["-m", "rmapbt=0"];
-
-/// Files with content that is nowhere else.
-fn fill(directory: &Path, name: &str, mib: u8) {
-    let block: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let mut data = Vec::new();
-    for number in 0..mib {
-        data.extend(block.iter().map(|byte| byte.wrapping_add(number)));
-    }
-    fs::write(directory.join(name), data).unwrap();
-}
-
-/// Overwrites single blocks of a file.
-fn touch(directory: &Path, name: &str, blocks: &[u64], byte: u8) {
-    let file = File::options().write(true).create(true).truncate(false).open(directory.join(name)).unwrap();
-    blocks.iter().for_each(|block| file.write_all_at(&[byte; 4096], block * 4096).unwrap());
-}
-
-#[track_caller]
-fn assert_same(provider: &dyn Provider, copy: &StoredCopy, place: &Path, name: &str, wanted: &[u8]) {
-    let trees = provider.mount(copy, false).unwrap();
-    let found = shown(&trees, place, |top| fs::read(top.join(name)).unwrap());
-    assert!(found == wanted, "{name} differs in the copy");
-}
 
 /// Every block in use that differs between two images must be among the changes.
 #[track_caller]
@@ -193,180 +164,6 @@ fn a_lent_mirror_whose_copy_fails_after_it_was_mended_lacks_nothing_later() {
     let wanted = fs::read(volume.path().join("file")).unwrap();
     assert_same(&provider, &next, &storage.beside("shown"), "file", &wanted);
     provider.delete(&next).unwrap();
-}
-
-#[test]
-fn an_image_on_the_volume_itself_is_no_part_of_it() {
-    needs!("an_image_on_the_volume_itself_is_no_part_of_it", "ext4", "xfs");
-    // Where nobody tells which images share a block, there is one.
-    let kinds: [(&str, &[&str], u64, &str, u32); 4] = [
-        ("ext4", &[], 300, "", 1),
-        ("xfs", &RMAPBT, 600, "", 2),
-        ("xfs", &RMAPBT, 600, "deep/images", 2),
-        ("xfs", &NO_RMAPBT, 600, "", 1),
-    ];
-    for (kind, options, mib, below, times) in kinds {
-        let volume = FileSystem::new(kind, mib, options);
-        let mut instance = Instance::new();
-        fs::create_dir_all(volume.path().join(below)).unwrap();
-        instance.options.storage = Some(volume.path().join(below));
-        let provider = instance.provider();
-        let volumes = [volume.volume()];
-        fill(volume.path(), "file", 30);
-        let _load = Writer::fio(
-            volume.path(),
-            &["--filename=load", "--rw=randwrite", "--bs=4k", "--size=16m", "--ioengine=psync", "--rate=2m"],
-        );
-        for _ in 0..times {
-            let copy = create(&provider, &volumes).remove(0);
-            let trees = provider.mount(&copy, false).unwrap();
-            let wanted = fs::read(volume.path().join("file")).unwrap();
-            shown(&trees, &volume.beside("shown"), |top| {
-                assert!(fs::read(top.join("file")).unwrap() == wanted);
-                assert!(!top.join(below).join(".vss").exists(), "the store is seen in the copy");
-            });
-            drop(trees);
-            let image = volume.path().join(below).join(format!(".vss/{}.image", copy.shadow_id));
-            assert_clean(kind, &image);
-        }
-        let refused = provider.begin_prepare(&request(&volumes[0])).map_err(|error| error.code);
-        assert_eq!(refused.err(), (times == 1).then_some(VssCode::MaximumNumberOfSnapshotsReached));
-    }
-}
-
-/// The running mirror on the volume itself.
-fn mirror_on(volume: &FileSystem) -> PathBuf {
-    let entries = fs::read_dir(volume.path().join(".vss")).unwrap().map(|entry| entry.unwrap().path());
-    entries.into_iter().find(|path| path.extension().is_some_and(|end| end == "mirror")).unwrap()
-}
-
-/// Makes the file share the blocks of the mirror on its own volume that have the same content, as deduplication does.
-#[track_caller]
-fn deduplicate(volume: &FileSystem, name: &str) {
-    let file = volume.path().join(name);
-    for piece in vss_linux::fiemap::pieces(File::open(&file).unwrap()).unwrap() {
-        let (of_volume, of_file) = (piece.physical.unwrap(), piece.logical);
-        let length = of_file.end - of_file.start;
-        let command = format!("dedupe {} {} {} {length}", mirror_on(volume).display(), of_volume.start, of_file.start);
-        let done = run("xfs_io", |xfs_io| {
-            xfs_io.arg("-c").arg(&command).arg(&file);
-        });
-        let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(said.contains(&format!("deduped {length}/{length}")), "{command}: {said}");
-    }
-    run("sync", |command| {
-        command.arg("-f").arg(volume.path());
-    });
-}
-
-#[test]
-fn blocks_that_a_file_shares_with_an_image_are_copied_and_images_are_not() {
-    needs!("blocks_that_a_file_shares_with_an_image_are_copied_and_images_are_not", "xfs");
-    for (options, keeps) in [(RMAPBT, true), (RMAPBT, false), (NO_RMAPBT, false)] {
-        let volume = FileSystem::new("xfs", 900, &options);
-        let instance = Instance::in_memory();
-        let provider = instance.provider();
-        let volumes = [volume.volume()];
-        fill(volume.path(), "file", 40);
-        let wanted = fs::read(volume.path().join("file")).unwrap();
-        let used = |name: &Path| fs::metadata(name).unwrap().blocks() * 512;
-        let mut copies = vec![create(&provider, &volumes).remove(0)];
-        if !keeps {
-            provider.delete(&copies.remove(0)).unwrap();
-        }
-        let alone = used(&mirror_on(&volume));
-        // Nobody has written to these blocks since the tracer of the next copy was attached.
-        Tracer::remove(&instance.pins(&volume)).unwrap();
-        touch(volume.path(), "other", &[0, 1], 0x77);
-        for deletes_before in [false, true] {
-            let copy = create(&provider, &volumes).remove(0);
-            copies.push(copy);
-            if deletes_before || !keeps {
-                // Its blocks are freed in the background.
-                provider.delete(&copies.remove(0)).unwrap();
-            }
-        }
-        let grown = used(&mirror_on(&volume)).saturating_sub(alone);
-        assert!(grown < 8 << 20, "{options:?}: the images have {grown} bytes of images");
-        deduplicate(&volume, "file");
-        assert!(fs::read(volume.path().join("file")).unwrap() == wanted);
-        let copy = create(&provider, &volumes).remove(0);
-        assert_same(&provider, &copy, &volume.beside("shown"), "file", &wanted);
-        if keeps {
-            // The image itself, too.
-            run("cp", |command| {
-                command.arg("--reflink=always").arg(mirror_on(&volume)).arg(volume.path().join("copied"));
-            });
-            let copied = fs::read(volume.path().join("copied")).unwrap();
-            let copy = create(&provider, &volumes).remove(0);
-            assert_same(&provider, &copy, &volume.beside("shown"), "copied", &copied);
-        }
-    }
-}
-
-#[test]
-fn a_file_that_shares_with_an_image_only_after_the_last_look_makes_the_set_fail() {
-    needs!("a_file_that_shares_with_an_image_only_after_the_last_look_makes_the_set_fail", "xfs");
-    let volume = FileSystem::new("xfs", 900, &RMAPBT);
-    let instance = Instance::in_memory();
-    let provider = instance.provider();
-    let volumes = [volume.volume()];
-    fill(volume.path(), "file", 20);
-    let wanted = fs::read(volume.path().join("file")).unwrap();
-    create(&provider, &volumes);
-    let (set_id, _) = begin_with(&provider, &volumes, &CreationOptions::default());
-    provider.end_prepare(set_id, &Seen::default()).unwrap();
-    provider.pre_commit(set_id).unwrap();
-    deduplicate(&volume, "file");
-    held(&volumes, || provider.commit(set_id)).unwrap();
-    let refused = provider.post_commit(set_id).unwrap_err();
-    assert!(refused.code == VssCode::ProviderVeto && refused.message.contains("left out"), "{refused}");
-    provider.abort(set_id).unwrap();
-    let copy = create(&provider, &volumes).remove(0);
-    assert_same(&provider, &copy, &volume.beside("shown"), "file", &wanted);
-}
-
-#[test]
-fn a_swap_file_is_left_out() {
-    needs!("a_swap_file_is_left_out", "ext4", "xfs");
-    struct SwappedOn<'a>(&'a Path);
-    impl Drop for SwappedOn<'_> {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("swapoff").arg(self.0).output();
-        }
-    }
-    let (volume, storage) = (FileSystem::new("ext4", 200, &[]), FileSystem::new("xfs", 600, &[]));
-    let instance = Instance::with_storage(&storage);
-    let provider = instance.provider();
-    fill(volume.path(), "file", 20);
-    fill(volume.path(), "swap", 40);
-    let swap = volume.path().join("swap");
-    rustix::fs::chmod(&swap, rustix::fs::Mode::RUSR).unwrap();
-    run("mkswap", |command| {
-        command.arg(&swap);
-    });
-    let swapped = std::process::Command::new("swapon").args(["-p", "0"]).arg(&swap).output().unwrap();
-    if !swapped.status.success() {
-        println!("SKIPPED: a_swap_file_is_left_out: {}", String::from_utf8_lossy(&swapped.stderr));
-        return;
-    }
-    let _on = SwappedOn(&swap);
-    let volumes = [volume.volume()];
-    let seen = Seen::default();
-    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
-    provider.end_prepare(set_id, &seen).unwrap();
-    let first = seen.all()[0].bytes_total;
-    assert!(first < 40 << 20, "{first} bytes of the first round");
-    provider.pre_commit(set_id).unwrap();
-    held(&volumes, || provider.commit(set_id)).unwrap();
-    finish(&provider, set_id);
-    assert_same(
-        &provider,
-        &copies[0],
-        &storage.beside("shown"),
-        "file",
-        &fs::read(volume.path().join("file")).unwrap(),
-    );
 }
 
 #[test]

@@ -5,16 +5,18 @@
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::{
     fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
-use vss_lab::providers::{run, wait_until_let_go};
+use vss_lab::providers::{run, shown, wait_until_let_go};
 use vss_linux::{
     freeze,
     loop_device::{AttachOptions, LoopDevice},
 };
 use vss_model::Volume;
+use vss_provider::{Provider, StoredCopy};
 use vss_provider_mirror::{MirrorOptions, MirrorProvider};
 
 /// Prints the SKIPPED line and returns from the test when such file systems cannot be made or traced here.
@@ -159,6 +161,30 @@ impl Drop for FileSystem {
             let _ = fs::remove_file(&self.device);
         }
     }
+}
+
+/// Files with content that is nowhere else.
+pub(crate) fn fill(directory: &Path, name: &str, mib: u8) {
+    let block: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut data = Vec::new();
+    for number in 0..mib {
+        data.extend(block.iter().map(|byte| byte.wrapping_add(number)));
+    }
+    fs::write(directory.join(name), data).unwrap();
+}
+
+/// Overwrites single blocks of a file.
+pub(crate) fn touch(directory: &Path, name: &str, blocks: &[u64], byte: u8) {
+    let file = File::options().write(true).create(true).truncate(false).open(directory.join(name)).unwrap();
+    blocks.iter().for_each(|block| file.write_all_at(&[byte; 4096], block * 4096).unwrap());
+}
+
+/// A file of a copy, which is mounted at `place` for it, has this content.
+#[track_caller]
+pub(crate) fn assert_same(provider: &dyn Provider, copy: &StoredCopy, place: &Path, name: &str, wanted: &[u8]) {
+    let trees = provider.mount(copy, false).unwrap();
+    let found = shown(&trees, place, |top| fs::read(top.join(name)).unwrap());
+    assert!(found == wanted, "{name} differs in the copy");
 }
 
 /// What lies in the store of the place `directory`, but for running mirrors, sorted.
