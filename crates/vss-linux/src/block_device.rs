@@ -80,6 +80,15 @@ pub struct UnderWay {
     pub writes: u64,
 }
 
+/// True when the kernel counts the requests to the device that are under way (`queue/iostats`); otherwise [`under_way`] has
+/// none, whatever is.
+///
+/// # Errors
+/// There is no such device, or sysfs is not mounted.
+pub fn counts_under_way(device_number: u64) -> io::Result<bool> {
+    Ok(number_in(&disk(device_number)?.join("queue/iostats"))? == 1)
+}
+
 /// The requests to the device that are under way now (`/sys/dev/block/M:N/inflight`).
 ///
 /// # Errors
@@ -103,6 +112,7 @@ mod tests {
         assert_eq!(BLKGETSIZE64, 0x8008_1272);
         let file = fs::File::open("/proc/version").unwrap();
         assert!(size(&file).is_err() && sector(&file).is_err() && under_way(0).is_err());
+        assert!(counts_under_way(0).is_err());
         assert!(disk_sequence(0).is_err() && largest_request(0).is_err());
     }
 }

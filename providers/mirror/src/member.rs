@@ -39,7 +39,7 @@ use vss_provider::{
     progress::Work,
     store,
 };
-use vss_trace::{Bitmap, Counters, Pins, Tracer};
+use vss_trace::{Bitmap, Counters, Distrust, Pins, Tracer};
 
 /// Largest number of chunks: beyond 8 TiB they become larger than 4 KiB.
 const CHUNKS: u64 = 1 << 31;
@@ -217,8 +217,8 @@ impl Making {
         Ok(())
     }
 
-    /// Looks for a moment at which no write is under way, so that the tracer's counts can be checked: where a completion was
-    /// not traced, what was taken since the moment before is read again. What is taken and not yet read at such a moment is
+    /// Looks for a moment at which no write is under way, so that the tracer's counts can be checked: where an end was missed,
+    /// what was taken since the moment before is read again. What is taken and not yet read at such a moment is
     /// safe: its writes have ended. Without such a moment all of it is unsettled, and that is done in the hold.
     fn settle(&mut self) {
         if self.find_rest() {
@@ -231,13 +231,15 @@ impl Making {
     fn find_rest(&mut self) -> bool {
         let Some(tracer) = &self.tracer else { return false };
         let is_at_rest = || {
-            let writes = || block_device::under_way(self.source.device_number).map(|under_way| under_way.writes);
+            let device = self.source.device_number;
+            let is_quiet = || block_device::under_way(device).is_ok_and(|under_way| under_way.writes == 0);
             let counters = tracer.counters();
-            let was_quiet = writes().is_ok_and(|writes| writes == 0);
+            let was_quiet = is_quiet();
             if was_quiet {
                 thread::sleep(SETTLED);
             }
-            (was_quiet && tracer.counters() == counters && writes().is_ok_and(|writes| writes == 0)).then_some(counters)
+            let is_counted = || block_device::counts_under_way(device).is_ok_and(|counts| counts);
+            (was_quiet && tracer.counters() == counters && is_quiet() && is_counted()).then_some(counters)
         };
         let deadline = Clock::now() + SETTLING;
         let counters = loop {
@@ -248,11 +250,12 @@ impl Making {
             }
         };
         match self.distrust(&counters) {
-            // A reason for distrust stays one.
-            Some(distrust) if !distrust.is_of_ends() => return false,
             None if tracer.balanced_at().is_some() => tracer.set_balanced(&counters),
             // Before the first such moment the counts lack what was under way at the attach, and say nothing.
-            _ => self.rebase(&counters),
+            None | Some(Distrust::MissedEnds(_)) => self.rebase(&counters),
+            // A write that the kernel does not count yet (one that waits for its turn) is as missing as one whose end was not
+            // traced: which it is, only the hold tells. Another reason for distrust stays one.
+            Some(_) => return false,
         }
         let Some(tracer) = &self.tracer else { return false };
         // What was queued meanwhile must not be dropped with the rest.
