@@ -110,7 +110,7 @@ impl Creation {
                 making.gather()?;
             }
             let standing = self.standing();
-            let dirty_rate = rounds::rate(standing.dirty, last.elapsed());
+            let dirty_rate = rounds::rate(self.making.iter().map(Making::dirty).sum(), last.elapsed());
             last = Instant::now();
             teller.know(Known { dirty_rate, hold: standing.hold });
             let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -137,13 +137,17 @@ impl Creation {
 
     fn standing(&self) -> Standing {
         let hold = self.making.iter().map(Making::hold_time).try_fold(Duration::ZERO, |sum, hold| Some(sum + hold?));
-        Standing { round: self.round, dirty: self.making.iter().map(Making::dirty).sum(), before: self.before, hold }
+        Standing { round: self.round, dirty: self.making.iter().map(Making::left).sum(), before: self.before, hold }
     }
 
     fn refusal(&self, standing: &Standing, dirty_rate: Option<u64>) -> VssError {
         let read_rate = self.making.iter().filter_map(|making| making.rate).min();
         let is_untraced = self.making.iter().all(Making::is_untraced);
-        standing.refusal(Rates { read: read_rate, dirty: dirty_rate }, self.longest, is_untraced)
+        let refusal = standing.refusal(Rates { read: read_rate, dirty: dirty_rate }, self.longest, is_untraced);
+        match self.making.iter().find_map(Making::restless_hint) {
+            Some(hint) => refusal.with_hint(hint),
+            None => refusal,
+        }
     }
 
     /// The point in time. In the hold: allocates nothing unless it fails.

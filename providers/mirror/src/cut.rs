@@ -71,10 +71,12 @@ impl Making {
         }
         if let Some(counters) = self.tracer.as_ref().map(Tracer::counters) {
             self.take();
-            if let Some(distrust) = self.distrust(&counters) {
-                if !distrust.is_of_ends() {
-                    return Err(self.distrusted(distrust));
-                }
+            let distrust = self.distrust(&counters);
+            if let Some(distrust) = distrust.filter(|distrust| !distrust.is_of_ends()) {
+                return Err(self.distrusted(distrust));
+            }
+            // Counts without a base are less by what was under way at the attach, and hide as many sectors that they lack.
+            if distrust.is_some() || self.has_no_base() {
                 // If that is too much now, it is marked again, and the next set begins with it.
                 self.rebase(&counters);
             }
@@ -162,13 +164,9 @@ impl Making {
             (None, None) => None,
             (None, Some(since)) => {
                 // Of a write that was under way at the attach no more than its end can be seen: one that was missed may be
-                // of anything, and the balance lacks all of them.
+                // of anything. The balance lacks all of them, and says nothing.
                 let missed = counters.missed_ends.wrapping_sub(since.missed_ends);
-                let balance = counters.balance(&Counters::default());
-                counters
-                    .distrust(since)
-                    .or((missed > 0).then_some(Distrust::Missed(missed)))
-                    .or((balance > 0).then_some(Distrust::Unbalanced(balance)))
+                counters.distrust(since).or((missed > 0).then_some(Distrust::Missed(missed)))
             }
         }
     }

@@ -124,6 +124,8 @@ pub(crate) struct Making {
     pub(crate) unsettled: Bitmap,
     /// What was queued since then.
     pub(crate) recent: Bitmap,
+    /// Bytes of both that the hold reads in any case, and no round does: there was no moment of rest yet.
+    doubtful: u64,
     pub(crate) map: SpaceMap,
     pub(crate) pace: Pace,
     /// Bytes a second of single blocks.
@@ -195,6 +197,7 @@ impl Making {
             fresh: empty(),
             unsettled: empty(),
             recent: empty(),
+            doubtful: 0,
             map: SpaceMap::default(),
             pace: Pace::new(member.options.max_rate),
             rate: mirror.state.later_rate,
@@ -268,12 +271,24 @@ impl Making {
     /// What is unsettled is to be read once more, and with that these counts of a moment of rest are the base of the next
     /// balance. No allocation.
     pub(crate) fn rebase(&mut self, counters: &Counters) {
+        self.look_back();
+        self.owed.union(&self.recent);
+        if let Some(tracer) = &self.tracer {
+            tracer.set_balanced(counters);
+        }
+    }
+
+    /// Puts into `recent` what is unsettled. No allocation.
+    fn look_back(&mut self) {
         let Some(tracer) = &self.tracer else { return };
         self.recent.clear_all();
         tracer.queued_since_balance(&mut self.recent);
         self.recent.intersect(&self.unsettled);
-        self.owed.union(&self.recent);
-        tracer.set_balanced(counters);
+    }
+
+    /// True when there was no moment of rest yet since the tracer was attached.
+    pub(crate) fn has_no_base(&self) -> bool {
+        self.tracer.as_ref().is_some_and(|tracer| tracer.balanced_at().is_none())
     }
 
     /// Takes what was written.
@@ -307,6 +322,12 @@ impl Making {
         self.todo.clone_from(&self.owed);
         self.todo.subtract(&self.free);
         self.todo.subtract(&self.excluded);
+        self.doubtful = 0;
+        if self.has_no_base() {
+            self.look_back();
+            self.recent.subtract(&self.todo);
+            self.doubtful = self.recent.count() * self.chunk;
+        }
         Ok(())
     }
 
@@ -349,9 +370,26 @@ impl Making {
         self.todo.count() * self.chunk
     }
 
+    /// Bytes that a hold would read now.
+    pub(crate) fn left(&self) -> u64 {
+        self.dirty() + self.doubtful
+    }
+
     /// How long reading them would hold writes.
     pub(crate) fn hold_time(&self) -> Option<Duration> {
-        rounds::duration(self.dirty(), self.rate)
+        rounds::duration(self.left(), self.rate)
+    }
+
+    /// Why much is left, if a moment of rest is looked for in vain and the administrator can help that.
+    pub(crate) fn restless_hint(&self) -> Option<String> {
+        let counts = || block_device::counts_under_way(self.source.device_number).unwrap_or(true);
+        (self.doubtful > 0 && !counts()).then(|| {
+            format!(
+                "Let the kernel count the writes under way to the device of {}: echo 1 to queue/iostats of its disk in \
+                 /sys/block",
+                self.member.volume.mount_point.display()
+            )
+        })
     }
 
     /// True when the first round reads little.

@@ -79,3 +79,29 @@ fn what_the_counts_lack_before_the_hold_is_read_again_in_it() {
     let wanted = fs::read(volume.path().join("file")).unwrap();
     assert_same(&provider, &copies[0], &storage.beside("shown"), "file", &wanted);
 }
+
+#[test]
+fn what_was_read_before_the_first_rest_is_read_again_in_the_hold() {
+    needs!("what_was_read_before_the_first_rest_is_read_again_in_the_hold", "ext4", "xfs");
+    let (volume, storage) = (FileSystem::new("ext4", 200, &[]), FileSystem::new("xfs", 600, &[]));
+    let instance = Instance::with_storage(&storage);
+    let provider = instance.provider();
+    let volumes = [volume.volume()];
+    set_counting(&volume, false);
+    // In memory only: it is written when the first round begins, and traced.
+    fill(volume.path(), "file", 60);
+    let short = CreationOptions { max_hold_ms: Some(1), ..CreationOptions::default() };
+    let (set_id, _) = begin_with(&provider, &volumes, &short);
+    let refused = provider.end_prepare(set_id, &Seen::default()).unwrap_err();
+    assert!(refused.message.contains("are left to be read") && refused.hint.contains("queue/iostats"), "{refused}");
+    provider.abort(set_id).unwrap();
+    touch(volume.path(), "file", &[7], 0x77);
+    let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
+    provider.end_prepare(set_id, &Seen::default()).unwrap();
+    provider.pre_commit(set_id).unwrap();
+    forget(&volume, &storage, "file", 7);
+    held(&volumes, || provider.commit(set_id)).unwrap();
+    finish(&provider, set_id);
+    let wanted = fs::read(volume.path().join("file")).unwrap();
+    assert_same(&provider, &copies[0], &storage.beside("shown"), "file", &wanted);
+}
