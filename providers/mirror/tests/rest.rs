@@ -17,10 +17,23 @@ fn base(instance: &Instance, volume: &FileSystem) -> Option<Counters> {
     Tracer::open(&instance.pins(volume)).unwrap().unwrap().balanced_at()
 }
 
-/// Has the kernel count requests to the volume that are under way, or not.
-fn set_counting(volume: &FileSystem, counts: bool) {
-    let name = volume.device().file_name().unwrap().to_str().unwrap();
-    fs::write(format!("/sys/block/{name}/queue/iostats"), u8::from(counts).to_string()).unwrap();
+/// Has the kernel not count requests to the volume that are under way, until it is dropped.
+struct Uncounted(String);
+
+impl Uncounted {
+    fn new(volume: &FileSystem) -> Self {
+        let name = volume.device().file_name().unwrap().to_str().unwrap();
+        let attribute = format!("/sys/block/{name}/queue/iostats");
+        fs::write(&attribute, "0").unwrap();
+        Self(attribute)
+    }
+}
+
+impl Drop for Uncounted {
+    fn drop(&mut self) {
+        // The device is another file system's after this test.
+        let _ = fs::write(&self.0, "1");
+    }
 }
 
 /// Puts into the mirror what it has when a block was read before a write to it ended whose end was not traced.
@@ -41,7 +54,7 @@ fn there_is_no_rest_before_the_hold_where_the_kernel_does_not_count_what_is_unde
         let instance = Instance::with_storage(&storage);
         let provider = instance.provider();
         let volumes = [volume.volume()];
-        set_counting(&volume, counts);
+        let _uncounted = (!counts).then(|| Uncounted::new(&volume));
         let (set_id, copies) = begin_with(&provider, &volumes, &CreationOptions::default());
         provider.end_prepare(set_id, &Seen::default()).unwrap();
         assert_eq!(base(&instance, &volume).is_some(), counts);
@@ -87,7 +100,7 @@ fn what_was_read_before_the_first_rest_is_read_again_in_the_hold() {
     let instance = Instance::with_storage(&storage);
     let provider = instance.provider();
     let volumes = [volume.volume()];
-    set_counting(&volume, false);
+    let _uncounted = Uncounted::new(&volume);
     // In memory only: it is written when the first round begins, and traced.
     fill(volume.path(), "file", 60);
     let short = CreationOptions { max_hold_ms: Some(1), ..CreationOptions::default() };
