@@ -232,7 +232,7 @@ fn a_writer_that_does_not_identify_itself_takes_no_part() -> anyhow::Result<()> 
     let culprit = scene.socket_culprit(EventKind::Identify, Deed::Hangs)?;
     let turn = creation_turn();
     let slow = scene.instance.start_vss(["run", "--volume", scene.volume()?, "--", "true"])?;
-    let is_asked = || culprit.handle().events().contains(&EventKind::Identify);
+    let is_asked = || culprit.handle().records().iter().any(|record| record.kind == EventKind::Identify);
     ensure!(wait_until(LIMIT, is_asked), "no Identify: {}", slow.stderr()?);
     let other = scene.vss(&["run", "--writer", "prompt", "--volume", scene.volume()?, "--", "true"])?;
     ensure!(other.is_success() && other.took < 2 * LIMIT, "the other session: {other:?}");

@@ -55,7 +55,7 @@ fn a_strangers_freeze_is_refused_and_never_thawed() -> TestResult {
         let mut driver = start(runtime.path(), THAW_LIMIT, false, &[(&ours, 0), (&theirs, 0)])?;
         let ledger = Ledger::open(&ledger_path(runtime.path()))?;
         driver.tell("hold")?;
-        assert!(wait_until(PROMPT, || ledger.state(1) == State::Ours), "{victim:?}: it does not try");
+        assert!(wait_until(PROMPT, || ledger.state(1) != State::Untouched), "{victim:?}: it does not try");
         drop(ledger);
         match victim {
             Victim::Guard => driver.guard.signal(Signal::KILL)?,
