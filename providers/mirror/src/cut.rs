@@ -59,7 +59,8 @@ impl Making {
 
     /// Waits until all of it is made.
     pub(crate) fn wait_until_ready(&mut self) -> Result<(), VssError> {
-        self.hold.as_mut().map_or(Ok(()), Hold::wait_until_made)
+        self.hold = self.hold.take().map(Hold::made).transpose()?;
+        Ok(())
     }
 
     /// Begins to read the last part. In the hold: allocates nothing unless it fails.

@@ -3,7 +3,7 @@
 //!
 //! Each thread reads into memory of its own, which is locked. What it read is written to the image afterwards.
 
-use crate::{copier, source::Source};
+use crate::{copier, member::not_ready, source::Source};
 use std::{
     fs::File,
     io,
@@ -152,14 +152,16 @@ impl Hold {
     /// Waits until the threads have their memory.
     ///
     /// # Errors
-    /// One has none. Then it can only be dropped.
-    pub(crate) fn wait_until_made(&mut self) -> Result<(), VssError> {
-        let Some(made) = self.made.take() else { return Ok(()) };
-        if made.iter().count() == self.threads.len() {
-            return Ok(());
+    /// One has none.
+    pub(crate) fn made(mut self) -> Result<Self, VssError> {
+        if let Some(made) = self.made.take()
+            && made.iter().count() < self.threads.len()
+        {
+            self.end();
+            let why = self.threads.drain(..).find_map(|thread| joined(thread).err());
+            return Err(why.unwrap_or_else(not_ready));
         }
-        self.end();
-        self.threads.drain(..).try_for_each(|thread| joined(thread).map(drop))
+        Ok(self)
     }
 
     /// True when so many bytes in so many runs fit.
