@@ -289,7 +289,7 @@ impl Coordinator {
     }
 
     /// Calls that look at operations are answered whatever the session is waiting for; the others one after another.
-    fn requester_call(&mut self, id: ConnectionId, call: requester::Call, replier: Replier) {
+    pub(crate) fn requester_call(&mut self, id: ConnectionId, call: requester::Call, replier: Replier) {
         use requester::Call::{Cancel, QueryStatus, Wait};
         if matches!(call, Wait(_) | QueryStatus(_) | Cancel(_)) {
             return self.perform(id, call, replier);

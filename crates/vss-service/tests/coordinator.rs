@@ -253,6 +253,22 @@ async fn an_abort_waits_for_the_volume_that_is_being_added_and_goes_before_what_
 }
 
 #[tokio::test]
+async fn an_abort_of_all_sets_undoes_the_volume_that_is_being_added_too() {
+    let bench = Bench::new(Some(Phase::BeginPrepare));
+    let (client, root) = (bench.connect(1000, 1), bench.connect(0, 2));
+    client.open("file_share_backup").await;
+    client.call("StartSnapshotSet", json!({})).await.unwrap();
+    let add = client.send("Requester", "AddToSnapshotSet", json!({"volume": client.volume}));
+    bench.reaches(Phase::BeginPrepare).await;
+    let aborted = root.manage("AbortAllSnapshotsInProgress", Value::Null).await.unwrap();
+    assert_eq!(aborted["sets"].as_array().map(Vec::len), Some(1), "{aborted}");
+    answer(add).await.unwrap();
+    bench.reaches(Phase::Abort).await;
+    assert_eq!(code(client.call("DoSnapshotSet", json!({})).await), VssCode::BadState);
+    bench.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn an_abort_stops_the_set_that_is_being_made() {
     let bench = Bench::new(Some(Phase::EndPrepare));
     let client = bench.connect(0, 1);

@@ -81,7 +81,7 @@ impl Replier {
         Self { interface, message_bytes: 0, more: false, to: To::Nobody { _place: place } }
     }
 
-    /// A replier without a connection, and what it will answer: for tests of a handler.
+    /// A replier without a connection, and what it will answer: for calls that a service makes for a session, and for tests.
     pub fn detached(interface: &'static str) -> (Self, PendingReply) {
         let (answer, receiver) = Answer::new(Arc::default());
         (Self::new(interface, MESSAGE_BYTES, false, answer), PendingReply(receiver))

@@ -13,6 +13,7 @@ use vss_api::management::{
     Call, Deleted, GetSet, Limits, ProviderEntry, Providers, Selection, SetLimits, SetRecord, SetsAborted, Shadows,
     Status, StorageList, VolumeEntry, Volumes, Writers,
 };
+use vss_api::requester;
 use vss_api::server::{ConnectionId, Peer, Replier};
 use vss_model::time::milliseconds;
 use vss_model::{SetId, ShadowId, VssCode, VssError, limits};
@@ -169,7 +170,8 @@ impl Coordinator {
         let mut sets = Vec::new();
         for (id, set_id) in open {
             if !fault::is_off("abort_all") {
-                self.step(id, vss_session::Event::AbortBackup)?;
+                // In the session's turn: a volume that is being added to its set belongs to what is undone.
+                self.requester_call(id, requester::Call::AbortBackup, Replier::detached(requester::INTERFACE).0);
             }
             sets.push(set_id);
         }
