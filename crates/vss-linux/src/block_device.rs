@@ -1,8 +1,11 @@
-//! Facts about a block device: how large it is, and what of it is under way.
+//! Facts about a block device: how large it is, what lies below it, since when it is mounted, and what of it is under way.
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -43,6 +46,30 @@ pub fn sector(device: impl AsFd) -> io::Result<u64> {
 /// There is no such device, or the kernel is older.
 pub fn disk_sequence(device_number: u64) -> io::Result<u64> {
     number_in(&disk(device_number)?.join("diskseq"))
+}
+
+/// True for a device of device-mapper, or a partition of one: what lies below it can be exchanged (`dmsetup load`,
+/// `lvconvert --merge`), and it stays the same device.
+///
+/// # Errors
+/// There is no such device, or sysfs is not mounted.
+pub fn is_mapped(device_number: u64) -> io::Result<bool> {
+    Ok(disk(device_number)?.join("dm").exists())
+}
+
+/// The number in this boot of the mounting of the ext4 or XFS on the device: another one after it was unmounted everywhere.
+///
+/// It is that of the directory in sysfs which lives as long as the file system is mounted. No number comes twice in a boot:
+/// those of sysfs have 64 bits, and go up (Linux 5.5).
+///
+/// # Errors
+/// None is mounted on it; sysfs is not mounted.
+pub fn mounting(device_number: u64) -> io::Result<u64> {
+    let (major, minor) = (rustix::fs::major(device_number), rustix::fs::minor(device_number));
+    let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
+    let name = device.file_name().unwrap_or_default();
+    let found = fs::metadata(Path::new("/sys/fs/ext4").join(name));
+    Ok(found.or_else(|_| fs::metadata(Path::new("/sys/fs/xfs").join(name)))?.ino())
 }
 
 /// Bytes of the largest read or write that stays one request, wherever the pages of its memory lie: the kernel cuts what is
@@ -112,7 +139,7 @@ mod tests {
         assert_eq!(BLKGETSIZE64, 0x8008_1272);
         let file = fs::File::open("/proc/version").unwrap();
         assert!(size(&file).is_err() && sector(&file).is_err() && under_way(0).is_err());
-        assert!(counts_under_way(0).is_err());
+        assert!(counts_under_way(0).is_err() && is_mapped(0).is_err() && mounting(0).is_err());
         assert!(disk_sequence(0).is_err() && largest_request(0).is_err());
     }
 }

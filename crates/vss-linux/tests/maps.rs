@@ -153,6 +153,24 @@ fn xfs_with_a_reverse_mapping_names_each_owner_and_none_that_was_deleted() {
 }
 
 #[test]
+fn each_mounting_has_a_number_of_its_own() {
+    for kind in ["ext4", "xfs"] {
+        let Some(mounted) = Mounted::new(kind, 320, &["-L", "mounting"]) else { return };
+        let (device, place) = (fs::metadata(mounted.device.path()).unwrap().rdev(), mounted.place.join("on"));
+        let first = block_device::mounting(device).unwrap();
+        // It is mounted once more, and stays mounted.
+        rustix::mount::mount_bind(&place, &place).unwrap();
+        rustix::mount::unmount(&place, UnmountFlags::empty()).unwrap();
+        assert_eq!(block_device::mounting(device).unwrap(), first);
+        rustix::mount::unmount(&place, UnmountFlags::empty()).unwrap();
+        assert!(block_device::mounting(device).is_err());
+        rustix::mount::mount(mounted.device.path(), &place, kind, MountFlags::empty(), None).unwrap();
+        assert!(block_device::mounting(device).unwrap() > first);
+        assert!(!block_device::is_mapped(device).unwrap());
+    }
+}
+
+#[test]
 fn a_file_is_where_its_pieces_say() {
     for kind in ["ext4", "xfs"] {
         let Some(mounted) = Mounted::new(kind, 320, &[]) else { return };

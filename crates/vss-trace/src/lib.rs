@@ -54,7 +54,8 @@
 //! What stays: a thread for which programs are never called and that writes past the page cache itself. Neither end of such a
 //! write is seen unless another thread has a part in it, and the balance is right.
 //!
-//! Not seen, and for the caller to rule out: writes to a disk below a device that is traced; a file system that spans devices; a
+//! Not seen, and for the caller to rule out: writes to a disk below a device that is traced, or another table of device-mapper
+//! there; a file system that spans devices; a
 //! device that was resized; passthrough commands that send no data and write all the same (NVMe Write Zeroes).
 
 mod available;

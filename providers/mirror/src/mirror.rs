@@ -60,6 +60,8 @@ pub(crate) struct State {
     pub(crate) boot_id: String,
     /// The number of the disk in that boot; another one after it was taken out and put in again.
     pub(crate) disk: Option<u64>,
+    /// The number in that boot of the volume's mounting, of a device below which data can be exchanged while it is unmounted.
+    pub(crate) mounting: Option<u64>,
     /// False while something is done with it that must not be broken off.
     pub(crate) is_clean: bool,
     /// Why everything was to be compared, from the beginning of a comparison until a copy has come of it: what was written
@@ -169,6 +171,7 @@ impl Mirror {
                 epoch: None,
                 boot_id: String::new(),
                 disk: None,
+                mounting: None,
                 is_clean: false,
                 unfinished: None,
                 lent: None,

@@ -61,6 +61,7 @@ pub(crate) fn begin(
         fault::at("traced");
         mirror.state.epoch = Some(Uuid::new_v4());
         mirror.state.disk = trust::sequence_of(&target);
+        mirror.state.mounting = trust::mounting_of(&target);
         mirror.state.boot_id = clock::boot_id().map_err(|error| failed("The boot has no id", &error))?;
         mirror.save(tracer.as_ref(), true)?;
     }

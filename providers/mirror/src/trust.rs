@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) has_its_size: bool,
     /// The tracer is one of the volume's device, which was there all the time.
     pub(crate) is_its_device: bool,
+    /// It stayed mounted, where what lies below its device can be exchanged otherwise.
+    pub(crate) stayed_mounted: bool,
     /// What is wrong with the tracer; none: nothing.
     pub(crate) tracer: Option<String>,
     /// Why everything was to be compared when that was broken off.
@@ -82,6 +84,10 @@ impl Facts {
             Self { is_its_device: false, .. } => {
                 "its device was taken away, or another was put in its place, since the last copy"
             }
+            Self { stayed_mounted: false, .. } => {
+                "it was unmounted since the last copy, and device-mapper may have other data below it now (a table loaded, a \
+                 snapshot merged)"
+            }
             Self { unfinished: Some(why), .. } => return Trust::Unfinished(why.clone()),
             _ => return Trust::Whole,
         };
@@ -115,8 +121,13 @@ impl Facts {
             let is_it = device.is_none_or(|device| Target::of(device).is_ok_and(|of_volume| of_volume == target));
             is_it && state.disk.is_some() && state.disk == sequence_of(&target)
         });
+        let stayed_mounted = opened.as_ref().ok().and_then(Option::as_ref).is_some_and(|tracer| {
+            let mounting = mounting_of(&tracer.target());
+            state.mounting == mounting && (mounting.is_some() || !is_mapped(&tracer.target()))
+        });
         let facts = Self {
             is_its_device,
+            stayed_mounted,
             was_whole: state.generation > 0,
             has_its_image: image.zip(state.image.as_ref()).is_some_and(|(found, left)| found.is_of_same(left)),
             is_untouched: image == state.image.as_ref(),
@@ -137,6 +148,18 @@ impl Facts {
 /// The number in this boot of the disk that is traced.
 pub(crate) fn sequence_of(target: &Target) -> Option<u64> {
     block_device::disk_sequence(rustix::fs::makedev(target.disk.0, target.disk.1)).ok()
+}
+
+fn is_mapped(target: &Target) -> bool {
+    block_device::is_mapped(rustix::fs::makedev(target.disk.0, target.disk.1)).unwrap_or(true)
+}
+
+/// The number in this boot of the mounting of a volume of device-mapper that is traced. As long as it is mounted nobody exchanges
+/// what its file system has in memory; when it is not, the tables below may become others and the same again, and no write is
+/// traced.
+pub(crate) fn mounting_of(target: &Target) -> Option<u64> {
+    let mounting = || block_device::mounting(rustix::fs::makedev(target.disk.0, target.disk.1)).ok();
+    if is_mapped(target) { mounting() } else { None }
 }
 
 /// What a mirror is worth, and its tracer when that can be trusted.
@@ -165,6 +188,7 @@ mod tests {
             is_this_boot: true,
             has_its_size: true,
             is_its_device: true,
+            stayed_mounted: true,
             tracer: None,
             unfinished: None,
         };
@@ -182,6 +206,7 @@ mod tests {
             (Facts { was_traced: false, ..good.clone() }, "nothing was traced"),
             (Facts { is_this_boot: false, tracer: Some("gone".to_owned()), ..good.clone() }, "started anew"),
             (Facts { is_its_device: false, ..good.clone() }, "taken away"),
+            (Facts { stayed_mounted: false, ..good.clone() }, "unmounted"),
             (Facts { has_its_size: false, ..good.clone() }, "another size"),
             (Facts { tracer: Some("it missed 3 events".to_owned()), ..left }, "it missed 3 events"),
         ];
