@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use vss_model::{VssCode, VssError};
 
-use crate::instance::Instance;
+use crate::instance::{Instance, wait_until};
 
 /// An answer that takes longer fails the test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -124,12 +124,21 @@ impl Wire {
         }
     }
 
-    /// A call that has to succeed.
+    /// A call that has to succeed. A set begins when that of the test's session before, whose connection was just dropped, is
+    /// undone.
     ///
     /// # Errors
     /// It does not.
     pub fn ok(&mut self, method: &str, parameters: Value) -> anyhow::Result<Value> {
-        let answer = self.call(method, parameters)?;
+        let in_progress = VssCode::SnapshotSetInProgress.name();
+        let mut answer = self.call(method, parameters.clone())?;
+        wait_until(PATIENCE, || {
+            let is_in_the_way = answer.as_ref().is_err_and(|refusal| refusal.name == in_progress);
+            if is_in_the_way && let Ok(again) = self.call(method, parameters.clone()) {
+                answer = again;
+            }
+            !is_in_the_way
+        });
         answer.map_err(|refusal| anyhow::anyhow!("{method}: {refusal:?}"))
     }
 
