@@ -58,6 +58,8 @@ impl FileSystem {
         File::create_new(&image).unwrap().set_len(size_mib << 20).unwrap();
         let sectors = size_mib << 11;
         let device = LoopDevice::attach(&image, AttachOptions { autoclear: true, ..Default::default() }).unwrap();
+        // A partition outlives what was attached before, if somebody's mount kept it busy then.
+        let _ = Command::new("delpart").arg(device.path()).arg("1").output();
         run("addpart", |command| {
             // Neither its beginning nor its end is that of a block of 4 KiB.
             let (start, length) = (sectors / 2 + 3, sectors / 2 - 2048);
