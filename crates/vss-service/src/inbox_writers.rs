@@ -19,6 +19,9 @@ use vss_model::{VssCode, VssError};
 const JOIN: Duration = Duration::from_secs(5);
 /// How long they may take to end.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// What to do when they do not run.
+const WAY_OUT: &str = "The service's log says more; they are started with the service, which ends when it is idle. Copies \
+    without writers can be made (--no-writers)";
 
 /// The program, as far as this service starts it.
 #[derive(Debug, Default)]
@@ -105,14 +108,10 @@ impl InboxWriters {
             *state = State::Failed(format!("vss-writers has ended: {status}"));
         }
         match &*state {
-            State::Failed(why) if !fault::is_off("infrastructure") => Err(VssError::new(
-                VssCode::WriterInfrastructure,
-                format!("The in-box writers do not run: {why}"),
-            )
-            .with_hint(
-                "The service's log says more; they are started with the service, which ends when it is idle. Copies \
-                         without writers can be made (--no-writers)",
-            )),
+            State::Failed(why) if !fault::is_off("infrastructure") => {
+                let message = format!("The in-box writers do not run: {why}");
+                Err(VssError::new(VssCode::WriterInfrastructure, message).with_hint(WAY_OUT))
+            }
             _ => Ok(()),
         }
     }
