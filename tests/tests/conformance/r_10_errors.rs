@@ -11,6 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
+use vss_linux::fs_uuid;
 use vss_model::VssCode::{
     AccessDenied, CorruptXmlDocument, InvalidArgument, InvalidXmlDocument, NotImplemented, NotSupported, OutOfMemory,
     RevertInProgress, RevertVolumeLost,
@@ -135,7 +136,12 @@ rows! {
     /// VSS_E_REVERT_VOLUME_LOST 0x80042326: the device of the volume is not there any more
     revert_volume_lost => |mut scene| {
         let (volume, [one, _]) = copied_twice(&mut scene)?;
+        let device = volume.device().to_owned();
+        let uuid = || fs_uuid::of_device(&device, "ext4").ok().flatten();
+        let lost = uuid();
         drop(volume);
+        // A mount namespace that another test made has the volume mounted until it ends.
+        ensure!(lost.is_some() && wait_until(LIMIT, || uuid() != lost), "{} does not go", device.display());
         let mut wire = scene.connect()?;
         let mut status = wire.ok(REVERT, json!({"shadow_id": one}))?;
         while status["state"] == "running" {
