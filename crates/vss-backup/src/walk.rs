@@ -170,9 +170,11 @@ impl<'a> Walk<'a> {
             if stat.kind != Kind::Directory {
                 let is_link = stat.kind == Kind::Symlink;
                 let taken = layers.is_empty() && self.file(path, name, frame, layer, stat, partial, visitor)?;
-                let error = if is_link { over_link() } else { Errno::NOTDIR.into() };
-                // Where a file was taken no directory can be.
-                self.lost(path, Lost { node, elsewhere_too: taken, ..Lost::default() }, error, visitor)?;
+                if node.is_some() {
+                    let error = if is_link { over_link() } else { Errno::NOTDIR.into() };
+                    // Where a file was taken no directory can be.
+                    self.lost(path, Lost { node, elsewhere_too: taken, ..Lost::default() }, error, visitor)?;
+                }
                 if taken {
                     return Ok(None);
                 }
