@@ -354,7 +354,7 @@ fn a_component_that_failed_is_nothing_to_build_on() -> anyhow::Result<()> {
     fails(&refused, "Component orders of writer shop failed in the backup that this one builds on")?;
     ensure!(refused.stderr.contains("Make a full backup of it") && !scene.at("more").exists(), "{refused:?}");
     let heard = writer.handle().events().split_off(told);
-    ensure!(!heard.iter().any(|event| *event == EventKind::PrepareBackup), "{heard:?}");
+    ensure!(!heard.contains(&EventKind::PrepareBackup), "{heard:?}");
     let users = backup("shop/users", "users", &more)?;
     ensure!(users.is_success(), "{users:?}");
     // And in that one the other is missing.
