@@ -2,15 +2,18 @@
 //!
 //! - the tracer: writes with it on against off (`mirror/overhead.rs`);
 //! - the hold under random writes, beside a freeze and thaw alone (`mirror/hold.rs`);
-//! - first and second copies: rate beside dd(1), bytes read, time (`mirror/copies.rs`).
+//! - first and second copies: rate beside dd(1), bytes read, time beside as many blocks read and written (`mirror/copies.rs`,
+//!   `mirror/blocks.rs`).
 //!
 //! The last two on one ext4 of 4 GiB with its images on an XFS, both on loop devices (`mirror/scene.rs`).
 
+mod blocks;
 mod copies;
 mod hold;
 mod load;
 mod overhead;
 mod scene;
+mod writer;
 
 use crate::interrupt::Interrupt;
 use crate::{house, packages};

@@ -2,9 +2,15 @@
 //!
 //! A round reads past the page cache and writes past it, so `dd iflag=direct oflag=direct` of as many bytes to the same place is
 //! its peer. A dd through the page cache of the place may end before anything is written, and one to /dev/null writes nothing:
-//! both are told, and neither is a copy. What the one before left to be written is on disk before the next begins.
+//! both are told, and neither is a copy.
+//!
+//! The second copy's peer reads and writes as many single blocks and does nothing else ([`Blocks`]): what the copy takes beyond
+//! it is what there is to be won, and the slower of reading and writing is what bounds both.
+//!
+//! What the one before left to be written is on disk before the next begins.
 
-use super::scene::{STILL_MIB, Scene};
+use super::blocks::{Blocks, Took};
+use super::scene::{CHANGED_MIB, STILL_MIB, Scene};
 use super::word;
 use crate::bench::statistics::Summary;
 use crate::interrupt::Interrupt;
@@ -18,9 +24,6 @@ use std::time::{Duration, Instant};
 const WANTED_RATE: f64 = 0.85;
 /// Issue: of a first copy's time.
 const WANTED_SECOND: f64 = 0.05;
-/// One hundredth of the volume, in MiB.
-const CHANGED_MIB: u64 = 41;
-
 /// Where dd writes to.
 #[derive(Clone, Copy)]
 enum To {
@@ -48,6 +51,9 @@ impl To {
 pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(bool, Value)> {
     let (mut by_dd, mut copied, mut of_dd) = ([const { Vec::new() }; 3], Vec::new(), [const { Vec::new() }; 3]);
     let (mut beyond, mut firsts, mut seconds, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut alone, mut of_alone, mut alone_of_first) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds = Vec::new();
+    let blocks = Blocks::make(scene, interrupt)?;
     for pair in 0..pairs {
         scene.forget(interrupt)?;
         let in_use = in_use(scene)?;
@@ -65,12 +71,23 @@ pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(b
             of.push(rate / measured);
         }
         change(scene, interrupt)?;
+        let peer = || blocks.run(|| settle(scene));
+        let before = if pair % 2 == 0 { Some(peer()?) } else { None };
+        settle(scene)?;
         let second = scene.copy(interrupt)?;
-        ratios.push(second.took.as_secs_f64() / first.took.as_secs_f64());
+        let measured = before.map_or_else(peer, Ok)?;
+        let of = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
+        ratios.push(of(second.took, first.took));
+        of_alone.push(of(second.took, measured.copied));
+        alone_of_first.push(of(measured.copied, first.took));
+        alone.push(measured);
+        let round = second.first_round.context("the second copy had no round")?;
+        let rate = round.copy_rate.context("its round said no rate")?;
+        rounds.push(Duration::from_secs_f64(round.bytes_total as f64 / rate as f64));
         firsts.push(first.took);
         seconds.push(second.took);
     }
-    let [beyond, ratios] = [beyond, ratios].map(Spread::of);
+    let [beyond, ratios, of_alone, alone_of_first] = [beyond, ratios, of_alone, alone_of_first].map(Spread::of);
     let (by_dd, of_dd) = (by_dd.map(Spread::of), of_dd.map(Spread::of));
     println!("{:<44}{:>9}{:>9}{:>9}   {pairs} pairs", "", "p50", "least", "most");
     let megabytes = |spread: &Spread| spread.scaled(1e-6).text(0);
@@ -80,19 +97,39 @@ pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(b
         println!("{:<44}{}", "  round one of it", of.text(3));
     }
     println!("{:<44}{}", "read beyond what is in use, of it", beyond.text(4));
-    for (name, series) in [("first copy, ms", &firsts), ("after 1 % was changed, ms", &seconds)] {
+    let of_peer = |part: fn(&Took) -> Duration| alone.iter().map(part).collect::<Vec<_>>();
+    let peers = [
+        ("as many blocks read, ms", of_peer(|took| took.read)),
+        ("as many blocks written, ms", of_peer(|took| took.written)),
+        ("as many blocks read and written, ms", of_peer(|took| took.copied)),
+        ("  and on disk", of_peer(|took| took.on_disk)),
+    ];
+    let milliseconds = |name: &str, series: &[Duration]| {
         let Summary { p50, least, most, .. } = Summary::of(series);
         println!("{name:<44}{}", Spread { middle: p50, least, most }.text(0));
+    };
+    milliseconds("first copy, ms", &firsts);
+    milliseconds("after 1 % was changed, ms", &seconds);
+    println!("{:<44}{}", "  of the first", ratios.text(4));
+    milliseconds("  of it the first round, ms", &rounds);
+    for (name, series) in &peers {
+        milliseconds(name, series);
     }
-    println!("{:<44}{}", "second of first", ratios.text(4));
+    println!("{:<44}{}", "  the copy of reading and writing", of_alone.text(3));
     let [rates, cached, read] = of_dd;
     let (is_fast, is_short) = (rates.middle >= WANTED_RATE, ratios.middle < WANTED_SECOND);
     println!("round one: {:.3} of a dd that copies; wanted at least {WANTED_RATE}: {}", rates.middle, word(is_fast));
-    println!("second copy: {:.4} of the first; wanted less than {WANTED_SECOND}: {}", ratios.middle, word(is_short));
-    let milliseconds = |series: &[Duration]| Summary::of(series);
+    println!(
+        "second copy: {:.4} of the first, its blocks alone {:.4}; wanted less than {WANTED_SECOND}: {}",
+        ratios.middle,
+        alone_of_first.middle,
+        word(is_short)
+    );
+    let [read_ms, written_ms, copied_ms, on_disk_ms] = peers.map(|(_, series)| Summary::of(&series));
     let row = json!({"rate_of_dd": rates.json(), "rate_of_dd_cached": cached.json(), "rate_of_dd_to_null": read.json(),
-        "beyond": beyond.json(), "first_ms": milliseconds(&firsts), "second_ms": milliseconds(&seconds),
-        "second_of_first": ratios.json()});
+        "beyond": beyond.json(), "first_ms": Summary::of(&firsts), "second_ms": Summary::of(&seconds),
+        "second_of_first": ratios.json(), "blocks_read_ms": read_ms, "blocks_written_ms": written_ms,
+        "blocks_ms": copied_ms, "blocks_on_disk_ms": on_disk_ms, "second_of_blocks": of_alone.json()});
     Ok((is_fast && is_short, row))
 }
 
@@ -133,7 +170,7 @@ fn dd(scene: &Scene, to: To, bytes: u64, interrupt: &Interrupt) -> Result<f64> {
 
 /// Writes one hundredth of the volume again, in blocks of 4 KiB.
 fn change(scene: &Scene, interrupt: &Interrupt) -> Result<()> {
-    let mut fio = Scene::fio(&scene.volume().path().join("still"), STILL_MIB);
+    let mut fio = Scene::fio(&scene.still(), STILL_MIB);
     fio.args(["--rw=randwrite", "--bs=4k", "--ioengine=libaio", "--iodepth=16"]);
     interrupt.check(fio.arg(format!("--io_size={CHANGED_MIB}M")).stdout(Stdio::null()))?;
     scene.volume().settle()

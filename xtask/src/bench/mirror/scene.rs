@@ -19,6 +19,8 @@ const STORAGE_MIB: u64 = 9 << 10;
 pub(super) const HOT_MIB: u64 = 1024;
 /// Of the file that is written once, and 1 % of the volume of it again.
 pub(super) const STILL_MIB: u64 = 2500;
+/// One hundredth of the volume, in MiB.
+pub(super) const CHANGED_MIB: u64 = 41;
 
 /// Volumes and service. Dropping it takes all away, but for the tracer, which [`Scene::forget`] removes.
 pub(super) struct Scene {
@@ -78,6 +80,11 @@ impl Scene {
 
     pub(super) fn storage(&self) -> &Volume {
         &self.storage
+    }
+
+    /// The file that is written once, and a part of it again.
+    pub(super) fn still(&self) -> PathBuf {
+        self.volume.path().join("still")
     }
 
     /// Makes a copy, and deletes it.
