@@ -84,19 +84,19 @@ fn what_is_exchanged_below_an_unmounted_device_mapper_volume_is_in_its_mirror() 
         // Below the volume, where nothing is traced.
         run("dmsetup", &["load", beside.0, "--table", &table(stays_at)])?;
         run("dmsetup", &["resume", beside.0])?;
-        mount(&beside.path(), &place, "ext4", MountFlags::empty(), None)?;
+        mount(beside.path(), &place, "ext4", MountFlags::empty(), None)?;
         fs::write(&file, vec![content; 8 << 20])?;
         unmount(&place, UnmountFlags::empty())?;
         exchange(SECTORS)?;
         exchange(stays_at)?;
-        mount(&volume.path(), &place, "ext4", MountFlags::empty(), None)?;
+        mount(volume.path(), &place, "ext4", MountFlags::empty(), None)?;
         let listed = scene.instance.vss(["storage", "list"])?;
         ensure!(listed.stdout.contains("it was unmounted since the last copy"), "{listed:?}");
         let judged = scene.judged()?;
         ensure!(judged.wrong.is_empty(), "{} of {} blocks are wrong", judged.wrong.len(), judged.written);
         unmount(&place, UnmountFlags::empty())?;
     }
-    mount(&volume.path(), &place, "ext4", MountFlags::empty(), None)?;
+    mount(volume.path(), &place, "ext4", MountFlags::empty(), None)?;
     drop(beside);
     scene.end()
 }
