@@ -184,7 +184,10 @@ fn what_is_kept_for_the_next_copy_is_shown_and_removed() -> anyhow::Result<()> {
 
     let first = instance.vss(["check", path])?;
     let wanted = format!("{path} into {}: 1.0 GiB to read", instance.path().join("images").display());
-    ensure!(first.stdout.contains(&wanted) && first.stdout.contains("compared: nothing was traced yet"), "{first:?}");
+    ensure!(
+        first.stdout.contains(&wanted) && first.stdout.contains("Everything is read: nothing was traced yet"),
+        "{first:?}"
+    );
     ensure!(instance.vss(["storage", "list", "--json"])?.json()? == json!({"storage": []}), "nothing is kept yet");
     // The wishes of a creation are foretold with.
     let wishes = ["--storage", place, "--max-rate", "64M", "--max-hold", "20", "--persistent", "--json"];

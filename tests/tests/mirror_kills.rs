@@ -317,7 +317,8 @@ fn killed_at_any_moment() -> anyhow::Result<()> {
             killed.scene.instance.start()?;
             let turn = creation_turn();
             let outcome = killed.scene.instance.vss(killed.scene.create())?;
-            let is_gone = wait_until(LIMIT, || killed.scene.instance.service_pid().is_none());
+            let limit = LIMIT + Duration::from_micros(delay);
+            let is_gone = wait_until(limit, || killed.scene.instance.service_pid().is_none());
             ensure!(is_gone, "the fault did not happen: {outcome:?}");
             killed.writes_flow()?;
             killed.scene.instance.unset("VSS_FAULT");

@@ -83,7 +83,7 @@ fn who_starts_the_service_leaves_nothing_of_its_own_in_it() -> anyhow::Result<()
     let seen = fs::read_to_string(seen)?;
     ensure!(!seen.contains("RESTIC_PASSWORD") && !seen.contains("LD_LIBRARY_PATH"), "the hook saw {seen}");
     ensure!(seen.ends_with("0022\n") && seen.contains("VSS_SET_ID="), "the hook saw {seen}");
-    for (directory, mode) in [("", 0o755), ("shadows", 0o755), ("staging", 0o700)] {
+    for (directory, mode) in [("", 0o755), ("shadows", 0o700), ("staging", 0o700)] {
         let path = instance.runtime_dir().join(directory);
         let found = fs::metadata(&path)?.permissions().mode() & 0o777;
         ensure!(found == mode, "{}: mode {found:o}", path.display());
