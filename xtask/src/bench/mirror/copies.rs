@@ -52,7 +52,6 @@ pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(b
     let (mut by_dd, mut copied, mut of_dd) = ([const { Vec::new() }; 3], Vec::new(), [const { Vec::new() }; 3]);
     let (mut beyond, mut firsts, mut seconds, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut alone, mut of_alone, mut alone_of_first) = (Vec::new(), Vec::new(), Vec::new());
-    let mut rounds = Vec::new();
     let blocks = Blocks::make(scene, interrupt)?;
     for pair in 0..pairs {
         scene.forget(interrupt)?;
@@ -81,9 +80,6 @@ pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(b
         of_alone.push(of(second.took, measured.copied));
         alone_of_first.push(of(measured.copied, first.took));
         alone.push(measured);
-        let round = second.first_round.context("the second copy had no round")?;
-        let rate = round.copy_rate.context("its round said no rate")?;
-        rounds.push(Duration::from_secs_f64(round.bytes_total as f64 / rate as f64));
         firsts.push(first.took);
         seconds.push(second.took);
     }
@@ -111,7 +107,6 @@ pub(super) fn run(scene: &Scene, pairs: u32, interrupt: &Interrupt) -> Result<(b
     milliseconds("first copy, ms", &firsts);
     milliseconds("after 1 % was changed, ms", &seconds);
     println!("{:<44}{}", "  of the first", ratios.text(4));
-    milliseconds("  of it the first round, ms", &rounds);
     for (name, series) in &peers {
         milliseconds(name, series);
     }
