@@ -126,7 +126,9 @@ mod tests {
             u64::from_str_radix(said.split_whitespace().last().unwrap(), 16).unwrap()
         };
         assert_eq!(ignored(false) & 1, 1, "SIGHUP is the first");
-        assert_eq!(ignored(true), 0);
+        // The C library keeps 32 and 33 for itself: whoever starts the tests may have them ignored.
+        let of_library = 0b11 << 31;
+        assert_eq!(ignored(true) & !of_library, 0);
     }
 
     #[test]
