@@ -5,13 +5,13 @@
 //! when the service that attached it is dead. A file that was a copy becomes the mirror again, and is written to, only when
 //! nobody else holds it.
 
+use crate::identity::Identity;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
 use std::{
     fs::File,
-    os::unix::fs::MetadataExt,
     thread,
     time::{Duration, Instant},
 };
@@ -33,11 +33,8 @@ pub(crate) fn open(store: &Store, shadow_id: ShadowId) -> Result<File, VssError>
     }
     // It may have become the mirror between the two.
     let named = image_copy::open_finished(store, shadow_id)?;
-    let number = |file: &File| {
-        let found = file.metadata().map_err(|error| failed("A copy cannot be examined", &error))?;
-        Ok::<_, VssError>((found.dev(), found.ino()))
-    };
-    if number(&image)? == number(&named)? { Ok(image) } else { Err(image_copy::gone(shadow_id)) }
+    let is_named = Identity::of(&image)?.is_of_same(&Identity::of(&named)?);
+    if is_named { Ok(image) } else { Err(image_copy::gone(shadow_id)) }
 }
 
 /// Holds an open image for who reads it; false when somebody has it alone. Who has it alone shares it from now on.
